@@ -1,0 +1,1 @@
+"""codex-ml: offline-first fine-tuning of causal language models with LoRA."""

@@ -1,0 +1,90 @@
+"""One small registry used for every kind of named component: models, metrics, schedules, sinks, filters."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar, cast
+
+from codex_ml.errors import UserError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Named components of one kind; an entry is an object or a lazy ``"module:attribute"`` string.
+
+    Parameters
+    ----------
+    kind : str
+        The word for one component in messages, such as ``"metric"``.
+    group : str, optional
+        Entry-point group in which installed packages offer more components.
+    find_entry_points : callable
+        Returns the entry points of a group; a parameter so that tests can pass their own.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        group: str | None = None,
+        find_entry_points: Callable[[str], Iterable[EntryPoint]] = lambda group: entry_points(group=group),
+    ) -> None:
+        self._kind = kind
+        self._group = group
+        self._find_entry_points = find_entry_points
+        self._entries: dict[str, T | str] = {}
+        self._plugins_read = group is None
+
+    def register(self, name: str, entry: T | str) -> None:
+        """Add a component under a name.
+
+        Raises
+        ------
+        UserError
+            If the name is taken: two components under one name would make a config mean two things.
+        """
+        if name in self._entries:
+            raise UserError(
+                f"{self._kind} {name!r} is registered twice",
+                why="one name must mean one component",
+                fix="rename one of the two, or uninstall the plugin that brings it",
+            )
+        self._entries[name] = entry
+
+    def names(self) -> list[str]:
+        """Return every known name in alphabetical order."""
+        self._read_plugins()
+        return sorted(self._entries)
+
+    def get(self, name: str) -> T:
+        """Return the component, importing it first when it was registered lazily.
+
+        Raises
+        ------
+        UserError
+            If no component has this name; the message suggests the nearest and lists all.
+        """
+        self._read_plugins()
+        if name not in self._entries:
+            near = difflib.get_close_matches(name, self._entries, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(
+                f"unknown {self._kind} {name!r}",
+                fix=f"{hint}available: {', '.join(self.names()) or 'none'}",
+            )
+        entry = self._entries[name]
+        if isinstance(entry, str):
+            module_name, _, attribute = entry.partition(":")
+            entry = cast("T", getattr(importlib.import_module(module_name), attribute))
+            self._entries[name] = entry
+        return entry
+
+    def _read_plugins(self) -> None:
+        if self._plugins_read or self._group is None:
+            return
+        self._plugins_read = True
+        for point in self._find_entry_points(self._group):
+            self.register(point.name, point.value)

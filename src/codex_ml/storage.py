@@ -1,0 +1,96 @@
+"""Files that are whole or absent: atomic writes, durable directories, SHA-256 digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Storage:
+    """The few filesystem operations that decide whether a file survives a crash.
+
+    Everything durable goes through one instance, so that a test can pass another that records or fails.
+    """
+
+    def write_bytes(self, path: Path, data: bytes) -> None:
+        """Write a file and force its content to the disk before returning."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    def fsync_file(self, path: Path) -> None:
+        """Force the content of a file that a library wrote to the disk."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def fsync_directory(self, path: Path) -> None:
+        """Force the names in a directory to the disk; without it a rename can be lost at power failure."""
+        self.fsync_file(path)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Rename atomically; source and target lie in one directory, so never across filesystems."""
+        os.replace(source, target)
+
+    def make_directory(self, path: Path) -> None:
+        """Make a private directory (mode 0700) and its parents."""
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def remove_tree(self, path: Path) -> None:
+        """Delete a directory and all it holds."""
+        shutil.rmtree(path)
+
+    def free_bytes(self, path: Path) -> int:
+        """Return the bytes an unprivileged user may still write on the filesystem of ``path``."""
+        return shutil.disk_usage(path).free
+
+    def write_atomic(self, path: Path, data: bytes) -> None:
+        """Write beside the target, force to disk, rename over it: readers see the old file or the new one."""
+        staged = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            self.write_bytes(staged, data)
+            self.replace(staged, path)
+        finally:
+            staged.unlink(missing_ok=True)
+        self.fsync_directory(path.parent)
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Write a value as readable JSON, atomically; NaN and infinities are refused (ValueError)."""
+        self.write_atomic(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return indented UTF-8 JSON with a final newline; the same value always gives the same bytes."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+
+
+def bytes_digest(data: bytes) -> str:
+    """Return the SHA-256 of bytes as ``"sha256:<hex>"``."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content as ``"sha256:<hex>"``, reading it in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while chunk := handle.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def directory_digest(path: Path) -> str:
+    """Return one digest over the relative names and contents of all files under a directory."""
+    lines = [
+        f"{file.relative_to(path).as_posix()} {file_digest(file)}\n" for file in sorted(path.rglob("*")) if file.is_file()
+    ]
+    return bytes_digest("".join(lines).encode("utf-8"))
