@@ -1,1 +1,1 @@
-"""Part of codex-ml; see the README beside this file."""
+"""The sections of the configuration, one file each; imports pydantic and the standard library only."""

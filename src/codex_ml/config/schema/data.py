@@ -1,0 +1,107 @@
+"""The `data` section: which records, how they are read, split and cut."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from codex_ml.config.schema.base import ConfigPath, RelativePath, Rule, Section, Violation
+
+SplitName = Literal["train", "valid", "test"]
+RATIO_ORDER: tuple[SplitName, ...] = ("train", "valid", "test")
+_RATIO_TOLERANCE = 1e-9
+
+
+def _ratios_sum(split: SplitSection) -> Violation | None:
+    total = sum(split.ratios)
+    if abs(total - 1.0) <= _RATIO_TOLERANCE:
+        return None
+    return Violation(
+        "ratios",
+        f"the shares of train, valid and test sum to {total:g}, not to 1",
+        "write three shares that sum to 1, such as data.split.ratios=[0.8,0.1,0.1]",
+    )
+
+
+def _ratios_train(split: SplitSection) -> Violation | None:
+    if split.ratios[0] > 0:
+        return None
+    return Violation("ratios", "the share of train is 0: nothing would be trained on", "make the first one larger")
+
+
+class SplitSection(Section):
+    """How one file is divided into train, valid and test."""
+
+    section_key: ClassVar[str] = "data.split"
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("split-sum", ("ratios",), _ratios_sum),
+        Rule("split-train", ("ratios",), _ratios_train),
+    )
+
+    ratios: Annotated[
+        tuple[
+            Annotated[float, Field(ge=0.0, le=1.0)],
+            Annotated[float, Field(ge=0.0, le=1.0)],
+            Annotated[float, Field(ge=0.0, le=1.0)],
+        ],
+        Field(strict=False),
+    ] = Field(default=(0.8, 0.1, 0.1), description="Shares of train, valid and test; they sum to 1.")
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Key of the hash that decides where a record goes.")
+    group_by: str | None = Field(
+        default=None, min_length=1, description="Field whose equal values keep records together in one split."
+    )
+    exact_sizes: bool = Field(
+        default=False, description="true: cut by rank to exact sizes; false: added records move no other."
+    )
+
+
+def _one_source(data: DataSection) -> Violation | None:
+    named = [name for name in RATIO_ORDER if getattr(data, name) is not None]
+    if data.path is None or not named:
+        return None
+    files = ", ".join(f"data.{name}" for name in named)
+    return Violation(
+        "path",
+        f"data.path (one file, split by data.split) and {files} (split already) are both set",
+        f"keep one of the two ways: set data.path, or {files}, to null",
+    )
+
+
+class DataSection(Section):
+    """The records: one file to split, or files split already."""
+
+    section_key: ClassVar[str] = "data"
+    rules: ClassVar[tuple[Rule, ...]] = (Rule("data-one-source", ("path", "train", "valid", "test"), _one_source),)
+
+    path: Annotated[ConfigPath | None, RelativePath()] = Field(
+        default=None, description="One JSONL file, divided into train, valid and test by data.split."
+    )
+    train: Annotated[ConfigPath | None, RelativePath()] = Field(default=None, description="JSONL file to train on.")
+    valid: Annotated[ConfigPath | None, RelativePath()] = Field(
+        default=None, description="JSONL file to evaluate on during training."
+    )
+    test: Annotated[ConfigPath | None, RelativePath()] = Field(
+        default=None, description="JSONL file for the final evaluation; never seen in training."
+    )
+    format: Literal["auto", "prompt_completion", "messages", "text", "instruction"] = Field(
+        default="auto", description="Format of the records; auto reads it off the fields, one format a file."
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Field name of the format -> name in the file, such as {prompt: question, completion: answer}.",
+    )
+    split: SplitSection = Field(default_factory=SplitSection, description="How data.path is divided.")
+    max_length_tokens: int = Field(default=1024, ge=2, description="Longest record, end-of-sequence included.")
+    on_overlong: Literal["error", "drop", "truncate_prompt_left", "truncate_completion"] = Field(
+        default="error", description="What happens to a longer record; what is dropped or cut is counted."
+    )
+    max_bad_share: float = Field(
+        default=0.05, ge=0.0, le=1.0, description="Largest share of refused records before the run stops."
+    )
+
+    def has_split(self, name: SplitName) -> bool:
+        """Tell whether a split can hold records: its share is above 0, or its file is named."""
+        if self.path is not None:
+            return self.split.ratios[RATIO_ORDER.index(name)] > 0
+        return getattr(self, name) is not None

@@ -1,0 +1,27 @@
+"""The `tracking` section: where metrics go besides the run's own NDJSON."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from codex_ml.config.schema.base import Rule, Section, Violation
+
+
+def _sinks_differ(tracking: TrackingSection) -> Violation | None:
+    if len(set(tracking.sinks)) == len(tracking.sinks):
+        return None
+    return Violation("sinks", "a sink is named twice", "name every sink once")
+
+
+class TrackingSection(Section):
+    """Further sinks; the run's own NDJSON is always written."""
+
+    section_key: ClassVar[str] = "tracking"
+    rules: ClassVar[tuple[Rule, ...]] = (Rule("tracking-sinks-differ", ("sinks",), _sinks_differ),)
+
+    sinks: Annotated[tuple[Literal["mlflow"], ...], Field(strict=False)] = Field(
+        default=(), description="Further places for metrics: mlflow (a local SQLite store)."
+    )
+    experiment: str = Field(default="codex-ml", min_length=1, description="Name of the experiment in those places.")

@@ -1,0 +1,74 @@
+"""The `training` section: how long, how fast and how often."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from codex_ml.config.schema.base import Rule, Section, Violation
+
+# Used when neither training.epochs nor training.max_steps is given.
+DEFAULT_EPOCHS = 3
+
+
+def _one_length(training: TrainingSection) -> Violation | None:
+    if training.epochs is None or training.max_steps is None:
+        return None
+    return Violation(
+        "epochs",
+        "training.epochs and training.max_steps are both set, and only one can say when to stop",
+        "set one of the two to null",
+    )
+
+
+def _patience_needs_evaluation(training: TrainingSection) -> Violation | None:
+    if training.early_stopping_patience is None or training.eval_steps is not None:
+        return None
+    return Violation(
+        "early_stopping_patience",
+        "early stopping counts evaluations, and training.eval_steps is null: there would be none",
+        "set training.eval_steps, or training.early_stopping_patience=null",
+    )
+
+
+class TrainingSection(Section):
+    """Length, batch, optimizer, schedule and the intervals of logging, evaluation and saving."""
+
+    section_key: ClassVar[str] = "training"
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("training-one-length", ("epochs", "max_steps"), _one_length),
+        Rule("training-patience", ("early_stopping_patience", "eval_steps"), _patience_needs_evaluation),
+    )
+
+    epochs: int | None = Field(
+        default=None, ge=1, description=f"Passes over the training records; with max_steps null too: {DEFAULT_EPOCHS}."
+    )
+    max_steps: int | None = Field(default=None, ge=1, description="Optimizer steps after which training ends.")
+    micro_batch_size: int = Field(default=8, ge=1, description="Records in one forward pass.")
+    gradient_accumulation_steps: int = Field(default=1, ge=1, description="Micro-batches in one optimizer step.")
+    learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay of AdamW.")
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="Decay of the mean of gradients.")
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="Decay of the mean of squared gradients.")
+    adam_epsilon: float = Field(default=1e-8, gt=0, description="Added to the denominator of AdamW.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="cosine", description="Course of the learning rate after the warm-up."
+    )
+    warmup_steps: int = Field(default=0, ge=0, description="Optimizer steps over which the learning rate rises from 0.")
+    max_grad_norm: float | None = Field(
+        default=1.0, gt=0, description="Largest gradient norm, above which gradients are scaled down; null: never."
+    )
+    logging_steps: int = Field(default=10, ge=1, description="Optimizer steps between two log lines.")
+    eval_steps: int | None = Field(default=None, ge=1, description="Optimizer steps between evaluations; null: none.")
+    save_steps: int | None = Field(
+        default=None, ge=1, description="Optimizer steps between two checkpoints; null: one at the end only."
+    )
+    keep_last: int = Field(default=2, ge=1, description="Newest checkpoints that are kept.")
+    keep_best: int = Field(default=1, ge=0, description="Best checkpoints by validation loss, kept besides.")
+    early_stopping_patience: int | None = Field(
+        default=None, ge=1, description="Evaluations without improvement after which training stops; null: never."
+    )
+    early_stopping_min_delta: float = Field(
+        default=0.0, ge=0, description="Smallest fall of the validation loss that counts as an improvement."
+    )
