@@ -1,0 +1,33 @@
+"""What generation and evaluation ask of a safety filter, so that the safety room can be passed in as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+
+class FilteredText(Protocol):
+    """The answer of a filter about one text."""
+
+    @property
+    def text(self) -> str:
+        """The text as it may be used; only meaningful for the actions ``keep`` and ``redact``."""
+
+    @property
+    def findings(self) -> Sequence[Any]:
+        """What was found: rule ids and offsets, never content."""
+
+    @property
+    def action(self) -> str:
+        """``keep``, ``redact``, ``drop`` or ``block``."""
+
+
+TextFilter = Callable[[str], FilteredText]
+
+
+def allowed_text(filtered: FilteredText) -> str | None:
+    """Return the text that may be used, or None when the policy lets none of it through.
+
+    Fails closed: an action this code does not know lets nothing through.
+    """
+    return filtered.text if filtered.action in ("keep", "redact") else None
