@@ -108,7 +108,7 @@ class NetworkBlockedError(CodexError):
     """Something in this process tried to reach another machine while offline."""
 
 
-class InterruptedRun(CodexError):
+class InterruptedRun(CodexError):  # noqa: N818 - not a fault: the run did what it was asked
     """The run was asked to stop by a signal and did so after writing a checkpoint."""
 
     def __init__(self, what: str, exit_code: int) -> None:

@@ -91,6 +91,8 @@ def file_digest(path: Path) -> str:
 def directory_digest(path: Path) -> str:
     """Return one digest over the relative names and contents of all files under a directory."""
     lines = [
-        f"{file.relative_to(path).as_posix()} {file_digest(file)}\n" for file in sorted(path.rglob("*")) if file.is_file()
+        f"{file.relative_to(path).as_posix()} {file_digest(file)}\n"
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
     ]
     return bytes_digest("".join(lines).encode("utf-8"))

@@ -1,0 +1,89 @@
+"""Choice of device and number format: `auto` with its reason, or an error when an explicit wish cannot be met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from codex_ml.errors import ModelError
+
+
+@dataclass(frozen=True)
+class DeviceProbe:
+    """What the machine offers; tests pass other answers."""
+
+    cuda_is_available: Callable[[], bool] = torch.cuda.is_available
+    cuda_device_count: Callable[[], int] = torch.cuda.device_count
+    cuda_supports_bfloat16: Callable[[], bool] = torch.cuda.is_bf16_supported
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value and the reason it was chosen, which is printed and recorded."""
+
+    value: str
+    reason: str
+
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def choose_device(wish: str, probe: DeviceProbe | None = None) -> Choice:
+    """Return the device for a wish of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises
+    ------
+    ModelError
+        If a CUDA device is wished for and not there: falling back would cost hours in silence.
+    """
+    probe = probe or DeviceProbe()
+    if wish == "cpu":
+        return Choice("cpu", "asked for")
+    if wish == "auto":
+        if probe.cuda_is_available():
+            return Choice("cuda:0", "a CUDA device is available")
+        return Choice("cpu", "no CUDA device is available")
+    if not probe.cuda_is_available():
+        raise ModelError(
+            f"model.device: {wish} was asked for, but no CUDA device is available",
+            why="torch sees no usable GPU (none built in, no driver, or a CPU build of torch)",
+            fix="use model.device=auto or model.device=cpu, or install the driver and a CUDA build of torch",
+        )
+    index = int(wish.partition(":")[2] or 0)
+    if index >= probe.cuda_device_count():
+        raise ModelError(
+            f"model.device: {wish} was asked for, but this machine has {probe.cuda_device_count()} CUDA device(s)",
+            fix="count from cuda:0, or use model.device=auto",
+        )
+    return Choice(f"cuda:{index}", "asked for")
+
+
+def choose_dtype(wish: str, device: str, probe: DeviceProbe | None = None) -> Choice:
+    """Return the number format of the base weights for a wish of ``auto``, ``float32`` or ``bfloat16``.
+
+    On CPU, `auto` is float32: it is exact, and only some processors compute bfloat16 faster.
+
+    Raises
+    ------
+    ModelError
+        If bfloat16 is wished for on a CUDA device that does not have it.
+    """
+    probe = probe or DeviceProbe()
+    on_cuda = device.startswith("cuda")
+    if wish == "auto":
+        if on_cuda and probe.cuda_supports_bfloat16():
+            return Choice("bfloat16", "the CUDA device computes bfloat16 natively")
+        return Choice("float32", "exact, and the CPU default" if not on_cuda else "the CUDA device lacks bfloat16")
+    if wish == "bfloat16" and on_cuda and not probe.cuda_supports_bfloat16():
+        raise ModelError(
+            "model.dtype: bfloat16 was asked for, but the CUDA device does not compute it",
+            fix="use model.dtype=float32 or model.dtype=auto",
+        )
+    return Choice(wish, "asked for")
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """Return the torch dtype of a name from `choose_dtype`."""
+    return _DTYPES[name]

@@ -1,0 +1,109 @@
+"""What a local model directory must hold, checked before any weight is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from codex_ml.errors import ModelError
+from codex_ml.storage import bytes_digest, file_digest
+
+_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_HOW_TO_BRING = (
+    "on a machine with network: `hf download ORGANISATION/MODEL --local-dir DIR` (safetensors), copy DIR here, "
+    "and set model.path to it"
+)
+
+
+def check_model_directory(path: Path, key: str = "model.path") -> dict[str, Any]:
+    """Check that a directory holds a causal LM that can be loaded safely, and return its config.json.
+
+    Raises
+    ------
+    ModelError
+        If the directory or a part of it is absent (what was looked for, where, what is there, how to bring it), if
+        weights exist only as pickles, or if the model would need its own Python code.
+    """
+    if not path.is_dir():
+        raise ModelError(
+            f"{key}: no model directory at {path}",
+            why=_what_is_near(path),
+            fix=_HOW_TO_BRING,
+        )
+    names = sorted(entry.name for entry in path.iterdir())
+    config = _read_config(path, names, key)
+    if "auto_map" in config:
+        raise ModelError(
+            f"{key}: {path} needs its own Python code (auto_map in config.json)",
+            why="codex-ml never runs code that comes with a model",
+            fix="use a model whose architecture is part of transformers",
+        )
+    if not any(name.endswith(".safetensors") for name in names):
+        pickles = [name for name in names if name.endswith(_PICKLE_SUFFIXES)]
+        why = f"looked for *.safetensors; there is {_listing(names)}"
+        if pickles:
+            why = f"its weights are pickles ({', '.join(pickles)}), which can run code when loaded"
+        raise ModelError(f"{key}: no safetensors weights in {path}", why=why, fix=_HOW_TO_BRING)
+    check_tokenizer_directory(path, key)
+    return config
+
+
+def check_tokenizer_directory(path: Path, key: str) -> None:
+    """Check that a directory holds a tokenizer.
+
+    Raises
+    ------
+    ModelError
+        If none of the known tokenizer files is there.
+    """
+    if not path.is_dir():
+        raise ModelError(f"{key}: no tokenizer directory at {path}", why=_what_is_near(path), fix=_HOW_TO_BRING)
+    names = sorted(entry.name for entry in path.iterdir())
+    if not any(name in names for name in _TOKENIZER_FILES):
+        raise ModelError(
+            f"{key}: no tokenizer in {path}",
+            why=f"looked for {', '.join(_TOKENIZER_FILES)}; there is {_listing(names)}",
+            fix="copy the tokenizer files of the model into the directory",
+        )
+
+
+def model_digest(path: Path) -> str:
+    """Return one digest over what decides the model's function: its config and weights.
+
+    The tokenizer is digested apart (`tokenizer_digest`), so that a message can say which of the two changed.
+    """
+    files = [path / "config.json", *sorted(path.glob("*.safetensors"))]
+    lines = [f"{file.name} {file_digest(file)}\n" for file in files if file.is_file()]
+    return bytes_digest("".join(lines).encode("utf-8"))
+
+
+def _read_config(path: Path, names: list[str], key: str) -> dict[str, Any]:
+    config_path = path / "config.json"
+    if not config_path.is_file():
+        raise ModelError(
+            f"{key}: no config.json in {path}",
+            why=f"a model directory holds config.json, *.safetensors and a tokenizer; there is {_listing(names)}",
+            fix=_HOW_TO_BRING,
+        )
+    try:
+        config = json.loads(config_path.read_text("utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{key}: {config_path} is not valid JSON", why=str(error), fix=_HOW_TO_BRING) from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise ModelError(f"{key}: {config_path} names no model_type", fix=_HOW_TO_BRING)
+    return config
+
+
+def _listing(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "") if names else "nothing"
+
+
+def _what_is_near(path: Path) -> str:
+    if path.is_file():
+        return "that is a file; a directory with config.json, *.safetensors and a tokenizer is needed"
+    parent = path.parent
+    while not parent.is_dir() and parent != parent.parent:
+        parent = parent.parent
+    return f"it does not exist; {parent} holds {_listing(sorted(entry.name for entry in parent.iterdir()))}"

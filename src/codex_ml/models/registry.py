@@ -1,0 +1,188 @@
+"""Loads causal language models and tokenizers from local directories, or makes a model from a preset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from codex_ml.config.schema.model import ModelSection
+from codex_ml.errors import ModelError
+from codex_ml.models.device import Choice, choose_device, choose_dtype, torch_dtype
+from codex_ml.models.directory import check_model_directory, check_tokenizer_directory, model_digest
+from codex_ml.models.presets import PRESETS
+from codex_ml.storage import bytes_digest, json_bytes
+
+_TOKENIZER_DIGEST_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A model on its device, with what was chosen and the digest of what was read."""
+
+    model: PreTrainedModel
+    device: Choice
+    dtype: Choice
+    digest: str
+
+
+def load_tokenizer(wish: ModelSection) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that belongs to the model of a config.
+
+    Raises
+    ------
+    ModelError
+        If it is absent, unreadable, or has no end-of-sequence token.
+    """
+    directory, key = (wish.path, "model.path") if wish.path is not None else (wish.tokenizer, "model.tokenizer")
+    if directory is None:
+        raise ModelError("model.tokenizer: not set", fix="name a tokenizer directory: model.tokenizer=DIR")
+    return load_tokenizer_directory(directory, key)
+
+
+def load_tokenizer_directory(directory: Path, key: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a directory; see `load_tokenizer`."""
+    check_tokenizer_directory(directory, key)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{key}: the tokenizer in {directory} cannot be read",
+            why=_first_line(error),
+            fix="copy the tokenizer files again from their source",
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"{key}: the tokenizer in {directory} has no end-of-sequence token",
+            why="a model that never sees an end does not learn to stop",
+            fix="set eos_token in its tokenizer_config.json",
+        )
+    if tokenizer.pad_token_id is None:
+        # Padding is masked by position, so any id will do; eos is always there.
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base_model(wish: ModelSection, tokenizer: PreTrainedTokenizerBase, seed: int) -> BaseModel:
+    """Load the model of a config from its directory, or make it from its preset under the seed.
+
+    Raises
+    ------
+    ModelError
+        If weights are absent, partial or damaged, or the device or dtype cannot be had.
+    """
+    device = choose_device(wish.device)
+    dtype = choose_dtype(wish.dtype, device.value)
+    if wish.path is not None:
+        model = load_model_directory(wish.path, dtype.value, "model.path")
+        digest = model_digest(wish.path)
+    else:
+        model, digest = _make_from_preset(wish.preset or "", tokenizer, seed)
+    _check_vocabulary(model, tokenizer)
+    return BaseModel(model=model.to(device.value), device=device, dtype=dtype, digest=digest)  # type: ignore[arg-type]
+
+
+def load_model_directory(directory: Path, dtype: str, key: str) -> PreTrainedModel:
+    """Load a causal language model from safetensors; nothing missing is made up.
+
+    Raises
+    ------
+    ModelError
+        If weights are absent, partial or damaged.
+    """
+    check_model_directory(directory, key)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=torch_dtype(dtype),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"{key}: the model in {directory} cannot be loaded",
+            why=_first_line(error),
+            fix="copy the files again from their source; transformers must know the architecture (model_type)",
+        ) from error
+    model: PreTrainedModel = loaded[0]
+    _check_loading(directory, loaded[1], key)
+    return model
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, directory: Path) -> str:
+    """Return one digest over the files that decide how text becomes ids, and the end-of-sequence id in use."""
+    content = {
+        name: bytes_digest((directory / name).read_bytes())
+        for name in _TOKENIZER_DIGEST_FILES
+        if (directory / name).is_file()
+    }
+    return bytes_digest(json_bytes({**content, "eos_token_id": tokenizer.eos_token_id}))
+
+
+def _make_from_preset(name: str, tokenizer: PreTrainedTokenizerBase, seed: int) -> tuple[PreTrainedModel, str]:
+    preset = PRESETS.get(name)
+    token_ids = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = preset.config(len(tokenizer), token_ids)
+    # Weights are drawn on the CPU in float32: the same seed gives the same model on every device.
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(config)
+    description = {"preset": name, "seed": seed, "config": config.to_dict()}
+    return model, bytes_digest(json_bytes(description))
+
+
+def _check_loading(directory: Path, loading: dict[str, Any], key: str) -> None:
+    missing = sorted(str(name) for name in loading.get("missing_keys", ()))
+    mismatched = sorted(str(entry[0]) for entry in loading.get("mismatched_keys", ()))
+    if missing or mismatched:
+        faults = [f"{len(missing)} missing ({', '.join(missing[:3])})"] if missing else []
+        faults += [f"{len(mismatched)} of another shape ({', '.join(mismatched[:3])})"] if mismatched else []
+        raise ModelError(
+            f"{key}: the weights in {directory} are not those of its config.json",
+            why=f"tensors: {'; '.join(faults)}; they would have been filled with random numbers",
+            fix="copy all *.safetensors of the model, and its config.json, again",
+        )
+
+
+def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    weight = model.get_input_embeddings().get_parameter("weight")
+    rows = weight.shape[0]  # [vocabulary, hidden]
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= rows:
+        raise ModelError(
+            f"model: the tokenizer has ids up to {highest}, the model only {rows} embedding rows",
+            why="such an id would read beyond the embedding",
+            fix="use the tokenizer that belongs to the model",
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def parameter_device(model: torch.nn.Module) -> torch.device:
+    """Return the device of a model's first parameter."""
+    return next(model.parameters()).device

@@ -1,0 +1,140 @@
+"""An adapter on disk: plain PEFT files that load anywhere, with no path of this machine inside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from codex_ml.errors import CheckpointError
+from codex_ml.storage import json_bytes
+
+WEIGHTS_NAME = "adapter_model.safetensors"
+CONFIG_NAME = "adapter_config.json"
+
+
+def write_adapter(model: PeftModel, directory: Path) -> None:
+    """Write the adapter's weights and config, and nothing of the base model.
+
+    The base is named nowhere in them: its digest stands in the manifest, its place in the run's config. (peft itself
+    would write the path of this machine.)
+    """
+    # False: "auto" would ask the model hub whether the embedding was resized.
+    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    (directory / WEIGHTS_NAME).write_bytes(save(contiguous, metadata={"format": "pt"}))
+    (directory / CONFIG_NAME).write_bytes(json_bytes(_portable_config(model.peft_config["default"])))
+
+
+def read_adapter_tensors(directory: Path) -> dict[str, Tensor]:
+    """Read the adapter's weights on the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged, or holds a value that is not finite.
+    """
+    try:
+        tensors = load_file(directory / WEIGHTS_NAME)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read {directory / WEIGHTS_NAME}", why=str(error)) from error
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise CheckpointError(
+            f"{directory / WEIGHTS_NAME} holds values that are not finite",
+            why=f"{len(broken)} tensors, first {broken[0]}",
+            fix="use an earlier checkpoint",
+        )
+    return tensors
+
+
+def restore_adapter(model: PeftModel, directory: Path) -> None:
+    """Put saved adapter weights into a model that already carries an adapter of the same shape.
+
+    Raises
+    ------
+    CheckpointError
+        If names or shapes differ.
+    """
+    tensors = read_adapter_tensors(directory)
+    expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+    _check_shapes(directory, tensors, expected)
+    set_peft_model_state_dict(model, tensors)
+
+
+def load_adapter(base: PreTrainedModel, directory: Path) -> PeftModel:
+    """Put a saved adapter onto a base model, for evaluation.
+
+    Raises
+    ------
+    CheckpointError
+        If the adapter does not fit the base: the first name and both shapes are given.
+    """
+    tensors = read_adapter_tensors(directory)
+    try:
+        config = PeftConfig.from_pretrained(str(directory))
+        config.inference_mode = True
+        model = PeftModel(base, config)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"the adapter in {directory} does not fit this base model",
+            why=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            fix="use the base model the adapter was trained on (model.path)",
+        ) from error
+    _check_shapes(directory, tensors, get_peft_model_state_dict(model, save_embedding_layers=False))
+    set_peft_model_state_dict(model, tensors)
+    model.eval()
+    return model
+
+
+def detach_adapter(model: PeftModel) -> nn.Module:
+    """Take the adapter off again and return the base model as it was."""
+    base: nn.Module = model.unload()
+    return base
+
+
+def _portable_config(config: PeftConfig) -> dict[str, Any]:
+    values = config.to_dict()
+    values["base_model_name_or_path"] = None
+    values["inference_mode"] = True
+    # Sets have no order of their own; sorted, the same adapter always gives the same bytes.
+    return {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(values.items())}
+
+
+def _check_shapes(directory: Path, tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    differing = sorted(set(tensors) ^ set(expected))
+    if differing:
+        raise CheckpointError(
+            f"the adapter in {directory} does not fit this model",
+            why=f"{len(differing)} tensors are on one side only, first {differing[0]}",
+            fix="use the base model and adapter settings it was trained with",
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"the adapter in {directory} does not fit this model",
+                why=f"{name} has shape {list(tensor.shape)}, the model needs {list(expected[name].shape)}",
+                fix="use the base model and adapter settings it was trained with",
+            )
+
+
+def adapter_settings(directory: Path) -> dict[str, Any]:
+    """Read the saved adapter config as plain values.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing or not valid JSON.
+    """
+    try:
+        values: dict[str, Any] = json.loads((directory / CONFIG_NAME).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {directory / CONFIG_NAME}", why=str(error)) from error
+    return values

@@ -1,0 +1,160 @@
+"""Names of checkpoints: listing them by number, the pointers `latest` and `best`, and the newest whole one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from codex_ml.errors import CheckpointError, UserError
+from codex_ml.runs.layout import RunLayout, find_runs
+from codex_ml.runs.manifest import MANIFEST_NAME, verify_checkpoint
+from codex_ml.storage import Storage
+
+Pointer = Literal["latest", "best"]
+_NAME = re.compile(r"step-(\d{8,})")
+STAGING_PREFIX = ".staging-"
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """A checkpoint that was not used, and why."""
+
+    directory: Path
+    reason: str
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the directory name of a checkpoint, such as ``step-00000100``."""
+    return f"step-{step:08d}"
+
+
+def step_of(directory: Path) -> int | None:
+    """Return the step a checkpoint directory is named for; None for any other name."""
+    match = _NAME.fullmatch(directory.name)
+    return int(match.group(1)) if match else None
+
+
+def list_checkpoints(checkpoints: Path) -> list[tuple[int, Path]]:
+    """Return (step, directory) of every checkpoint, oldest first, ordered by number."""
+    if not checkpoints.is_dir():
+        return []
+    pairs = [(step_of(entry), entry) for entry in checkpoints.iterdir() if entry.is_dir()]
+    return sorted((step, entry) for step, entry in pairs if step is not None)
+
+
+def newest_whole(checkpoints: Path) -> tuple[Path | None, list[PassedOver]]:
+    """Return the newest checkpoint that passes its verification, and those passed over on the way."""
+    passed_over: list[PassedOver] = []
+    for _, directory in reversed(list_checkpoints(checkpoints)):
+        try:
+            verify_checkpoint(directory)
+        except CheckpointError as error:
+            passed_over.append(PassedOver(directory, error.why or error.what))
+            continue
+        return directory, passed_over
+    return None, passed_over
+
+
+def write_pointer(checkpoints: Path, pointer: Pointer, step: int, storage: Storage) -> None:
+    """Let `latest` or `best` name a step."""
+    storage.write_atomic(checkpoints / pointer, f"{checkpoint_name(step)}\n".encode())
+
+
+def read_pointer(checkpoints: Path, pointer: Pointer) -> Path | None:
+    """Return the checkpoint a pointer names; None when there is no such pointer or checkpoint."""
+    try:
+        name = (checkpoints / pointer).read_text("utf-8").strip()
+    except FileNotFoundError:
+        return None
+    # Only a name of the known form: a pointer from a stranger must not lead out of the run directory.
+    if not _NAME.fullmatch(name) or not (checkpoints / name).is_dir():
+        return None
+    return checkpoints / name
+
+
+def remove_staged(checkpoints: Path, storage: Storage) -> list[str]:
+    """Delete what an interrupted save left behind, and return the names."""
+    if not checkpoints.is_dir():
+        return []
+    leftovers = [entry for entry in checkpoints.iterdir() if entry.name.startswith(STAGING_PREFIX)]
+    for entry in leftovers:
+        storage.remove_tree(entry)
+    return sorted(entry.name for entry in leftovers)
+
+
+def resolve_checkpoint(reference: str, output_dir: Path, run_name: str | None) -> Path | None:
+    """Return the checkpoint directory that a command-line reference means; None for the base model.
+
+    Parameters
+    ----------
+    reference : str
+        ``base``, ``latest`` or ``best`` (of the newest run), a run directory (its best), or a checkpoint directory.
+    output_dir : Path
+        Where runs lie.
+    run_name : str, optional
+        Only runs of this name count for ``latest`` and ``best``.
+
+    Raises
+    ------
+    UserError, CheckpointError
+        If nothing fits; the message says what was looked for and what is there.
+    """
+    if reference == "base":
+        return None
+    if reference in ("latest", "best"):
+        return _of_newest_run(reference, output_dir, run_name)
+    path = Path(reference).resolve()
+    if (path / MANIFEST_NAME).is_file():
+        return path
+    if (path / "run.json").is_file():
+        return _best_of(RunLayout(path))
+    raise CheckpointError(
+        f"--checkpoint {reference}: no checkpoint there",
+        why=_what_is_at(path),
+        fix="name a checkpoint directory (checkpoints/step-…), a run directory, latest, best or base",
+    )
+
+
+def run_of_checkpoint(directory: Path) -> RunLayout | None:
+    """Return the run a checkpoint lies in; None when it was moved out of its run."""
+    layout = RunLayout(directory.parent.parent)
+    return layout if directory.parent.name == "checkpoints" and layout.record.is_file() else None
+
+
+def _of_newest_run(pointer: Literal["latest", "best"] | str, output_dir: Path, run_name: str | None) -> Path:
+    for layout, _ in find_runs(output_dir, run_name):
+        if not list_checkpoints(layout.checkpoints):
+            continue
+        return _best_of(layout) if pointer == "best" else _latest_of(layout)
+    named = f" named {run_name!r}" if run_name else ""
+    raise UserError(
+        f"--checkpoint {pointer}: no run{named} with a checkpoint in {output_dir}",
+        fix="train first (codex-ml train …), or name a checkpoint directory",
+    )
+
+
+def _best_of(layout: RunLayout) -> Path:
+    return read_pointer(layout.checkpoints, "best") or _latest_of(layout)
+
+
+def _latest_of(layout: RunLayout) -> Path:
+    directory, passed_over = newest_whole(layout.checkpoints)
+    if directory is None:
+        reasons = "; ".join(f"{item.directory.name}: {item.reason}" for item in passed_over)
+        raise CheckpointError(
+            f"the run {layout.directory.name} has no whole checkpoint",
+            why=reasons or "none was written",
+            fix="resume the run (codex-ml train … --resume-from latest), or name another",
+        )
+    return directory
+
+
+def _what_is_at(path: Path) -> str:
+    if not path.exists():
+        return f"{path} does not exist"
+    if path.is_file():
+        return f"{path} is a file"
+    names = sorted(entry.name for entry in path.iterdir())[:8]
+    return f"{path} holds {', '.join(names) if names else 'nothing'}, but neither {MANIFEST_NAME} nor run.json"

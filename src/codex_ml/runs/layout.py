@@ -1,0 +1,185 @@
+"""Where everything of one run lies, and the small record (`run.json`) that says who it is and how it ended."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from codex_ml.errors import UserError
+from codex_ml.storage import Storage
+
+RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+_STAMP_FORMAT = "%Y%m%dT%H%M%SZ"
+_RUN_NAME = re.compile(r"\d{8}T\d{6}Z-(?P<name>.+)")
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """Names of the files in one run directory (DESIGN.md, section 5)."""
+
+    directory: Path
+
+    @property
+    def record(self) -> Path:
+        """Identity and status of the run."""
+        return self.directory / "run.json"
+
+    @property
+    def lock(self) -> Path:
+        """File whose kernel lock says that a process is working here."""
+        return self.directory / "run.lock"
+
+    @property
+    def config(self) -> Path:
+        """Resolved configuration."""
+        return self.directory / "config.yaml"
+
+    @property
+    def provenance(self) -> Path:
+        """Digests, versions, seeds and the safety policy."""
+        return self.directory / "provenance.json"
+
+    @property
+    def data_account(self) -> Path:
+        """Rows and tokens by split and reason."""
+        return self.directory / "data_account.json"
+
+    @property
+    def data_splits(self) -> Path:
+        """Digest, size and membership of each split."""
+        return self.directory / "data_splits.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics, one JSON object a line."""
+        return self.directory / "metrics.ndjson"
+
+    @property
+    def events(self) -> Path:
+        """Lifecycle, warnings, sink status and safety audit, one JSON object a line."""
+        return self.directory / "events.ndjson"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Directory of checkpoints and of the pointers `latest` and `best`."""
+        return self.directory / "checkpoints"
+
+    @property
+    def evaluations(self) -> Path:
+        """Directory that holds one directory an evaluated checkpoint."""
+        return self.directory / "eval"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Identity and state of a run; times are UTC in RFC 3339."""
+
+    run_id: str
+    name: str
+    started: str
+    status: RunStatus
+    ended: str | None = None
+
+
+def format_time(moment: datetime) -> str:
+    """Return a moment as RFC 3339 in UTC with microseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def create_run(output_dir: Path, name: str, started: datetime, storage: Storage) -> tuple[RunLayout, RunRecord]:
+    """Make a new private run directory ``<UTC stamp>-<name>`` and write its record.
+
+    Raises
+    ------
+    UserError
+        If the directory cannot be made (missing rights, a file in the way).
+    """
+    stamp = started.astimezone(UTC).strftime(_STAMP_FORMAT)
+    directory = output_dir / f"{stamp}-{name}"
+    try:
+        storage.make_directory(output_dir)
+        attempt = 1
+        while True:
+            try:
+                directory.mkdir(mode=0o700)
+                break
+            except FileExistsError:
+                # Two runs of one name within one second: the later gets a number, nobody shares a directory.
+                attempt += 1
+                directory = output_dir / f"{stamp}-{name}.{attempt}"
+    except OSError as error:
+        raise UserError(
+            f"run.output_dir: cannot make a run directory in {output_dir}",
+            why=error.strerror or str(error),
+            fix="choose another run.output_dir, or correct its permissions",
+        ) from error
+    layout = RunLayout(directory)
+    storage.make_directory(layout.checkpoints)
+    record = RunRecord(run_id=secrets.token_hex(8), name=name, started=format_time(started), status="RUNNING")
+    write_record(layout, record, storage)
+    return layout, record
+
+
+def write_record(layout: RunLayout, record: RunRecord, storage: Storage) -> None:
+    """Write the run's record atomically."""
+    storage.write_json(layout.record, asdict(record))
+
+
+def close_record(
+    layout: RunLayout, record: RunRecord, status: RunStatus, ended: datetime, storage: Storage
+) -> RunRecord:
+    """Write how the run ended and return the new record."""
+    closed = replace(record, status=status, ended=format_time(ended))
+    write_record(layout, closed, storage)
+    return closed
+
+
+def read_record(layout: RunLayout) -> RunRecord:
+    """Read the run's record.
+
+    Raises
+    ------
+    UserError
+        If the directory is not a run directory or its record is damaged.
+    """
+    try:
+        values = json.loads(layout.record.read_text("utf-8"))
+        return RunRecord(**values)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{layout.directory} is not a run directory",
+            why="it has no run.json",
+            fix="name a directory below runs/, or a checkpoint directory",
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{layout.record} is damaged",
+            why=str(error),
+            fix="restore the file from a copy, or name a checkpoint directory directly",
+        ) from error
+
+
+def find_runs(output_dir: Path, name: str | None = None) -> list[tuple[RunLayout, RunRecord]]:
+    """Return the runs below a directory, newest first by their recorded start (not by directory name or mtime).
+
+    Directories without a readable record are passed over: they are no runs, or died before they became one.
+    """
+    found: list[tuple[RunLayout, RunRecord]] = []
+    if not output_dir.is_dir():
+        return found
+    for directory in output_dir.iterdir():
+        if not _RUN_NAME.fullmatch(directory.name) or not directory.is_dir():
+            continue
+        layout = RunLayout(directory)
+        try:
+            record = read_record(layout)
+        except UserError:
+            continue
+        if name is None or record.name == name:
+            found.append((layout, record))
+    return sorted(found, key=lambda pair: (pair[1].started, pair[0].directory.name), reverse=True)
