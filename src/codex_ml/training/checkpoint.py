@@ -1,0 +1,145 @@
+"""Writes and reads checkpoints: staged beside their place, fsynced, manifest last, one rename, verified."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from codex_ml.errors import CheckpointError
+from codex_ml.runs.checkpoints import STAGING_PREFIX, checkpoint_name, list_checkpoints, write_pointer
+from codex_ml.runs.manifest import verify_checkpoint, write_manifest
+from codex_ml.storage import Storage, json_bytes
+from codex_ml.training.state import TrainerState
+
+TENSORS_NAME = "training_state.safetensors"
+STATE_NAME = "trainer_state.json"
+
+
+@dataclass(frozen=True)
+class CheckpointContent:
+    """All that one checkpoint holds.
+
+    Parameters
+    ----------
+    state : TrainerState
+        Counters of the run at this step.
+    tensors : dict
+        Optimizer and generator states.
+    values : dict
+        Further JSON values: generator states of Python and NumPy, and what the run depends on.
+    write_weights : callable
+        Writes the adapter or model, tokenizer and generation settings into a directory.
+    manifest : dict
+        What the manifest says beside the digests of the files.
+    """
+
+    state: TrainerState
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+    write_weights: Callable[[Path], None]
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoadedState:
+    """What training needs of a checkpoint to go on; weights are loaded by the recipe."""
+
+    directory: Path
+    state: TrainerState
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+    manifest: dict[str, Any]
+
+
+def save_checkpoint(checkpoints: Path, content: CheckpointContent, storage: Storage) -> Path:
+    """Write a checkpoint so that at every instant it is whole or absent, and return its directory.
+
+    The order is what makes it safe: files, their fsync, the manifest, the directory's fsync, the rename, the parent's
+    fsync. It is verified by reading it back before the caller lets any older checkpoint go.
+    """
+    target = checkpoints / checkpoint_name(content.state.step)
+    staged = checkpoints / f"{STAGING_PREFIX}{target.name}.{os.getpid()}"
+    if staged.exists():
+        storage.remove_tree(staged)
+    storage.make_directory(staged)
+    content.write_weights(staged)
+    (staged / TENSORS_NAME).write_bytes(save(content.tensors))
+    (staged / STATE_NAME).write_bytes(json_bytes({"trainer": content.state.to_json(), **content.values}))
+    for file in sorted(staged.iterdir()):
+        file.chmod(0o600)
+        storage.fsync_file(file)
+    write_manifest(staged, {"step": content.state.step, **content.manifest}, storage)
+    storage.fsync_directory(staged)
+    _move_into_place(staged, target, storage)
+    verify_checkpoint(target)
+    return target
+
+
+def load_checkpoint(directory: Path) -> LoadedState:
+    """Verify a checkpoint and read its training state.
+
+    Raises
+    ------
+    CheckpointError
+        If it fails its verification or holds no training state.
+    """
+    manifest = verify_checkpoint(directory)
+    try:
+        values = json.loads((directory / STATE_NAME).read_text("utf-8"))
+        state = TrainerState.from_json(values.pop("trainer"))
+        tensors = load_file(directory / TENSORS_NAME)
+    except (FileNotFoundError, KeyError) as error:
+        raise CheckpointError(
+            f"checkpoint {directory} holds no training state",
+            why=str(error),
+            fix="resume from a checkpoint that training wrote; an exported one can only be evaluated",
+        ) from error
+    return LoadedState(directory, state, tensors, values, manifest)
+
+
+def point_and_prune(
+    checkpoints: Path, state: TrainerState, keep_last: int, keep_best: int, storage: Storage
+) -> list[int]:
+    """Let `latest` and `best` name their steps, delete what retention no longer keeps, and return the steps deleted.
+
+    Called only after the newest checkpoint was verified. Without any evaluation the newest is the best.
+    """
+    steps = [step for step, _ in list_checkpoints(checkpoints)]
+    ranked = rank_by_validation(steps, state.validation_losses)
+    best = ranked[0] if ranked else state.step
+    write_pointer(checkpoints, "latest", state.step, storage)
+    write_pointer(checkpoints, "best", best, storage)
+    # Steps beyond the current one belong to a future that a resume from an older checkpoint gave up.
+    kept = set(sorted(step for step in steps if step <= state.step)[-max(1, keep_last) :])
+    kept |= {*ranked[:keep_best], best, state.step}
+    removed = [step for step in steps if step not in kept]
+    for step in removed:
+        # Renamed first: a deletion that is interrupted must not leave a torso under a checkpoint's name.
+        doomed = checkpoints / f"{STAGING_PREFIX}removed-{checkpoint_name(step)}"
+        storage.replace(checkpoints / checkpoint_name(step), doomed)
+        storage.remove_tree(doomed)
+    return removed
+
+
+def rank_by_validation(steps: Sequence[int], losses: dict[int, float]) -> list[int]:
+    """Return the steps that were evaluated, lowest validation loss first, earlier step first among equals."""
+    return sorted((step for step in steps if step in losses), key=lambda step: (losses[step], step))
+
+
+def _move_into_place(staged: Path, target: Path, storage: Storage) -> None:
+    aside = None
+    if target.exists():
+        # A resume from an older checkpoint reaches this step again: the one there is replaced, never merged.
+        aside = target.with_name(f"{STAGING_PREFIX}replaced-{target.name}.{os.getpid()}")
+        storage.replace(target, aside)
+    storage.replace(staged, target)
+    storage.fsync_directory(target.parent)
+    if aside is not None:
+        storage.remove_tree(aside)

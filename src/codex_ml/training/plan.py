@@ -1,0 +1,125 @@
+"""The plan of a run before it starts: steps, tokens, memory and disk, and the check that the disk is large enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from codex_ml.config.schema.training import TrainingSection
+from codex_ml.data.tokenize import TokenizedRecord
+from codex_ml.errors import DiskSpaceError
+
+DEFAULT_EPOCHS = 3
+_ADAM_MOMENTS = 2
+_FLOAT32_BYTES = 4
+# Tokenizer, configs, state and manifest of one checkpoint, and logs of the run: small, but not nothing.
+_OVERHEAD_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Parameters and shape of a model, as far as memory depends on them."""
+
+    parameters: int
+    trainable: int
+    weight_bytes: int
+    layers: int
+    hidden_size: int
+    vocabulary_size: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do and need; memory is an estimate and says so when printed."""
+
+    records: int
+    steps_per_epoch: int
+    total_steps: int
+    tokens_per_epoch: int
+    supervised_tokens_per_epoch: int
+    memory_bytes: dict[str, int]
+    checkpoint_bytes: int
+    disk_bytes: int
+
+    def lines(self) -> list[str]:
+        """Return the plan as lines for people."""
+        memory = ", ".join(f"{part} {format_bytes(count)}" for part, count in self.memory_bytes.items())
+        return [
+            f"steps: {self.total_steps} ({self.total_steps / self.steps_per_epoch:.2f} epochs of "
+            f"{self.steps_per_epoch} steps over {self.records} records)",
+            f"tokens an epoch: {self.tokens_per_epoch:,}, of them supervised {self.supervised_tokens_per_epoch:,}",
+            f"memory (estimate): {format_bytes(sum(self.memory_bytes.values()))} = {memory}",
+            f"disk: {format_bytes(self.disk_bytes)} at most ({format_bytes(self.checkpoint_bytes)} a checkpoint)",
+        ]
+
+
+def count_steps(settings: TrainingSection, records: int) -> tuple[int, int]:
+    """Return (steps an epoch, steps in all); the last window of an epoch may be smaller and still is a step."""
+    window = settings.micro_batch_size * settings.gradient_accumulation_steps
+    steps_per_epoch = math.ceil(records / window)
+    if settings.max_steps is not None:
+        return steps_per_epoch, settings.max_steps
+    epochs = settings.epochs if settings.epochs is not None else DEFAULT_EPOCHS
+    return steps_per_epoch, max(1, math.ceil(steps_per_epoch * epochs))
+
+
+def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], size: ModelSize) -> Plan:
+    """Work out steps, tokens, memory and disk of a run.
+
+    Memory counts weights, gradients and AdamW's two moments exactly, and estimates activations (about 34 hidden-sized
+    float32 values a token and layer, after Korthikanti et al. 2022, arXiv:2205.05198, section 4.1, without attention
+    scores) and logits (value and gradient) for the longest micro-batch.
+    """
+    steps_per_epoch, total_steps = count_steps(settings, len(records))
+    lengths = sorted((len(record.input_ids) for record in records), reverse=True)
+    longest_positions = settings.micro_batch_size * (lengths[0] if lengths else 0)
+    trainable_bytes = size.trainable * _FLOAT32_BYTES
+    memory = {
+        "weights": size.weight_bytes,
+        "gradients": trainable_bytes,
+        "optimizer": _ADAM_MOMENTS * trainable_bytes,
+        "activations": 34 * size.hidden_size * size.layers * longest_positions * _FLOAT32_BYTES // 2,
+        "logits": 2 * size.vocabulary_size * longest_positions * _FLOAT32_BYTES,
+    }
+    checkpoint_bytes = (1 + _ADAM_MOMENTS) * trainable_bytes + _OVERHEAD_BYTES
+    # One more than retention keeps: the new one is whole before an old one goes.
+    kept = max(1, settings.keep_last) + settings.keep_best + 1
+    return Plan(
+        records=len(records),
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        tokens_per_epoch=sum(lengths),
+        supervised_tokens_per_epoch=sum(sum(record.supervised[1:]) for record in records),
+        memory_bytes=memory,
+        checkpoint_bytes=checkpoint_bytes,
+        disk_bytes=kept * checkpoint_bytes,
+    )
+
+
+def check_disk(plan: Plan, directory: Path, free_bytes: Callable[[Path], int]) -> None:
+    """Stop before the first step when the checkpoints to come do not fit.
+
+    Raises
+    ------
+    DiskSpaceError
+        With the bytes needed and the bytes there.
+    """
+    free = free_bytes(directory)
+    if free < plan.disk_bytes:
+        raise DiskSpaceError(
+            f"run.output_dir: {format_bytes(plan.disk_bytes)} needed for checkpoints, {format_bytes(free)} free",
+            why="a run that fills the disk loses the checkpoint it is writing",
+            fix="free space, choose another run.output_dir, or lower training.keep_last and training.keep_best",
+        )
+
+
+def format_bytes(count: int) -> str:
+    """Return a number of bytes in binary units."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"

@@ -1,0 +1,51 @@
+"""Every source of chance that training draws from, captured and put back exactly."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_TORCH_CPU = "random.torch_cpu"
+_TORCH_CUDA = "random.torch_cuda."
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy (legacy generator) and torch on all devices."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def random_tensors() -> dict[str, Tensor]:
+    """Return torch's generator states (uint8 tensors), of the CPU and of each CUDA device."""
+    states = {_TORCH_CPU: torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states |= {f"{_TORCH_CUDA}{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+    return states
+
+
+def random_values() -> dict[str, Any]:
+    """Return the generator states of Python and NumPy as JSON values."""
+    version, internal, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [str(kind), [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
+    }
+
+
+def restore_random(tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+    """Put every captured state back, so that the next draw is the one an uninterrupted run would make."""
+    version, internal, gauss = values["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, position, has_gauss, cached = values["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(tensors[_TORCH_CPU])
+    if torch.cuda.is_available():
+        for name, state in tensors.items():
+            if name.startswith(_TORCH_CUDA):
+                torch.cuda.set_rng_state(state, int(name.removeprefix(_TORCH_CUDA)))
