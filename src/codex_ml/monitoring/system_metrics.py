@@ -1,0 +1,108 @@
+"""Samples what the process uses of the machine: memory, CPU and, where NVML works, GPU memory; knows no torch."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+Metrics = dict[str, float]
+
+
+class ProcessProbe:
+    """Reads memory and CPU load through psutil.
+
+    Parameters
+    ----------
+    library : module, optional
+        Something with psutil's `Process` and `virtual_memory`; the default imports psutil.
+    """
+
+    def __init__(self, library: Any = None) -> None:
+        self._library: Any = library if library is not None else importlib.import_module("psutil")
+        self._process = self._library.Process()
+        # psutil measures CPU load since the call before; without a first call the first sample would always be 0.
+        self._process.cpu_percent(interval=None)
+
+    def __call__(self) -> Metrics:
+        """Return resident bytes of this process, free bytes of the machine, and CPU percent (100 = one core)."""
+        return {
+            "resident_bytes": self._process.memory_info().rss,
+            "available_bytes": self._library.virtual_memory().available,
+            "cpu_percent": self._process.cpu_percent(interval=None),
+        }
+
+
+class GpuProbe:
+    """Reads the memory of every NVIDIA GPU through NVML (package nvidia-ml-py, module pynvml).
+
+    Parameters
+    ----------
+    library : module, optional
+        Something with pynvml's functions; the default imports pynvml.
+
+    Raises
+    ------
+    RuntimeError
+        If NVML does not start: no driver, or no GPU that this process may see.
+    """
+
+    def __init__(self, library: Any = None) -> None:
+        self._library: Any = library if library is not None else importlib.import_module("pynvml")
+        try:
+            self._library.nvmlInit()
+            count = self._library.nvmlDeviceGetCount()
+            self._handles = [self._library.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
+        except self._library.NVMLError as error:
+            raise RuntimeError(f"NVML does not start: {error}") from error
+
+    def __call__(self) -> Metrics:
+        """Return used and total bytes of each GPU; a GPU that stops answering is left out of this sample."""
+        metrics: Metrics = {}
+        for index, handle in enumerate(self._handles):
+            try:
+                memory = self._library.nvmlDeviceGetMemoryInfo(handle)
+            except self._library.NVMLError:
+                continue
+            metrics[f"gpu_{index}_used_bytes"] = memory.used
+            metrics[f"gpu_{index}_total_bytes"] = memory.total
+        return metrics
+
+
+def available_probes(
+    makers: tuple[Callable[[], Callable[[], Metrics]], ...] = (ProcessProbe, GpuProbe),
+) -> tuple[Callable[[], Metrics], ...]:
+    """Return the probes that work here; what is missing is said by `codex_ml.monitoring.dependencies`."""
+    probes = []
+    for make in makers:
+        try:
+            probes.append(make())
+        except (ImportError, RuntimeError):
+            continue
+    return tuple(probes)
+
+
+@functools.lru_cache(maxsize=1)
+def _default_probes() -> tuple[Callable[[], Metrics], ...]:
+    return available_probes()
+
+
+def sample(probes: tuple[Callable[[], Metrics], ...] | None = None) -> Metrics:
+    """Return one sample of system metrics, all numbers; keys are absent where nothing can measure them.
+
+    Parameters
+    ----------
+    probes : tuple of callable, optional
+        What to ask; default: `ProcessProbe` and `GpuProbe`, made once a process, as far as they work here.
+
+    Returns
+    -------
+    dict
+        ``resident_bytes``, ``available_bytes``, ``cpu_percent`` (since the sample before; 100 = one core busy), and
+        ``gpu_<index>_used_bytes``, ``gpu_<index>_total_bytes`` (of the device, all processes together).
+    """
+    metrics: Metrics = {}
+    for probe in probes if probes is not None else _default_probes():
+        metrics.update(probe())
+    return metrics
