@@ -56,7 +56,7 @@ def bleu(
     from sacrebleu.metrics.bleu import BLEU as SacreBLEU  # noqa: N811 - our registry entry has the short name
 
     require_pairs("bleu", predictions, references)
-    _require_one_of("bleu: tokenize", tokenize, BLEU_TOKENIZERS)
+    require_bleu_tokenizer(tokenize)
     _require_one_of("bleu: smooth_method", smooth_method, BLEU_SMOOTHINGS)
     # force: only silences the guess that texts ending in " ." were tokenized; it changes no number.
     scorer = SacreBLEU(
@@ -187,6 +187,11 @@ def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]])
     ``undefined`` counts the records of which no reference has a token left; only an empty answer matches those.
     """
     return _mean_of_best("exact_match", predictions, references, lambda prediction, text: float(prediction == text))
+
+
+def require_bleu_tokenizer(name: str) -> None:
+    """Raise a `UserError` unless sacrebleu has this tokenizer on board: checked before anything is generated."""
+    _require_one_of("bleu: tokenize", name, BLEU_TOKENIZERS)
 
 
 def _mean_of_best(
