@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from codex_ml.config.schema.training import TrainingSection
+from codex_ml.config.schema.training import DEFAULT_EPOCHS, TrainingSection
+from codex_ml.data.batches import steps_per_epoch
 from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.errors import DiskSpaceError
 
-DEFAULT_EPOCHS = 3
 _ADAM_MOMENTS = 2
 _FLOAT32_BYTES = 4
 # Tokenizer, configs, state and manifest of one checkpoint, and logs of the run: small, but not nothing.
@@ -58,21 +57,20 @@ class Plan:
 def count_steps(settings: TrainingSection, records: int) -> tuple[int, int]:
     """Return (steps an epoch, steps in all); the last window of an epoch may be smaller and still is a step."""
     window = settings.micro_batch_size * settings.gradient_accumulation_steps
-    steps_per_epoch = math.ceil(records / window)
+    epoch = steps_per_epoch(records, window)
     if settings.max_steps is not None:
-        return steps_per_epoch, settings.max_steps
-    epochs = settings.epochs if settings.epochs is not None else DEFAULT_EPOCHS
-    return steps_per_epoch, max(1, math.ceil(steps_per_epoch * epochs))
+        return epoch, settings.max_steps
+    return epoch, epoch * (settings.epochs or DEFAULT_EPOCHS)
 
 
 def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], size: ModelSize) -> Plan:
     """Work out steps, tokens, memory and disk of a run.
 
     Memory counts weights, gradients and AdamW's two moments exactly, and estimates activations (about 34 hidden-sized
-    float32 values a token and layer, after Korthikanti et al. 2022, arXiv:2205.05198, section 4.1, without attention
-    scores) and logits (value and gradient) for the longest micro-batch.
+    bytes a token and layer at 16 bits, twice that in float32, without attention scores; after Korthikanti et al. 2022,
+    arXiv:2205.05198, section 4.1) and logits (value and gradient) for the longest micro-batch.
     """
-    steps_per_epoch, total_steps = count_steps(settings, len(records))
+    epoch_steps, total_steps = count_steps(settings, len(records))
     lengths = sorted((len(record.input_ids) for record in records), reverse=True)
     longest_positions = settings.micro_batch_size * (lengths[0] if lengths else 0)
     trainable_bytes = size.trainable * _FLOAT32_BYTES
@@ -88,7 +86,7 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
     kept = max(1, settings.keep_last) + settings.keep_best + 1
     return Plan(
         records=len(records),
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=epoch_steps,
         total_steps=total_steps,
         tokens_per_epoch=sum(lengths),
         supervised_tokens_per_epoch=sum(sum(record.supervised[1:]) for record in records),

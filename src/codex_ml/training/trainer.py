@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 
 from codex_ml.config.schema.training import TrainingSection
@@ -171,7 +172,13 @@ class _Loop:
         self.device = next(job.model.parameters()).device
         # Only the model is prepared: accelerate's accumulation, schedulers and samplers change what a mean or a step
         # is (promise 6), so the windows are ours and `backward` divides by nothing.
-        self.accelerator = Accelerator(cpu=self.device.type == "cpu", device_placement=False)
+        # Precision and accumulation are said outright: left out, environment variables would decide them.
+        self.accelerator = Accelerator(
+            cpu=self.device.type == "cpu",
+            device_placement=False,
+            mixed_precision="no",
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        )
         self.model: nn.Module = self.accelerator.prepare(job.model)
         self.parameters = list(trainable_parameters(job.model).values())
         self.optimizer = build_optimizer(job.model, job.settings)
@@ -218,8 +225,8 @@ class _Loop:
                 fix="check the completions, or raise data.max_length_tokens",
             )
         loss_sum, masked, padding = 0.0, 0, 0
-        for micro_batch in micro_batches(records, self.job.settings.micro_batch_size):
-            batch = collate(micro_batch, self.job.pad_token_id).to(self.device)
+        for part in micro_batches(indices, self.job.settings.micro_batch_size):
+            batch = collate([self.job.records[index] for index in part], self.job.pad_token_id).to(self.device)
             loss = supervised_loss(self.model, batch)
             # Divided by the tokens of the whole window, not of the micro-batch: the mean is the mean (promise 6).
             self.accelerator.backward(loss.loss_sum / window_tokens)

@@ -1,0 +1,100 @@
+"""`codex-ml evaluate`: find the checkpoints and their configuration, then run the evaluation recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from codex_ml.cli.boundary import run_command
+from codex_ml.cli.options import ConfigDirectory, ConfigName, DryRun, Overrides
+
+if TYPE_CHECKING:
+    from codex_ml.config.compose import Composed
+    from codex_ml.config.schema.root import EvaluateConfig
+
+_EPILOG = """\
+Examples:\n
+  codex-ml evaluate --checkpoint best\n
+  codex-ml evaluate --checkpoint base --checkpoint best --config-name=examples/minimal\n
+  codex-ml evaluate --checkpoint base model.path=models/base data.test=test.jsonl eval.metrics=[loss,perplexity]\n
+"""
+
+Checkpoints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="PATH|RUN|latest|best|base",
+        help="What to score; may be given several times (default: best). latest and best are of the newest run.",
+        show_default=False,
+    ),
+]
+
+
+def evaluate(
+    overrides: Overrides = None,
+    checkpoint: Checkpoints = None,
+    config_name: ConfigName = None,
+    config_dir: ConfigDirectory = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Score saved checkpoints, or the base model, on a split: BLEU, ROUGE-L, F1, exact match, loss and more."""
+    run_command(lambda: _evaluate(overrides or [], checkpoint or ["best"], config_name, config_dir, dry_run))
+
+
+evaluate.__doc__ = f"{evaluate.__doc__}\n\n{_EPILOG}"
+
+
+def _evaluate(
+    overrides: list[str], references: list[str], config_name: str | None, config_dir: Path | None, dry_run: bool
+) -> int:
+    from codex_ml.config.origins import render_resolved
+    from codex_ml.config.paths import check_paths
+    from codex_ml.config.validate import validate_evaluate
+    from codex_ml.runs.targets import resolve_targets
+
+    composed = _compose(overrides, references, config_name, config_dir)
+    config = validate_evaluate(composed)
+    check_paths(config)
+    targets = resolve_targets(references, _output_dir(config), config.run.name if config_name else None)
+    if not config.offline:
+        from codex_ml.offline import GUARD
+
+        GUARD.deactivate()
+    if dry_run:
+        typer.echo(render_resolved(config, composed.origins))
+        typer.echo(f"\n# would evaluate on {config.eval.split}: {', '.join(target.name for target in targets)}")
+        return 0
+
+    # Only now, with a configuration that can work: the next import takes seconds.
+    from codex_ml.recipes.evaluate import evaluate
+
+    outcome = evaluate(config, targets)
+    typer.echo(outcome.table)
+    typer.echo(f"outputs: {outcome.directory}")
+    return 0
+
+
+def _compose(overrides: list[str], references: list[str], config_name: str | None, config_dir: Path | None) -> Composed:
+    """Compose the named config; without a name, that of the run whose checkpoint is meant, if one is."""
+    from codex_ml.config.compose import compose
+    from codex_ml.config.run_file import compose_from_run_file
+    from codex_ml.runs.checkpoints import resolve_checkpoint, run_of_checkpoint
+
+    if config_name is not None or config_dir is not None or references == ["base"]:
+        return compose("evaluate", config_name or "default", config_dir, overrides)
+    # Where runs lie is itself part of the config, so the defaults are asked for it first.
+    defaults = compose("evaluate", "default", None, overrides)
+    output_dir = Path(defaults.values["run"]["output_dir"])
+    for reference in references:
+        directory = resolve_checkpoint(reference, output_dir, None)
+        run = run_of_checkpoint(directory) if directory is not None else None
+        if run is not None:
+            return compose_from_run_file("evaluate", run.config, overrides)
+    return defaults
+
+
+def _output_dir(config: EvaluateConfig) -> Path:
+    assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
+    return config.run.output_dir

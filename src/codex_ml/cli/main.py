@@ -1,0 +1,30 @@
+"""The program `codex-ml`: its commands, each in a file of its own that imports what is heavy only when it runs."""
+
+from __future__ import annotations
+
+import typer
+
+from codex_ml.cli.evaluate import evaluate
+from codex_ml.cli.train import train
+from codex_ml.cli.validate import validate
+
+app = typer.Typer(
+    name="codex-ml",
+    help="Fine-tune causal language models with LoRA on this machine, with no network.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+)
+app.command()(train)
+app.command()(evaluate)
+app.command()(validate)
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    app(prog_name="codex-ml")
+
+
+if __name__ == "__main__":
+    run()

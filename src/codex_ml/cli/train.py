@@ -1,0 +1,72 @@
+"""`codex-ml train`: compose and check the configuration, then run the training recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codex_ml.cli.boundary import run_command
+from codex_ml.cli.options import ConfigDirectory, ConfigName, DryRun, Overrides
+
+_EPILOG = """\
+Examples:\n
+  codex-ml train --config-name=examples/minimal\n
+  codex-ml train model.path=models/base data.path=notes.jsonl adapter.r=16 adapter.alpha=32\n
+  codex-ml train --config-name=examples/minimal --resume-from latest\n
+"""
+
+ResumeFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--resume-from",
+        metavar="PATH|latest",
+        help="Go on with a run: its directory, one of its checkpoints, or latest (the newest run of this name).",
+    ),
+]
+
+
+def train(
+    overrides: Overrides = None,
+    config_name: ConfigName = None,
+    config_dir: ConfigDirectory = None,
+    resume_from: ResumeFrom = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Fine-tune a model: LoRA by default (adapter.r, adapter.alpha, adapter.dropout, adapter.target_modules)."""
+    run_command(lambda: _train(overrides or [], config_name, config_dir, resume_from, dry_run))
+
+
+train.__doc__ = f"{train.__doc__}\n\n{_EPILOG}"
+
+
+def _train(
+    overrides: list[str], config_name: str | None, config_dir: Path | None, resume_from: str | None, dry_run: bool
+) -> int:
+    from codex_ml.config.compose import compose
+    from codex_ml.config.origins import render_resolved
+    from codex_ml.config.paths import check_paths
+    from codex_ml.config.validate import validate_train
+
+    extra = {"run.resume_from": resume_from} if resume_from is not None else {}
+    composed = compose("train", config_name or "default", config_dir, overrides, extra_values=extra)
+    config = validate_train(composed)
+    check_paths(config)
+    if not config.offline:
+        from codex_ml.offline import GUARD
+
+        GUARD.deactivate()
+
+    # Only now, with a configuration that can work: the next import takes seconds.
+    from codex_ml.recipes.train import plan_only, train
+
+    if dry_run:
+        typer.echo(render_resolved(config, composed.origins))
+        typer.echo("\n# plan")
+        for line in plan_only(config):
+            typer.echo(line)
+        return 0
+    for line in train(config).lines:
+        typer.echo(line)
+    return 0

@@ -1,0 +1,34 @@
+"""What a checkpoint holds beside training state: model, tokenizer with its template, and generation settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from codex_ml.storage import json_bytes
+
+
+def write_model(model: PreTrainedModel, directory: Path) -> None:
+    """Write a whole model as safetensors with its config; tied weights once."""
+    model.save_pretrained(directory, safe_serialization=True)
+    _forget_origin(directory / "config.json")
+
+
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Write the tokenizer's files and its chat template."""
+    tokenizer.save_pretrained(directory)
+
+
+def write_generation_config(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Write generation settings that end where training taught the model to end."""
+    config = GenerationConfig(  # type: ignore[no-untyped-call]do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    (directory / "generation_config.json").write_bytes(json_bytes(config.to_diff_dict()))
+
+
+def _forget_origin(config_path: Path) -> None:
+    """Drop the path of this machine from a config, should transformers have written one."""
+    values = json.loads(config_path.read_text("utf-8"))
+    if values.pop("_name_or_path", None) is not None:
+        config_path.write_bytes(json_bytes(values))

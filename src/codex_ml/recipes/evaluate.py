@@ -1,0 +1,222 @@
+"""The evaluation job: score the base and saved checkpoints on one split in one process, and lay them side by side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from codex_ml.config.paths import check_paths
+from codex_ml.config.schema.root import EvaluateConfig
+from codex_ml.data.batches import collate
+from codex_ml.errors import CheckpointError
+from codex_ml.eval.metrics import chosen_metrics
+from codex_ml.eval.results import EvaluatedModel, EvaluationResult, write_results
+from codex_ml.eval.runner import evaluate_model
+from codex_ml.eval.table import render_table
+from codex_ml.models.registry import BaseModel, load_base_model, load_model_directory
+from codex_ml.monitoring.codex_logging import NdjsonWriter
+from codex_ml.peft.adapter_files import detach_adapter, load_adapter
+from codex_ml.recipes.preparation import Prepared, prepare
+from codex_ml.recipes.session import utc_now
+from codex_ml.runs.checkpoints import run_of_checkpoint
+from codex_ml.runs.layout import close_record, create_run
+from codex_ml.runs.lock import hold_lock
+from codex_ml.runs.targets import Target
+from codex_ml.safety.audit import SafetyAudit
+from codex_ml.storage import Storage
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+@dataclass(frozen=True)
+class EvaluateCollaborators:
+    """What the job uses of the outside world; tests pass others."""
+
+    storage: Storage = field(default_factory=Storage)
+    say: Callable[[str], None] = _say
+    clock: Callable[[], datetime] = utc_now
+
+
+@dataclass(frozen=True)
+class EvaluateOutcome:
+    """What the command prints: one table, and where the files lie."""
+
+    directory: Path
+    table: str
+    results: dict[str, EvaluationResult]
+
+
+def evaluate(
+    config: EvaluateConfig, targets: Sequence[Target], collaborators: EvaluateCollaborators | None = None
+) -> EvaluateOutcome:
+    """Score every target on the split of a config and write its results beside its run.
+
+    Raises
+    ------
+    CodexError
+        Of the kind that fits: configuration, data, model, checkpoint; an empty evaluation set is an error.
+    """
+    outside = collaborators or EvaluateCollaborators()
+    check_paths(config)
+    chosen_metrics(config.eval.metrics)
+    prepared = prepare(config)
+    records = prepared.dataset.require(config.eval.split)
+    if config.eval.max_records is not None:
+        records = records[: config.eval.max_records]
+    _check_tokenizers(targets, prepared)
+    base = load_base_model(config.model, prepared.tokenizer, config.run.seed)
+    _check_bases(targets, base)
+    outside.say(f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}")
+    results: dict[str, EvaluationResult] = {}
+    with _evaluation_directory(config, targets, outside) as directory:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        with (
+            hold_lock(directory / "eval.lock"),
+            NdjsonWriter(
+                directory / "metrics.ndjson", config.logging.max_bytes, redact=prepared.filters.redact_value
+            ) as log,
+        ):
+            for event in prepared.audit_events:
+                log.write(event)
+            for target in targets:
+                outside.say(f"evaluating {target.name} on {len(records)} records of {config.eval.split}")
+                with _model_of(target, base) as model:
+                    result = _score(config, prepared, model, records, target, log)
+                _write(config, prepared, base, target, result, directory, log, outside.storage)
+                results[target.name] = result
+    table = render_table([(name, result.metrics) for name, result in results.items()])
+    return EvaluateOutcome(directory, table, results)
+
+
+def _score(
+    config: EvaluateConfig,
+    prepared: Prepared,
+    model: nn.Module,
+    records: Sequence[Any],
+    target: Target,
+    log: NdjsonWriter,
+) -> EvaluationResult:
+    audit = SafetyAudit(lambda event: log.write({**event, "checkpoint": target.name}), stage="evaluation")
+    return evaluate_model(
+        model,
+        prepared.tokenizer,
+        records,
+        metrics=config.eval.metrics,
+        collate=collate,
+        batch_size=config.eval.batch_size,
+        max_new_tokens=config.eval.max_new_tokens,
+        bleu_tokenize=config.eval.bleu_tokenize,
+        filter_text=prepared.filters.apply,
+        on_findings=lambda record_id, name, findings: audit.record(record_id, name, findings, "redact"),
+    )
+
+
+def _write(
+    config: EvaluateConfig,
+    prepared: Prepared,
+    base: BaseModel,
+    target: Target,
+    result: EvaluationResult,
+    directory: Path,
+    log: NdjsonWriter,
+    storage: Storage,
+) -> None:
+    digests = {
+        "base_model": base.digest,
+        "tokenizer": prepared.tokenizer_digest,
+        "data": prepared.dataset.digest(config.eval.split),
+        "safety_policy": prepared.filters.policy.digest,
+    }
+    digests |= {
+        name: entry["sha256"]
+        for name, entry in target.manifest.get("files", {}).items()
+        if name.endswith(".safetensors")
+    }
+    write_results(
+        directory / target.name,
+        result,
+        EvaluatedModel(target.name, config.eval.split, digests),
+        redact=prepared.filters.redact_value,
+        max_bytes=config.logging.max_bytes,
+        storage=storage,
+    )
+    for name, metric in result.metrics.items():
+        log.write(
+            {
+                "kind": "evaluation",
+                "checkpoint": target.name,
+                "step": target.manifest.get("step"),
+                "split": config.eval.split,
+                "name": name,
+                "value": metric.value,
+                "signature": metric.signature,
+            }
+        )
+
+
+@contextmanager
+def _model_of(target: Target, base: BaseModel) -> Iterator[nn.Module]:
+    """Give the model of a target; an adapter is put on the shared base and taken off again."""
+    if target.directory is None:
+        yield base.model
+    elif target.manifest.get("kind") == "adapter":
+        adapted = load_adapter(base.model, target.directory)
+        try:
+            yield adapted
+        finally:
+            detach_adapter(adapted)
+    else:
+        model = load_model_directory(target.directory, base.dtype.value, "--checkpoint")
+        yield model.to(base.device.value)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _evaluation_directory(
+    config: EvaluateConfig, targets: Sequence[Target], outside: EvaluateCollaborators
+) -> Iterator[Path]:
+    """Give the directory that receives the results: of the first checkpoint's run, or of a new run of its own."""
+    runs = [run_of_checkpoint(target.directory) for target in targets if target.directory is not None]
+    layout = next((run for run in runs if run is not None), None)
+    if layout is not None:
+        yield layout.evaluations
+        return
+    assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
+    layout, record = create_run(config.run.output_dir, f"{config.run.name}-evaluate", outside.clock(), outside.storage)
+    try:
+        yield layout.evaluations
+    except BaseException:
+        close_record(layout, record, "FAILED", outside.clock(), outside.storage)
+        raise
+    close_record(layout, record, "FINISHED", outside.clock(), outside.storage)
+
+
+def _check_tokenizers(targets: Sequence[Target], prepared: Prepared) -> None:
+    for target in targets:
+        saved = target.manifest.get("tokenizer_digest")
+        if saved is not None and saved != prepared.tokenizer_digest:
+            raise CheckpointError(
+                f"--checkpoint {target.name}: it was trained with another tokenizer",
+                why=f"tokenizer digest {saved} there, {prepared.tokenizer_digest} in this config",
+                fix="evaluate with the config of its run (leave --config-name away), or set model.path to its base",
+            )
+
+
+def _check_bases(targets: Sequence[Target], base: BaseModel) -> None:
+    for target in targets:
+        saved = target.manifest.get("base_model_digest")
+        if target.manifest.get("kind") == "adapter" and saved != base.digest:
+            raise CheckpointError(
+                f"--checkpoint {target.name}: the adapter was trained on another base model",
+                why=f"base digest {saved} there, {base.digest} in this config",
+                fix="set model.path to the base model it was trained on",
+            )

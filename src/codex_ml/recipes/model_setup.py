@@ -1,0 +1,120 @@
+"""The model a training run works on: base, adapter or all of it, and what of it goes into a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from codex_ml.config.schema.adapter import AdapterSection
+from codex_ml.config.schema.root import TrainConfig
+from codex_ml.errors import CheckpointError, ModelError
+from codex_ml.models.model_files import write_generation_config, write_model, write_tokenizer
+from codex_ml.models.registry import BaseModel, load_base_model
+from codex_ml.peft.adapter_files import restore_adapter, write_adapter
+from codex_ml.peft.peft_adapter import TrainableShare, apply_lora, trainable_share
+from codex_ml.training.plan import ModelSize
+
+CheckpointKind = Literal["adapter", "model"]
+
+
+@dataclass(frozen=True)
+class TrainableModel:
+    """A model ready to be trained, and how it is written and restored."""
+
+    model: nn.Module
+    base: BaseModel
+    kind: CheckpointKind
+    share: TrainableShare
+    write_weights: Callable[[Path], None]
+    restore_weights: Callable[[Path], None]
+
+
+def build_trainable_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> TrainableModel:
+    """Load the base of a config and put its adapter on, or leave all weights trainable with ``adapter.kind: none``.
+
+    Raises
+    ------
+    ModelError, AdapterError
+        If the model or the adapter cannot be had as asked.
+    """
+    trains_all = config.adapter.kind == "none"
+    wish = config.model
+    if trains_all and wish.dtype == "bfloat16":
+        raise ModelError(
+            "model.dtype: bfloat16 weights cannot be trained themselves",
+            why="an optimizer step is smaller than bfloat16 can represent, and would be lost",
+            fix="use model.dtype=float32 (or auto), or an adapter (adapter.kind=lora), which stays in float32",
+        )
+    if trains_all:
+        wish = wish.model_copy(update={"dtype": "float32"})
+    base = load_base_model(wish, tokenizer, config.run.seed)
+    if trains_all:
+        return _whole(base, tokenizer)
+    # The adapter's first values come from the seed alone, whatever was drawn while the base was loaded.
+    torch.manual_seed(config.run.seed)
+    return _adapted(base, tokenizer, config.adapter)
+
+
+def model_size(trainable: TrainableModel) -> ModelSize:
+    """Return what the plan needs to know of a model."""
+    settings = trainable.base.model.config
+    return ModelSize(
+        parameters=trainable.share.total,
+        trainable=trainable.share.trainable,
+        weight_bytes=sum(p.numel() * p.element_size() for p in trainable.model.parameters()),
+        layers=int(settings.num_hidden_layers),
+        hidden_size=int(settings.hidden_size),
+        vocabulary_size=int(settings.vocab_size),
+    )
+
+
+def _whole(base: BaseModel, tokenizer: PreTrainedTokenizerBase) -> TrainableModel:
+    model = base.model
+
+    def write(directory: Path) -> None:
+        write_model(model, directory)
+        write_tokenizer(tokenizer, directory)
+        write_generation_config(tokenizer, directory)
+
+    return TrainableModel(
+        model, base, "model", trainable_share(model), write, lambda directory: _restore_whole(model, directory)
+    )
+
+
+def _adapted(base: BaseModel, tokenizer: PreTrainedTokenizerBase, adapter: AdapterSection) -> TrainableModel:
+    settings = adapter.model_dump()
+    del settings["kind"]
+    model: PeftModel = apply_lora(base.model, settings)
+
+    def write(directory: Path) -> None:
+        write_adapter(model, directory)
+        write_tokenizer(tokenizer, directory)
+        write_generation_config(tokenizer, directory)
+
+    return TrainableModel(
+        model, base, "adapter", trainable_share(model), write, lambda directory: restore_adapter(model, directory)
+    )
+
+
+def _restore_whole(model: PreTrainedModel, directory: Path) -> None:
+    """Put saved weights into a model of the same shape; a tensor on one side only is an error, but for tied ones."""
+    tensors: dict[str, torch.Tensor] = {}
+    for file in sorted(directory.glob("model*.safetensors")):
+        tensors |= load_file(file)
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    tied = set(getattr(model, "_tied_weights_keys", None) or ())
+    absent = [name for name in missing if name not in tied]
+    if absent or unexpected:
+        raise CheckpointError(
+            f"the weights in {directory} do not fit this model",
+            why=f"{len(absent)} missing, {len(unexpected)} unexpected, first {(absent + list(unexpected))[0]}",
+            fix="resume with the model settings of the run",
+        )

@@ -1,0 +1,87 @@
+"""What training and evaluation prepare alike: filters, tokenizer and the records behind both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from codex_ml.config.schema.root import RunConfig
+from codex_ml.config.schema.safety import SafetySection
+from codex_ml.data.pipeline import Dataset, build_dataset
+from codex_ml.models.registry import load_tokenizer, tokenizer_digest
+from codex_ml.safety.audit import SafetyAudit
+from codex_ml.safety.filters import SafetyFilters
+from codex_ml.safety.policy import load_policy
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Records behind the safety filters, and what they were made with.
+
+    `audit_events` wait until there is a run directory to write them to: data that cannot be used leaves none behind.
+    """
+
+    filters: SafetyFilters
+    tokenizer: PreTrainedTokenizerBase
+    tokenizer_digest: str
+    dataset: Dataset
+    findings: dict[str, int] = field(default_factory=dict)
+    audit_events: list[dict[str, Any]] = field(default_factory=list)
+
+
+def open_filters(safety: SafetySection) -> SafetyFilters:
+    """Load the policy and build the filters of a config.
+
+    Raises
+    ------
+    SafetyError
+        If the policy cannot be used, or the filters are off without a reason.
+    """
+    return SafetyFilters(load_policy(safety.policy), safety.enabled, safety.bypass_reason)
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Load the tokenizer, read every record through the filters and tokenise it.
+
+    Raises
+    ------
+    ModelError, SafetyError, DataError
+        If any of it cannot be had; nothing has been written then.
+    """
+    filters = open_filters(config.safety)
+    tokenizer = load_tokenizer(config.model)
+    directory = tokenizer_directory(config)
+    events: list[dict[str, Any]] = []
+    audit = SafetyAudit(events.append, stage="data")
+    if filters.bypassed:
+        audit.bypass(filters.bypass_reason or "", filters.policy.name, filters.policy.digest)
+    dataset = build_dataset(config.data, tokenizer, filters.apply, audit.record)
+    return Prepared(
+        filters=filters,
+        tokenizer=tokenizer,
+        tokenizer_digest=tokenizer_digest(tokenizer, directory),
+        dataset=dataset,
+        findings=dict(audit.counts),
+        audit_events=events,
+    )
+
+
+def tokenizer_directory(config: RunConfig) -> Path:
+    """Return the directory whose tokenizer a config uses; the config has been checked to name one."""
+    directory = config.model.path or config.model.tokenizer
+    assert directory is not None, "the schema asks for model.path, or model.preset with model.tokenizer"
+    return directory
+
+
+def safety_summary(filters: SafetyFilters, findings: dict[str, int]) -> dict[str, Any]:
+    """Return what provenance says of safety: the policy, whether it was bypassed and why, and what it found."""
+    return {
+        "enabled": not filters.bypassed,
+        "policy": filters.policy.name,
+        "policy_digest": filters.policy.digest,
+        "bypass_reason": filters.bypass_reason,
+        "findings_by_rule": dict(sorted(findings.items())),
+    }

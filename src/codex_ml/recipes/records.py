@@ -1,0 +1,52 @@
+"""The files that say what a run is made of, written before its first step: config, provenance, account, splits."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import torch
+
+from codex_ml.config.run_file import write_run_config
+from codex_ml.config.schema.root import TrainConfig
+from codex_ml.recipes.model_setup import TrainableModel
+from codex_ml.recipes.preparation import Prepared, safety_summary
+from codex_ml.recipes.session import Session
+from codex_ml.storage import Storage, file_digest
+from codex_ml.tracking.provenance import collect_provenance, write_provenance
+from codex_ml.training.plan import Plan
+
+
+def write_run_files(
+    config: TrainConfig, prepared: Prepared, trainable: TrainableModel, session: Session, plan: Plan, storage: Storage
+) -> None:
+    """Write the run's own description and report it to the tracker."""
+    layout, context = session.layout, session.context
+    write_run_config(config, layout.config)
+    storage.write_json(layout.data_account, prepared.dataset.account.to_dict())
+    storage.write_json(layout.data_splits, prepared.dataset.manifest)
+    provenance = collect_provenance(
+        run_id=session.record.run_id,
+        started=datetime.fromisoformat(session.record.started),
+        config_digest=file_digest(layout.config),
+        model_directory=config.model.path,
+        data=prepared.dataset.manifest,
+        safety=safety_summary(prepared.filters, prepared.findings),
+        seeds={"run": config.run.seed, "split": config.data.split.seed},
+        threads={"torch": torch.get_num_threads(), "torch_interop": torch.get_num_interop_threads()},
+        compute={
+            "device": trainable.base.device.value,
+            "device_reason": trainable.base.device.reason,
+            "dtype": trainable.base.dtype.value,
+            "dtype_reason": trainable.base.dtype.reason,
+            "base_model_digest": trainable.base.digest,
+            "tokenizer_digest": prepared.tokenizer_digest,
+        },
+    )
+    write_provenance(layout.provenance, provenance, storage)
+    for event in prepared.audit_events:
+        fields = dict(event)
+        context.log_event(fields.pop("kind"), **fields)
+    context.log_params(config.model_dump(mode="json"))
+    context.log_event("plan", steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch, records=plan.records)
+    for path in (layout.config, layout.provenance, layout.data_splits):
+        context.log_artifact(path)

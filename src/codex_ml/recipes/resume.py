@@ -1,0 +1,126 @@
+"""What `--resume-from` means: which run goes on, from which checkpoint, and whether it is still the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codex_ml.config.schema.root import TrainConfig
+from codex_ml.errors import CheckpointError
+from codex_ml.runs.checkpoints import PassedOver, list_checkpoints, newest_whole, run_of_checkpoint
+from codex_ml.runs.layout import RunLayout, RunRecord, find_runs, read_record
+from codex_ml.runs.manifest import MANIFEST_NAME
+
+# Changing these changes where a run ends or what it writes, not what a step computes.
+CHANGEABLE_TRAINING_KEYS = frozenset(
+    {
+        "epochs",
+        "max_steps",
+        "logging_steps",
+        "eval_steps",
+        "save_steps",
+        "keep_last",
+        "keep_best",
+        "early_stopping_patience",
+        "early_stopping_min_delta",
+    }
+)
+# Paths are not compared: the digests of what lies there are.
+_DATA_KEYS = ("format", "columns", "split", "max_length_tokens", "on_overlong")
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """The run that goes on, or none; the checkpoint to start from, or none; what to tell the user."""
+
+    layout: RunLayout | None = None
+    record: RunRecord | None = None
+    checkpoint: Path | None = None
+    passed_over: tuple[PassedOver, ...] = ()
+    message: str | None = None
+
+
+def find_resume_point(reference: str | Path | None, output_dir: Path, name: str) -> ResumePoint:
+    """Work out what a `resume_from` asks for.
+
+    ``latest`` is the newest run of the name by its recorded start; without one, a new run begins. A run directory means
+    its newest whole checkpoint; a checkpoint directory means itself, within its run.
+
+    Raises
+    ------
+    CheckpointError
+        If a path names neither a run nor a checkpoint inside one.
+    """
+    if reference is None:
+        return ResumePoint()
+    if reference == "latest":
+        runs = find_runs(output_dir, name)
+        if not runs:
+            return ResumePoint(message=f"no run named {name!r} in {output_dir} yet: starting one")
+        return _newest_of(*runs[0])
+    path = Path(reference).resolve()
+    if (path / "run.json").is_file():
+        layout = RunLayout(path)
+        return _newest_of(layout, read_record(layout))
+    run = run_of_checkpoint(path)
+    if run is not None and (path / MANIFEST_NAME).is_file():
+        return ResumePoint(run, read_record(run), path, message=f"resuming {run.directory.name} from {path.name}")
+    raise CheckpointError(
+        f"run.resume_from: {reference} is neither a run directory nor a checkpoint inside one",
+        why="a run goes on in its own directory, with its own logs",
+        fix="name runs/<run>, runs/<run>/checkpoints/step-…, or latest",
+    )
+
+
+def run_fingerprint(
+    config: TrainConfig, base_digest: str, tokenizer_digest: str, data_digest: str, policy_digest: str
+) -> dict[str, Any]:
+    """Return what must be equal for a checkpoint to be continued, as JSON values kept in every checkpoint."""
+    training = config.training.model_dump(mode="json")
+    data = config.data.model_dump(mode="json")
+    return {
+        "base_model_digest": base_digest,
+        "tokenizer_digest": tokenizer_digest,
+        "data_digest": data_digest,
+        "safety_policy_digest": policy_digest,
+        "safety_enabled": config.safety.enabled,
+        "run.seed": config.run.seed,
+        **{f"adapter.{key}": value for key, value in config.adapter.model_dump(mode="json").items()},
+        **{f"training.{key}": value for key, value in training.items() if key not in CHANGEABLE_TRAINING_KEYS},
+        **{f"data.{key}": data[key] for key in _DATA_KEYS},
+    }
+
+
+def check_fingerprint(saved: Mapping[str, Any], current: Mapping[str, Any], checkpoint: Path) -> None:
+    """Stop when a checkpoint belongs to another run than the config describes.
+
+    Raises
+    ------
+    CheckpointError
+        With every difference, as the checkpoint has it and as the config has it.
+    """
+    differing = [key for key in sorted(set(saved) | set(current)) if saved.get(key) != current.get(key)]
+    if differing:
+        raise CheckpointError(
+            f"run.resume_from: {checkpoint.name} belongs to a run with other settings or files",
+            why="; ".join(f"{key}: {saved.get(key)!r} there, {current.get(key)!r} now" for key in differing),
+            fix="put the settings and files back to resume, or start a new run without --resume-from",
+        )
+
+
+def _newest_of(layout: RunLayout, record: RunRecord) -> ResumePoint:
+    checkpoint, passed_over = newest_whole(layout.checkpoints)
+    if checkpoint is None and list_checkpoints(layout.checkpoints):
+        reasons = "; ".join(f"{item.directory.name}: {item.reason}" for item in passed_over)
+        raise CheckpointError(
+            f"run.resume_from: no checkpoint of {layout.directory.name} passes its verification",
+            why=reasons,
+            fix="restore one from a copy, or start a new run without --resume-from",
+        )
+    if checkpoint is None:
+        message = f"the run {layout.directory.name} has no checkpoint yet: starting it again at step 0"
+    else:
+        message = f"resuming {layout.directory.name} from {checkpoint.name}"
+    return ResumePoint(layout, record, checkpoint, tuple(passed_over), message)

@@ -1,0 +1,88 @@
+"""One process at work in one run directory: made or reopened, locked, tracked, and closed with how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from codex_ml.config.schema.root import RunConfig
+from codex_ml.recipes.resume import ResumePoint
+from codex_ml.runs.checkpoints import remove_staged
+from codex_ml.runs.layout import RunLayout, RunRecord, close_record, create_run, write_record
+from codex_ml.runs.lock import hold_lock
+from codex_ml.safety.filters import SafetyFilters
+from codex_ml.storage import Storage
+from codex_ml.tracking.context import ExperimentContext, end_status
+from codex_ml.tracking.opening import open_experiment
+from codex_ml.tracking.sinks import RunInfo
+
+
+def utc_now() -> datetime:
+    """Return the time of now in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Session:
+    """The open run."""
+
+    layout: RunLayout
+    record: RunRecord
+    context: ExperimentContext
+
+
+@contextmanager
+def open_session(
+    config: RunConfig,
+    filters: SafetyFilters,
+    resume: ResumePoint,
+    tracker_run_ids: Mapping[str, str],
+    storage: Storage,
+    say: Callable[[str], None],
+    clock: Callable[[], datetime] = utc_now,
+) -> Iterator[Session]:
+    """Open the run that a config starts or goes on with, for the length of a ``with`` block.
+
+    The run ends FINISHED, or KILLED or FAILED by the exception that leaves the block.
+    """
+    output_dir = config.run.output_dir
+    assert output_dir is not None, "composing a config fills run.output_dir in"
+    reopened = resume.layout is not None and resume.record is not None
+    if resume.layout is not None and resume.record is not None:
+        layout, record = resume.layout, resume.record
+    else:
+        layout, record = create_run(output_dir, config.run.name, clock(), storage)
+    with hold_lock(layout.lock):
+        died = reopened and record.status == "RUNNING"
+        record = replace(record, status="RUNNING", ended=None)
+        write_record(layout, record, storage)
+        leftovers = remove_staged(layout.checkpoints, storage)
+        info = RunInfo(
+            run_id=record.run_id,
+            name=record.name,
+            directory_name=layout.directory.name,
+            experiment=config.tracking.experiment,
+            resumed=reopened,
+            tracker_run_ids=tracker_run_ids,
+        )
+        try:
+            with open_experiment(
+                info,
+                layout.directory,
+                config.tracking.sinks,
+                redact=filters.redact_value,
+                on_warning=lambda text: say(f"warning: {text}"),
+                max_bytes=config.logging.max_bytes,
+            ) as context:
+                if died:
+                    context.log_event("previous_process_died", closed_as="KILLED", unfinished_checkpoints=leftovers)
+                for item in resume.passed_over:
+                    context.log_event("checkpoint_passed_over", checkpoint=item.directory.name, reason=item.reason)
+                    say(f"warning: passed over {item.directory.name}: {item.reason}")
+                yield Session(layout, record, context)
+        except BaseException as error:
+            close_record(layout, record, end_status(error), clock(), storage)
+            raise
+        close_record(layout, record, "FINISHED", clock(), storage)
