@@ -23,7 +23,9 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None
 
 def write_generation_config(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     """Write generation settings that end where training taught the model to end."""
-    config = GenerationConfig(  # type: ignore[no-untyped-call]do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
     (directory / "generation_config.json").write_bytes(json_bytes(config.to_diff_dict()))
 
 
