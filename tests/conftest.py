@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -61,3 +65,78 @@ def tiny_tokenizer(tiny_llama_directory: Path) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(tiny_llama_directory, local_files_only=True)
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Runs the toolkit's command line in processes of its own, as a user would.
+
+    `isolated` puts the process into an empty network namespace (loopback down), where the machine allows that.
+    """
+
+    isolated: bool = False
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the full command for a subprocess."""
+        program = [sys.executable, "-m", "codex_ml.cli.main", *arguments]
+        if not self.isolated:
+            return program
+        return ["unshare", "-n", *program] if os.geteuid() == 0 else ["unshare", "-rn", *program]
+
+    def run(self, *arguments: str, directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run to the end and return exit code, stdout and stderr."""
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=directory,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=240,
+        )
+
+    def start(self, *arguments: str, directory: Path) -> subprocess.Popen[str]:
+        """Start and return the process; its stderr can be read line by line."""
+        return subprocess.Popen(
+            self.command(*arguments), cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+
+@pytest.fixture(scope="session")
+def command_line() -> CommandLine:
+    """Return the command line in the network of this machine."""
+    return CommandLine()
+
+
+@pytest.fixture(scope="session")
+def isolated_command_line() -> CommandLine:
+    """Return the command line in an empty network namespace; skipped with the reason where none can be made."""
+    command_line = CommandLine(isolated=True)
+    probe = command_line.command()[: -3] + ["true"]
+    answer = subprocess.run(probe, capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        pytest.skip(f"this machine allows no network namespace: {answer.stderr.strip()}")
+    return command_line
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Return the directory of the real data sets: CODEX_ML_TEST_DATA, or the shared data beside the checkout."""
+    named = os.environ.get("CODEX_ML_TEST_DATA")
+    directory = Path(named) if named else REPOSITORY_ROOT.parent / "shared" / "data"
+    if not directory.is_dir():
+        pytest.skip(f"no real data at {directory}; set CODEX_ML_TEST_DATA")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def small_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file of 60 prompt/completion records of our own; treat it as read-only."""
+    file = tmp_path_factory.mktemp("records") / "records.jsonl"
+    rows = [
+        {"prompt": f"What is {number} plus {number + 1}? ", "completion": f"It is {2 * number + 1}, of course."}
+        for number in range(60)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
