@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
+from codex_ml.data.batches import collate as collate_records
 from codex_ml.errors import NonFiniteError, UserError
 from codex_ml.eval.metrics import METRICS, LossTotals, Metric, MetricResult, chosen_metrics
 from codex_ml.eval.results import EvaluationResult, Prediction
@@ -60,7 +61,6 @@ def evaluate_model(
     records: Sequence[EvaluationRecord],
     *,
     metrics: Sequence[str],
-    collate: Collate,
     batch_size: int = 32,
     max_new_tokens: int = 64,
     bleu_tokenize: str = "13a",
@@ -68,6 +68,7 @@ def evaluate_model(
     filter_text: TextFilter | None = None,
     on_findings: OnFindings | None = None,
     on_progress: OnProgress | None = None,
+    collate: Collate = collate_records,
 ) -> EvaluationResult:
     """Score a model on records, each exactly once; the batch size changes no number (in float32).
 
@@ -79,8 +80,6 @@ def evaluate_model(
         The whole set, in the order the predictions shall have.
     metrics : sequence of str
         Names in `codex_ml.eval.metrics.METRICS`. Text metrics generate; the others need the loss only.
-    collate : callable
-        ``collate(records, pad_id)`` pads records on the right into a batch on the CPU.
     batch_size : int
         Records in one forward pass.
     max_new_tokens : int
@@ -96,6 +95,8 @@ def evaluate_model(
         Called with record id, field (``prompt``, ``prediction``, ``reference``) and findings, for the audit.
     on_progress : callable, optional
         Called with ``"loss"`` or ``"generation"``, records done and records in all.
+    collate : callable
+        ``collate(records, pad_token_id)`` pads records on the right into a batch.
 
     Raises
     ------

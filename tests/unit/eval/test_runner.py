@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from codex_ml.errors import NonFiniteError, UserError
 from codex_ml.eval.results import EvaluationResult
@@ -41,34 +41,12 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """The three tensors of a batch."""
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True)
 class Filtered:
     """The answer of a filter."""
 
     text: str
     findings: tuple[str, ...]
     action: str
-
-
-def collate(records: Sequence[Record], pad_id: int) -> Batch:
-    """Pad on the right."""
-    width = max(len(record.input_ids) for record in records)
-    input_ids = torch.full((len(records), width), pad_id)
-    attention_mask, labels = torch.zeros_like(input_ids), torch.full_like(input_ids, -100)
-    for row, record in enumerate(records):
-        ids = torch.tensor(record.input_ids)
-        input_ids[row, : len(ids)] = ids
-        attention_mask[row, : len(ids)] = 1
-        labels[row, : len(ids)] = ids.where(torch.tensor(record.supervised), -100)
-    return Batch(input_ids, attention_mask, labels)
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +76,7 @@ def records(tiny_tokenizer: Any) -> list[Record]:
 
 def run(model: nn.Module, tokenizer: Any, records: Sequence[Record], **settings: Any) -> EvaluationResult:
     """Evaluate with short answers."""
-    return evaluate_model(
-        model, tokenizer, records, collate=collate, **{"metrics": ALL_METRICS, "max_new_tokens": 8, **settings}
-    )
+    return evaluate_model(model, tokenizer, records, **{"metrics": ALL_METRICS, "max_new_tokens": 8, **settings})
 
 
 def test_evaluate_any_batch_size_gives_the_same_numbers_and_predictions(
@@ -297,3 +273,26 @@ def test_evaluate_policy_that_blocks_scores_empty_texts(
     )
     assert {(one.prediction, one.reference, one.finish_reason) for one in result.predictions} == {("", "", "blocked")}
     assert (result.redacted_references, result.finish_reasons) == (2, {"blocked": 2})
+
+
+@pytest.mark.safety
+def test_evaluate_prompt_that_the_policy_blocks_is_not_generated_from(
+    model: nn.Module, tiny_tokenizer: Any, records: list[Record]
+) -> None:
+    """The policy stands before generation too: a forbidden prompt gives no answer, and the audit hears of it."""
+
+    def block_nurses(text: str) -> Filtered:
+        found = "nurse" in text
+        return Filtered(text, ("rule-2",) if found else (), "block" if found else "keep")
+
+    heard: list[tuple[str, str]] = []
+    result = run(
+        model,
+        tiny_tokenizer,
+        records[:2],
+        metrics=["f1"],
+        filter_text=block_nurses,
+        on_findings=lambda record_id, field, _findings: heard.append((record_id, field)),
+    )
+    assert [one.finish_reason == "blocked" for one in result.predictions] == [True, False]
+    assert heard == [("r0", "prompt")]

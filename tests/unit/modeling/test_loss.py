@@ -88,8 +88,17 @@ def test_supervised_loss_more_padding_changes_nothing(models: dict[str, nn.Modul
     assert int(loose.correct) == int(tight.correct)
 
 
-def test_supervised_loss_prompt_labels_are_not_scored(models: dict[str, nn.Module]) -> None:
-    """The loss of a batch does not change when only what is hidden at prompt positions would."""
+def test_supervised_loss_attention_mask_reaches_the_model(models: dict[str, nn.Module]) -> None:
+    """Masked tokens before a record are not seen: with relative positions its loss is that of the record alone."""
+    ids, prompt_length = RECORDS[1]
+    alone = supervised_loss(models["llama"], padded([(ids, prompt_length)]))
+    shifted = padded([([33, 34, 35, *ids], prompt_length + 3)])
+    shifted.attention_mask[0, :3] = 0
+    assert supervised_loss(models["llama"], shifted).loss_sum.item() == pytest.approx(alone.loss_sum.item(), rel=1e-5)
+
+
+def test_supervised_loss_prompt_labels_are_scored_only_when_given(models: dict[str, nn.Module]) -> None:
+    """Supervising the prompt too scores its tokens on top; the first of a record has nothing before it."""
     batch = padded(RECORDS)
     everything = Batch(
         batch.input_ids, batch.attention_mask, batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
