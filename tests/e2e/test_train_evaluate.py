@@ -1,4 +1,4 @@
-"""The main job as a user runs it, in an empty network namespace: train, evaluate, and everything that is left on disk."""
+"""The main job as a user runs it, in an empty network namespace, and all that is left on disk."""
 
 from __future__ import annotations
 

@@ -31,28 +31,43 @@ def run_command(body: Callable[[], int]) -> None:
         go_offline()
         GUARD.activate()
         code = body()
-    except CodexError as error:
-        code = _report(error, error.block(), error.exit_code)
-    except KeyboardInterrupt as error:
-        code = _report(error, "interrupted", EXIT_INTERRUPTED)
-    except MemoryError as error:
-        code = _report(error, _out_of_memory("the machine"), EXIT_RUN_FAILED)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing is left to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_RUN_FAILED
-    except OSError as error:
-        code = _report(error, _system_error(error), EXIT_RUN_FAILED)
-    except Exception as error:  # noqa: BLE001 - the last border: whatever is left becomes one block and exit code 1
-        code = _report(error, _unexpected(error), EXIT_RUN_FAILED)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last border: all that is left becomes one block
+        if os.environ.get("CODEX_ML_DEBUG") == "1":
+            traceback.print_exception(error)
+        block, code = error_block(error)
+        typer.echo(block, err=True)
     raise typer.Exit(code)
 
 
-def _report(error: BaseException, block: str, code: int) -> int:
-    if os.environ.get("CODEX_ML_DEBUG") == "1":
-        traceback.print_exception(error)
-    print(block, file=sys.stderr, flush=True)  # noqa: T201 - the one place where errors are shown
-    return code
+def error_block(error: Exception | KeyboardInterrupt) -> tuple[str, int]:
+    """Return what is shown of an error, and the exit code it stands for."""
+    if isinstance(error, CodexError):
+        return error.block(), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "error: interrupted; the last checkpoint is untouched", EXIT_INTERRUPTED
+    if isinstance(error, OSError):
+        return _system_error(error), EXIT_RUN_FAILED
+    # torch's own errors are told by their names: this module must stay free of torch.
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "not enough memory" in str(error)
+    ):
+        return (
+            "error: out of memory\n"
+            "  fix: lower training.micro_batch_size (and raise training.gradient_accumulation_steps), lower "
+            "data.max_length_tokens, or use model.dtype=bfloat16",
+            EXIT_RUN_FAILED,
+        )
+    return (
+        f"error: internal error: {type(error).__name__}\n  why: {_first_line(error)}\n"
+        "  fix: this is a fault of codex-ml; run again with CODEX_ML_DEBUG=1 and report the traceback",
+        EXIT_RUN_FAILED,
+    )
 
 
 def _system_error(error: OSError) -> str:
@@ -67,20 +82,6 @@ def _system_error(error: OSError) -> str:
     )
 
 
-def _out_of_memory(where: str) -> str:
-    return (
-        f"error: {where} is out of memory\n"
-        "  fix: lower training.micro_batch_size (and raise training.gradient_accumulation_steps), lower "
-        "data.max_length_tokens, or use model.dtype=bfloat16"
-    )
-
-
-def _unexpected(error: Exception) -> str:
-    name = type(error).__name__
-    if name == "OutOfMemoryError" or "not enough memory" in str(error):
-        # torch's own errors, named rather than imported: this module must stay free of torch.
-        return _out_of_memory("the device")
-    return (
-        f"error: internal error: {name}\n  why: {str(error).splitlines()[0] if str(error) else 'no message'}\n"
-        "  fix: this is a fault of codex-ml; run again with CODEX_ML_DEBUG=1 and report the traceback"
-    )
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else "no message"

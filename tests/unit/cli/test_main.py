@@ -1,0 +1,42 @@
+"""The door of the toolkit: what its help says, and what it must not import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "peft", "mlflow", "sacrebleu")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["evaluate", "--help"], ["validate", "--help"]])
+def test_help_exits_0_without_heavy_imports(arguments, tmp_path):
+    """Help of every command answers without importing what takes seconds."""
+    program = (
+        "import sys\n"
+        "from codex_ml.cli.main import app\n"
+        "code = 0\n"
+        f"try:\n    app({arguments!r}, prog_name='codex-ml')\n"
+        "except SystemExit as stop:\n    code = stop.code or 0\n"
+        f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "assert not heavy, heavy\n"
+        "sys.exit(code)\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert "Usage" in answer.stdout
+
+
+def test_train_help_names_lora_resume_and_examples(command_line, tmp_path):
+    """The help covers adapter settings, resume, dry run and usage examples."""
+    answer = command_line.run("train", "--help", directory=tmp_path)
+    for word in ("adapter.r", "--resume-from", "--dry-run", "--config-name", "KEY=VALUE", "examples/minimal"):
+        assert word in answer.stdout, word
+
+
+def test_unknown_option_exits_2(command_line, tmp_path):
+    """A misspelt option is refused, not taken for an override."""
+    answer = command_line.run("train", "--resum-from", "latest", directory=tmp_path)
+    assert answer.returncode == 2
+    assert "--resum" in answer.stderr
