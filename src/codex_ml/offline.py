@@ -35,7 +35,13 @@ PRIVACY_SWITCHES: dict[str, str] = {
     "NO_PROXY": "127.0.0.1,localhost",
 }
 _HUB_LIBRARIES = ("huggingface_hub", "transformers", "datasets", "evaluate", "peft", "mlflow", "wandb")
-_GUARDED_EVENTS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo"})
+_CONTACT_EVENTS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
+# Each of these may ask a name server; getaddrinfo is not the only door.
+_LOOKUP_EVENTS = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"})
+# Families that end inside this machine: files, and the kernel itself.
+_LOCAL_FAMILIES = frozenset(
+    getattr(socket, name) for name in ("AF_UNIX", "AF_NETLINK", "AF_ALG") if hasattr(socket, name)
+)
 _LOCAL_NAMES = frozenset({"", "localhost", "ip6-localhost"})
 
 
@@ -85,7 +91,7 @@ class NetworkGuard:
 
     def check(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Audit hook: raise `NetworkBlockedError` for an address that is not on this machine."""
-        if not self.active or event not in _GUARDED_EVENTS:
+        if not self.active or event not in _CONTACT_EVENTS | _LOOKUP_EVENTS:
             return
         address = _address_of(event, arguments)
         if address is None or is_local_address(address):
@@ -111,28 +117,31 @@ def is_local_address(address: str) -> bool:
 
 
 def _address_of(event: str, arguments: tuple[Any, ...]) -> str | None:
-    if event == "socket.getaddrinfo":
-        host = arguments[0]
-        if host is None:
-            return None
-        return host.decode("utf-8", "replace") if isinstance(host, bytes) else str(host)
+    """Return the host an event is about; None when it stays on this machine or was checked at an earlier connect."""
+    if event in _LOOKUP_EVENTS:
+        return _host_text(arguments[0])
     endpoint_socket, endpoint = arguments[0], arguments[1]
-    if isinstance(endpoint_socket, socket.socket) and endpoint_socket.family == socket.AF_UNIX:
+    # By attribute: libraries also use the plain _socket.socket, of which socket.socket is only a subclass.
+    if getattr(endpoint_socket, "family", None) in _LOCAL_FAMILIES:
         return None
-    if isinstance(endpoint, tuple) and endpoint:
-        return str(endpoint[0])
-    # None: a sendmsg on a socket whose connect was checked already.
-    return None if endpoint is None else str(endpoint)
+    return _host_text(endpoint)
+
+
+def _host_text(host: Any) -> str | None:
+    """Return a host, or the first part of an ``(host, port, …)`` endpoint, as text; None for none."""
+    if isinstance(host, tuple):
+        host = host[0] if host else None
+    if host is None:
+        return None
+    return host.decode("utf-8", "replace") if isinstance(host, bytes) else str(host)
 
 
 def _caller() -> str:
-    """Return ``file:line`` of the nearest frame outside this module and the socket library."""
+    """Return ``module:line`` of the nearest frame outside this module and the socket library."""
     frame = sys._getframe(1)  # noqa: SLF001 - the only way to name the caller without building a whole traceback
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         if name not in {__name__, "socket"}:
             return f"{name}:{frame.f_lineno}"
-        if frame.f_back is None:
-            break
-        frame = frame.f_back
+        frame = frame.f_back  # type: ignore[assignment]  # None at the outermost frame ends the loop
     return "an unknown caller"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import operator
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar, cast
@@ -77,14 +78,30 @@ class Registry(Generic[T]):
             )
         entry = self._entries[name]
         if isinstance(entry, str):
-            module_name, _, attribute = entry.partition(":")
-            entry = cast("T", getattr(importlib.import_module(module_name), attribute))
+            entry = self._import(name, entry)
             self._entries[name] = entry
         return entry
+
+    def _import(self, name: str, reference: str) -> T:
+        module_name, _, attribute = reference.partition(":")
+        try:
+            return cast("T", operator.attrgetter(attribute)(importlib.import_module(module_name)))
+        except (ImportError, AttributeError) as error:
+            raise UserError(
+                f"{self._kind} {name!r} cannot be loaded from {reference}",
+                why=str(error),
+                fix="install what it needs, or choose another",
+            ) from error
 
     def _read_plugins(self) -> None:
         if self._plugins_read or self._group is None:
             return
+        before = dict(self._entries)
+        try:
+            for point in self._find_entry_points(self._group):
+                self.register(point.name, point.value)
+        except UserError:
+            # As it was, so that the next look-up meets the same collision instead of half of the plugins.
+            self._entries = before
+            raise
         self._plugins_read = True
-        for point in self._find_entry_points(self._group):
-            self.register(point.name, point.value)

@@ -10,6 +10,8 @@ from codex_ml.errors import ModelError
 from codex_ml.storage import bytes_digest, file_digest
 
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+# Beside the weights in a checkpoint of `adapter.kind: none`; the optimizer's state is no part of the model.
+_TRAINING_STATE = "training_state.safetensors"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _HOW_TO_BRING = (
     "on a machine with network: `hf download ORGANISATION/MODEL --local-dir DIR` (safetensors), copy DIR here, "
@@ -33,6 +35,13 @@ def check_model_directory(path: Path, key: str = "model.path") -> dict[str, Any]
             fix=_HOW_TO_BRING,
         )
     names = sorted(entry.name for entry in path.iterdir())
+    if "adapter_config.json" in names:
+        # transformers would follow it to whatever base model it names, on this disk or on the hub.
+        raise ModelError(
+            f"{key}: {path} holds an adapter, not a base model",
+            why=f"there is {_listing(names)}",
+            fix="name the base model here, and the adapter with --checkpoint",
+        )
     config = _read_config(path, names, key)
     if "auto_map" in config:
         raise ModelError(
@@ -74,7 +83,8 @@ def model_digest(path: Path) -> str:
 
     The tokenizer is digested apart (`tokenizer_digest`), so that a message can say which of the two changed.
     """
-    files = [path / "config.json", *sorted(path.glob("*.safetensors"))]
+    weights = [file for file in sorted(path.glob("*.safetensors")) if file.name != _TRAINING_STATE]
+    files = [path / "config.json", *weights]
     lines = [f"{file.name} {file_digest(file)}\n" for file in files if file.is_file()]
     return bytes_digest("".join(lines).encode("utf-8"))
 

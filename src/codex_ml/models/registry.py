@@ -93,11 +93,12 @@ def load_base_model(wish: ModelSection, tokenizer: PreTrainedTokenizerBase, seed
         If weights are absent, partial or damaged, or the device or dtype cannot be had.
     """
     device = choose_device(wish.device)
-    dtype = choose_dtype(wish.dtype, device.value)
     if wish.path is not None:
+        dtype = choose_dtype(wish.dtype, device.value)
         model = load_model_directory(wish.path, dtype.value, "model.path")
         digest = model_digest(wish.path)
     else:
+        dtype = _preset_dtype(wish.dtype)
         model, digest = _make_from_preset(wish.preset or "", tokenizer, seed)
     _check_vocabulary(model, tokenizer)
     return BaseModel(model=model.to(device.value), device=device, dtype=dtype, digest=digest)  # type: ignore[arg-type]
@@ -140,6 +141,16 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, directory: Path) -> str
         if (directory / name).is_file()
     }
     return bytes_digest(json_bytes({**content, "eos_token_id": tokenizer.eos_token_id}))
+
+
+def _preset_dtype(wish: str) -> Choice:
+    if wish == "bfloat16":
+        raise ModelError(
+            "model.dtype: bfloat16 was asked for, but a model from a preset is trained in float32",
+            why="most of AdamW's small updates would be rounded away in bfloat16 weights",
+            fix="use model.dtype=auto or model.dtype=float32",
+        )
+    return Choice("float32", "a model from a preset is trained in float32")
 
 
 def _make_from_preset(name: str, tokenizer: PreTrainedTokenizerBase, seed: int) -> tuple[PreTrainedModel, str]:

@@ -66,6 +66,8 @@ def apply_lora(model: PreTrainedModel, cfg: Mapping[str, Any] | None = None, **o
     settings = {**DEFAULT_CFG, **_canonical(cfg or {}), **_canonical(overrides)}
     _check_keys(settings)
     _check_targets(model, settings["target_modules"])
+    # GPT-2 keeps its weights transposed (Conv1D); said here, peft need not find out and warn.
+    settings.setdefault("fan_in_fan_out", any(_is_conv1d(module) for module in model.modules()))
     try:
         adapted = get_peft_model(model, LoraConfig(**settings))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -127,4 +129,8 @@ def _check_targets(model: PreTrainedModel, targets: Any) -> None:
 
 
 def _can_adapt(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.Linear | torch.nn.Embedding) or type(module).__name__ == "Conv1D"
+    return isinstance(module, torch.nn.Linear | torch.nn.Embedding) or _is_conv1d(module)
+
+
+def _is_conv1d(module: torch.nn.Module) -> bool:
+    return type(module).__name__ == "Conv1D"

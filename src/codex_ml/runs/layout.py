@@ -148,9 +148,11 @@ def read_record(layout: RunLayout) -> RunRecord:
         If the directory is not a run directory or its record is damaged.
     """
     try:
-        values = json.loads(layout.record.read_text("utf-8"))
-        return RunRecord(**values)
-    except FileNotFoundError as error:
+        record = RunRecord(**json.loads(layout.record.read_text("utf-8")))
+        if not all(isinstance(value, str) for value in (record.run_id, record.name, record.started, record.status)):
+            raise ValueError("run_id, name, started and status must be text")
+        return record
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"{layout.directory} is not a run directory",
             why="it has no run.json",

@@ -28,9 +28,8 @@ def write_manifest(directory: Path, details: dict[str, Any], storage: Storage) -
         Writes and fsyncs.
     """
     files = {
-        file.name: {"sha256": file_digest(file), "bytes": file.stat().st_size}
-        for file in sorted(directory.iterdir())
-        if file.name != MANIFEST_NAME
+        name: {"sha256": file_digest(directory / name), "bytes": (directory / name).stat().st_size}
+        for name in _files(directory)
     }
     storage.write_bytes(
         directory / MANIFEST_NAME, json_bytes({"manifest_version": MANIFEST_VERSION, **details, "files": files})
@@ -76,14 +75,12 @@ def verify_checkpoint(directory: Path) -> dict[str, Any]:
         If a file is missing, changed, not named by the manifest, or of a format that can run code.
     """
     manifest = read_manifest(directory)
-    present = {file.name for file in directory.iterdir()} - {MANIFEST_NAME}
+    present, named = set(_files(directory)), manifest["files"]
     faults = [f"{name} is a pickle format, which is never read" for name in sorted(present) if _is_pickle(name)]
-    faults += [f"{name} is missing" for name in sorted(set(manifest["files"]) - present)]
-    faults += [f"{name} is not in the manifest" for name in sorted(present - set(manifest["files"]))]
+    faults += [f"{name} is missing" for name in sorted(set(named) - present)]
+    faults += [f"{name} is not in the manifest" for name in sorted(present - set(named))]
     faults += [
-        f"{name} differs from its checksum"
-        for name in sorted(present & set(manifest["files"]))
-        if file_digest(directory / name) != manifest["files"][name].get("sha256")
+        fault for name in sorted(present & set(named)) if (fault := _content_fault(directory / name, named[name]))
     ]
     if faults:
         raise CheckpointError(
@@ -92,6 +89,23 @@ def verify_checkpoint(directory: Path) -> dict[str, Any]:
             fix="name another checkpoint of the run; this one must not be used",
         )
     return manifest
+
+
+def _files(directory: Path) -> list[str]:
+    """Return the relative names of all files of a checkpoint but its manifest; a tokenizer may bring a directory."""
+    names = (file.relative_to(directory).as_posix() for file in directory.rglob("*") if not file.is_dir())
+    return sorted(name for name in names if name != MANIFEST_NAME)
+
+
+def _content_fault(file: Path, entry: Any) -> str | None:
+    """Return what is wrong with the content of a file; a disk that cannot read it is a fault like a changed byte."""
+    if not isinstance(entry, dict):
+        return f"{file.name} has no checksum in the manifest"
+    try:
+        digest = file_digest(file)
+    except OSError as error:
+        return f"{file.name} cannot be read ({error.strerror or error})"
+    return None if digest == entry.get("sha256") else f"{file.name} differs from its checksum"
 
 
 def _is_pickle(name: str) -> bool:

@@ -72,8 +72,8 @@ def save_checkpoint(checkpoints: Path, content: CheckpointContent, storage: Stor
     content.write_weights(staged)
     (staged / TENSORS_NAME).write_bytes(save(content.tensors))
     (staged / STATE_NAME).write_bytes(json_bytes({"trainer": content.state.to_json(), **content.values}))
-    for file in sorted(staged.iterdir()):
-        file.chmod(0o600)
+    for file in sorted(staged.rglob("*")):
+        file.chmod(0o700 if file.is_dir() else 0o600)
         storage.fsync_file(file)
     write_manifest(staged, {"step": content.state.step, **content.manifest}, storage)
     storage.fsync_directory(staged)
