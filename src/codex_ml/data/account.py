@@ -1,0 +1,148 @@
+"""The data account: every row and token of every split, kept or dropped and why; it must add up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from codex_ml.errors import DataError
+
+OVERLONG = "overlong"
+SAFETY_DROP = "safety_drop"
+NO_SUPERVISED_TOKENS = "no_supervised_tokens"
+
+
+@dataclass
+class SplitAccount:
+    """Counts of one split.
+
+    ``records_read = records_kept + sum(dropped)`` and ``tokens_tokenised = tokens_supervised + tokens_masked +
+    tokens_truncated + tokens_in_dropped``. A record that is dropped before it is tokenised has no tokens.
+    """
+
+    records_read: int = 0
+    records_kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    records_truncated: int = 0
+    records_redacted: int = 0
+    empty_lines: int = 0
+    tokens_tokenised: int = 0
+    tokens_supervised: int = 0
+    tokens_masked: int = 0
+    tokens_truncated: int = 0
+    tokens_in_dropped: int = 0
+    unused_columns: dict[str, int] = field(default_factory=dict)
+
+    def keep(self, tokenised: int, supervised: int, masked: int) -> None:
+        """Count a kept record: how many tokens it had at first, and how many of each kind it has now."""
+        self.records_kept += 1
+        self.tokens_tokenised += tokenised
+        self.tokens_supervised += supervised
+        self.tokens_masked += masked
+        truncated = tokenised - supervised - masked
+        self.tokens_truncated += truncated
+        self.records_truncated += truncated > 0
+
+    def drop(self, reason: str, tokenised: int = 0) -> None:
+        """Count a dropped record and the tokens it had."""
+        self.dropped[reason] += 1
+        self.tokens_tokenised += tokenised
+        self.tokens_in_dropped += tokenised
+
+    @property
+    def records_dropped(self) -> int:
+        """Number of records dropped for any reason."""
+        return sum(self.dropped.values())
+
+    def check(self, name: str) -> None:
+        """Raise `DataError` if records or tokens do not add up, or a count is below zero."""
+        tokens = self.tokens_supervised + self.tokens_masked + self.tokens_truncated + self.tokens_in_dropped
+        for what, whole, parts in (
+            ("records read", self.records_read, self.records_kept + self.records_dropped),
+            ("tokens", self.tokens_tokenised, tokens),
+        ):
+            if whole != parts:
+                raise DataError(
+                    f"the data account of {name} does not add up: {whole} {what}, but its parts sum to {parts}",
+                    why="a record or token was lost or counted twice; nothing built on these counts can be trusted",
+                    fix="this is a fault of codex-ml: please report it with the counts above",
+                )
+        if self.tokens_truncated < 0:
+            raise DataError(f"the data account of {name} counts {self.tokens_truncated} truncated tokens")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts as JSON."""
+        return {
+            "records": {
+                "read": self.records_read,
+                "kept": self.records_kept,
+                "dropped": dict(sorted(self.dropped.items())),
+                "truncated": self.records_truncated,
+                "redacted": self.records_redacted,
+                "empty_lines": self.empty_lines,
+            },
+            "tokens": {
+                "tokenised": self.tokens_tokenised,
+                "supervised": self.tokens_supervised,
+                "masked": self.tokens_masked,
+                "truncated": self.tokens_truncated,
+                "in_dropped_records": self.tokens_in_dropped,
+            },
+            "unused_columns": dict(sorted(self.unused_columns.items())),
+        }
+
+
+@dataclass
+class DataAccount:
+    """The accounts of all splits that were built, by name."""
+
+    splits: dict[str, SplitAccount] = field(default_factory=dict)
+
+    def total(self) -> SplitAccount:
+        """Return the sum over all splits."""
+        total = SplitAccount()
+        for account in self.splits.values():
+            for name, value in vars(account).items():
+                if isinstance(value, int):
+                    setattr(total, name, getattr(total, name) + value)
+            total.dropped.update(account.dropped)
+            total.unused_columns = dict(Counter(total.unused_columns) + Counter(account.unused_columns))
+        return total
+
+    def check(self) -> None:
+        """Raise `DataError` if any split, or the sum, does not add up."""
+        for name, account in self.splits.items():
+            account.check(name)
+        self.total().check("all splits")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``data_account.json``."""
+        return {
+            "splits": {name: account.to_dict() for name, account in self.splits.items()},
+            "total": self.total().to_dict(),
+        }
+
+    def table(self) -> str:
+        """Return the account as a few lines of text for the end of a run."""
+        header = ("split", "read", "kept", "dropped", "redacted", "tokens", "supervised", "masked", "truncated", "in dropped")
+        rows = [header]
+        for name, account in [*self.splits.items(), ("total", self.total())]:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(account.dropped.items()))
+            counts = (
+                account.records_read,
+                account.records_kept,
+                f"{account.records_dropped} ({reasons})" if reasons else 0,
+                account.records_redacted,
+                account.tokens_tokenised,
+                account.tokens_supervised,
+                account.tokens_masked,
+                account.tokens_truncated,
+                account.tokens_in_dropped,
+            )
+            rows.append((name, *(str(count) for count in counts)))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
+            for row in rows
+        )

@@ -1,0 +1,255 @@
+"""A strict reader of JSON Lines: every fault is named by file and line, and nothing is guessed or repaired."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from codex_ml.data.problems import Problems, shown_name
+from codex_ml.errors import DataError
+
+MAX_LINE_BYTES = 16 * 1024 * 1024
+MAX_NESTING = 64
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_FOREIGN_FORMATS = (
+    (b"\xff\xfe", "UTF-16 text", "save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
+    (b"\x1f\x8b", "a gzip archive", "unpack it first"),
+    (b"PAR1", "a Parquet file", "convert it to JSON Lines"),
+    (b"PK\x03\x04", "a zip archive", "unpack it first"),
+)
+
+
+@dataclass(frozen=True)
+class JsonLine:
+    """One record of a file: its 1-based line, the byte offset of its first byte, its bytes, and its value.
+
+    ``raw`` holds neither the line end (kept in ``line_end``: ``\\n``, ``\\r\\n`` or nothing) nor a byte order mark.
+    """
+
+    line_number: int
+    offset: int
+    raw: bytes
+    line_end: bytes
+    value: dict[str, Any]
+
+
+class JsonlFile:
+    """A JSON Lines file, read as a stream.
+
+    Lines end at ``\\n`` only (RFC 8259 strings may hold U+2028). Refused: bytes that are not UTF-8, doubled keys, NaN
+    and infinities, lone surrogates, nesting deeper than 64, lines longer than ``max_line_bytes``, lines that are not
+    objects. Empty lines are skipped and counted. After an iteration to the end ``empty_lines``, ``byte_count`` and
+    ``digest`` (SHA-256 of the bytes that were read) are set.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    problems : Problems, optional
+        Takes the faults, and the caller raises them; without it the iteration raises one error at its end.
+    max_line_bytes : int
+        Longest line that is read.
+
+    Raises
+    ------
+    DataError
+        If the file is absent, a directory, empty, or of another format; and at the end for all faulty lines at once.
+    """
+
+    def __init__(
+        self, path: Path, problems: Problems | None = None, max_line_bytes: int = MAX_LINE_BYTES
+    ) -> None:
+        self.path = path
+        self.empty_lines = 0
+        self.byte_count = 0
+        self.digest = ""
+        self._problems = problems
+        self._max_line_bytes = max_line_bytes
+
+    def __iter__(self) -> Iterator[JsonLine]:
+        problems = Problems() if self._problems is None else self._problems
+        self.empty_lines = self.byte_count = 0
+        hasher = hashlib.sha256()
+        record_seen = False
+        with _open(self.path) as handle:
+            for number, offset, raw, line_end in self._lines(handle, hasher, problems):
+                if not raw.strip():
+                    self.empty_lines += 1
+                    continue
+                record_seen = True
+                try:
+                    value = parse_object(raw)
+                except ValueError as error:
+                    problems.add(f"{self.path.name}:{number}", str(error))
+                    if problems.full:
+                        break
+                    continue
+                yield JsonLine(number, offset, raw, line_end, value)
+        if not record_seen:
+            raise DataError(f"{self.path.name}: the file holds no record", why=_where(self.path), fix=_FIX_EMPTY)
+        self.digest = f"sha256:{hasher.hexdigest()}"
+        if self._problems is None:
+            problems.raise_if_any()
+
+    def _lines(
+        self, handle: BinaryIO, hasher: hashlib._Hash, problems: Problems
+    ) -> Iterator[tuple[int, int, bytes, bytes]]:
+        """Yield (line number, offset, bytes without the line end, line end)."""
+        number = 0
+        limit = self._max_line_bytes + 2  # room for the line end
+        while line := handle.readline(limit):
+            number += 1
+            offset = self.byte_count
+            hasher.update(line)
+            self.byte_count += len(line)
+            if number == 1:
+                _refuse_foreign_format(self.path, line)
+                if line.startswith(_BYTE_ORDER_MARK):
+                    line, offset = line[len(_BYTE_ORDER_MARK) :], len(_BYTE_ORDER_MARK)
+            raw, line_end = _split_line_end(line)
+            if len(raw) > self._max_line_bytes:
+                problems.add(
+                    f"{self.path.name}:{number}",
+                    f"the line is longer than {self._max_line_bytes} bytes",
+                    "cut the record into several, or leave it out",
+                )
+                while not line.endswith(b"\n") and (line := handle.readline(limit)):
+                    hasher.update(line)
+                    self.byte_count += len(line)
+                if problems.full:
+                    return
+                continue
+            yield number, offset, raw, line_end
+
+
+def iter_jsonl(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[JsonLine]:
+    """Yield the records of a JSON Lines file; see `JsonlFile` for what is refused and when it raises."""
+    return iter(JsonlFile(path, max_line_bytes=max_line_bytes))
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """Parse the bytes of one line into an object.
+
+    Raises
+    ------
+    ValueError
+        With a message that says what is wrong and where, and holds no content.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8: byte {error.start + 1} of the line ({error.reason})") from None
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite_float
+        )
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    if not isinstance(value, dict):
+        raise ValueError(f"a record is a JSON object, this is {_JSON_NAMES[type(value)]}")
+    # The walk costs as much as the parse; most lines show without it that they cannot need it.
+    if raw.count(b"[") + raw.count(b"{") > MAX_NESTING or b"\\ud" in raw.lower():
+        _check_depth_and_text(value)
+    return value
+
+
+_FIX_EMPTY = "give a file with one JSON object a line"
+_TOO_DEEP = f"nested deeper than {MAX_NESTING} levels"
+_JSON_NAMES = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "a truth value", type(None): "null"}
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"key {shown_name(key)} stands twice in one object")
+            seen.add(key)
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number is too large for a 64-bit float")
+    return value
+
+
+def _check_depth_and_text(value: Any) -> None:
+    pending: list[tuple[Any, int]] = [(value, 1)]
+    while pending:
+        item, depth = pending.pop()
+        if isinstance(item, str):
+            if not item.isascii() and any("\ud800" <= character <= "\udfff" for character in item):
+                raise ValueError("a string holds half of a surrogate pair, which is no character")
+        elif isinstance(item, dict | list):
+            if depth > MAX_NESTING:
+                raise ValueError(_TOO_DEEP)
+            children = [*item.keys(), *item.values()] if isinstance(item, dict) else item
+            pending.extend((child, depth + 1) for child in children)
+
+
+def _split_line_end(line: bytes) -> tuple[bytes, bytes]:
+    for line_end in (b"\r\n", b"\n"):
+        if line.endswith(line_end):
+            return line[: -len(line_end)], line_end
+    return line, b""
+
+
+def _open(path: Path) -> BinaryIO:
+    if path.is_dir():
+        raise DataError(f"{path} is a directory, not a JSON Lines file", why=_where(path), fix="name one of its files")
+    if not path.exists():
+        raise DataError(f"{path} does not exist", why=_where(path), fix="correct the path; relative paths are resolved first")
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read", why=error.strerror or str(error), fix="check its permissions") from error
+
+
+def _where(path: Path) -> str:
+    """Say what lies at, or nearest above, a path."""
+    if path.is_file():
+        return f"{path} has {path.stat().st_size} bytes"
+    directory = path
+    while not directory.is_dir():
+        directory = directory.parent
+    try:
+        names = sorted(item.name for item in directory.iterdir() if item.suffix in {".jsonl", ".ndjson", ".json"})
+    except OSError as error:
+        return f"{directory}: {error.strerror}"
+    listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return f"{directory} holds {listed}" if names else f"{directory} holds no .jsonl file"
+
+
+def _refuse_foreign_format(path: Path, first_line: bytes) -> None:
+    for magic, name, fix in _FOREIGN_FORMATS:
+        if first_line.startswith(magic):
+            raise DataError(f"{path.name}:1: this looks like {name}, not JSON Lines", fix=fix)
+    start = first_line.removeprefix(_BYTE_ORDER_MARK).strip()
+    if start.startswith(b"["):
+        raise DataError(
+            f"{path.name}:1: this looks like a JSON array, not JSON Lines",
+            why="JSON Lines has one object a line and no brackets around them",
+            fix=f"convert it, for example with: jq -c '.[]' {path.name}",
+        )
+    if start == b"{":
+        raise DataError(
+            f"{path.name}:1: this looks like pretty-printed JSON, not JSON Lines",
+            why="an object begins on line 1 and does not end there",
+            fix=f"write one object a line, for example with: jq -c . {path.name}",
+        )

@@ -1,0 +1,222 @@
+"""Records made into token ids and supervision masks, the prompt by construction the same in training and generation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from codex_ml.data.chat import ChatRenderer, Conversation
+from codex_ml.data.records import Message, MessagesRecord, PromptCompletionRecord, Record, TextRecord
+from codex_ml.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class TokenizedRecord:
+    """One record as the model sees it.
+
+    Attributes
+    ----------
+    record_id : str
+        ``"<file name>:<line>"``.
+    input_ids : tuple of int
+        Token ids, [sequence].
+    supervised : tuple of bool
+        Whether the model is to learn the token, [sequence]. The first token is never supervised: nothing predicts it.
+    prompt_length : int
+        How many of the tokens are the prompt; 0 for running text.
+    prompt : str
+        The prompt as text after the safety filters; a conversation as the chat template renders it.
+    reference : str or None
+        The completion, or the last turn of the assistant, after the safety filters; None for running text.
+    """
+
+    record_id: str
+    input_ids: tuple[int, ...]
+    supervised: tuple[bool, ...]
+    prompt_length: int
+    prompt: str
+    reference: str | None
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The ids to generate from."""
+        return self.input_ids[: self.prompt_length]
+
+    @property
+    def supervised_count(self) -> int:
+        """How many tokens are learned."""
+        return sum(self.supervised)
+
+
+class RecordTokenizer:
+    """Tokenises records for one tokenizer.
+
+    Prompt and completion are tokenised apart and joined: tokenised together, a token may reach over the border, and the
+    prompt that generation sees would be no prefix of what was trained. The special tokens that the tokenizer's own
+    post-processor puts in front (such as begin-of-sequence) stand once, before the prompt; those it puts behind stand
+    once, at the very end; an end-of-sequence token closes every record and is supervised. Text that spells a special
+    token is tokenised as ordinary characters (``split_special_tokens``). Conversations: see `ChatRenderer`.
+
+    Raises
+    ------
+    DataError
+        If the tokenizer has no end-of-sequence token.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if tokenizer.eos_token_id is None:
+            raise DataError(
+                "the tokenizer has no end-of-sequence token",
+                why="a model that never learns it never stops",
+                fix="set eos_token in the tokenizer's tokenizer_config.json",
+            )
+        self.tokenizer = tokenizer
+        self.eos_token_id: int = int(tokenizer.eos_token_id)
+        declared = {str(token) for token in tokenizer.all_special_tokens}
+        added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._special_tokens = tuple(sorted((declared | set(added)) - {""}))
+        self._control_ids = (set(added.values()) | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
+        self._prefix, self._suffix = self._affixes()
+
+    def tokenize(self, record_id: str, record: Record) -> TokenizedRecord:
+        """Return the whole record, however long it is.
+
+        Raises
+        ------
+        ValueError
+            If the prompt has no token at all, or the chat template cannot be followed; the message holds no content.
+        """
+        if isinstance(record, MessagesRecord):
+            return self._tokenize_messages(record_id, record)
+        if isinstance(record, TextRecord):
+            ids = (*self._prefix, *self.encode_text(record.text), *self._suffix)
+            mask = [True] * len(ids)
+            return _tokenized(record_id, ids, mask, 0, "", None)
+        prompt_ids = self.encode_prompt(record)
+        completion_ids = (*self.encode_text(record.completion), *self._suffix)
+        mask = [False] * len(prompt_ids) + [True] * len(completion_ids)
+        ids = (*prompt_ids, *completion_ids)
+        return _tokenized(record_id, ids, mask, len(prompt_ids), record.prompt, record.completion)
+
+    def encode_prompt(self, record: Record | str) -> tuple[int, ...]:
+        """Return the ids to generate from.
+
+        A plain string is a prompt. A conversation that ends with the assistant is taken up to that turn; any other is
+        taken whole and the assistant is to speak next.
+
+        Raises
+        ------
+        ValueError
+            As `tokenize`, and for running text, which has no prompt.
+        """
+        if isinstance(record, MessagesRecord):
+            messages = record.messages[:-1] if record.messages[-1].role == "assistant" else record.messages
+            return tuple(self._encode_conversation(self._renderer.prompt(messages))[0])
+        if isinstance(record, TextRecord):
+            raise ValueError("a text record has no prompt to generate from")
+        prompt = record if isinstance(record, str) else record.prompt
+        ids = (*self._prefix, *self.encode_text(prompt))
+        if not ids:
+            raise ValueError("prompt is empty, and this tokenizer puts no begin-of-sequence token before it")
+        return ids
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return the ids of ordinary text; control tokens that it spells become characters.
+
+        Raises
+        ------
+        ValueError
+            If the tokenizer cannot keep them apart.
+        """
+        if not any(token in text for token in self._special_tokens):
+            return self._ids(text)
+        ids = self._ids(text, split_special_tokens=True)
+        if not self._control_ids.isdisjoint(ids):
+            raise ValueError("the text spells a control token, and this tokenizer cannot read it as ordinary text")
+        return ids
+
+    def leading_tokens(self, record: TokenizedRecord) -> int:
+        """Return how many tokens at the start of a record are no text of its own, such as begin-of-sequence."""
+        if self._prefix and record.input_ids[: len(self._prefix)] == self._prefix:
+            return len(self._prefix)
+        return int(bool(record.input_ids) and record.input_ids[0] == self.tokenizer.bos_token_id)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return ids as text, control tokens included."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    @cached_property
+    def _renderer(self) -> ChatRenderer:
+        return ChatRenderer(self.tokenizer, self._special_tokens)
+
+    def _tokenize_messages(self, record_id: str, record: MessagesRecord) -> TokenizedRecord:
+        conversation = self._renderer.conversation(record.messages)
+        ids, mask, prompt_length = self._encode_conversation(conversation)
+        prompt = "".join(segment.text for segment in conversation.segments[: conversation.prompt_segments])
+        last = _last_assistant_turn(record.messages)
+        if last is None:
+            return _tokenized(record_id, tuple(ids), mask, 0, prompt, None)
+        at_inference = self._encode_conversation(self._renderer.prompt(record.messages[:last]))[0]
+        if ids[:prompt_length] != at_inference:
+            raise ValueError("the chat template gives generation another prompt than the one that would be trained on")
+        return _tokenized(record_id, tuple(ids), mask, prompt_length, prompt, record.messages[last].content)
+
+    def _encode_conversation(self, conversation: Conversation) -> tuple[list[int], list[bool], int]:
+        """Return ids, supervision and the number of prompt tokens of a rendered conversation."""
+        ids: list[int] = []
+        mask: list[bool] = []
+        prompt_length = 0
+        for index, segment in enumerate(conversation.segments):
+            # The template writes its own begin-of-sequence token, so nothing is added to what it renders.
+            part = self.encode_text(segment.text) if segment.literal else self._ids(segment.text)
+            ids += part
+            mask += [segment.supervised] * len(part)
+            if index < conversation.prompt_segments:
+                prompt_length = len(ids)
+        return ids, mask, prompt_length
+
+    def _affixes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return what the tokenizer puts before and behind a text, the latter always ending with end-of-sequence."""
+        bare = self._ids("a")
+        whole = [int(index) for index in self.tokenizer("a", verbose=False)["input_ids"]]
+        for start in range(len(whole) - len(bare) + 1):
+            if whole[start : start + len(bare)] == bare:
+                prefix, suffix = whole[:start], whole[start + len(bare) :]
+                ending = suffix if suffix and suffix[-1] == self.eos_token_id else [*suffix, self.eos_token_id]
+                return tuple(prefix), tuple(ending)
+        raise DataError(
+            "the tokenizer changes the text itself when it adds special tokens",
+            fix="use a tokenizer whose post-processor only puts tokens before and behind the text",
+        )
+
+    def _ids(self, text: str, split_special_tokens: bool = False) -> list[int]:
+        encoded = self.tokenizer(
+            text,
+            add_special_tokens=False,
+            split_special_tokens=split_special_tokens,
+            return_attention_mask=False,
+            verbose=False,  # the library would warn of long texts; their length is checked and counted here
+        )
+        return [int(index) for index in encoded["input_ids"]]
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, record: Record | str) -> tuple[int, ...]:
+    """Return the ids to generate from: exactly the prompt that training on this record would use."""
+    return RecordTokenizer(tokenizer).encode_prompt(record)
+
+
+def _last_assistant_turn(messages: Sequence[Message]) -> int | None:
+    return max((index for index, message in enumerate(messages) if message.role == "assistant"), default=None)
+
+
+def _tokenized(
+    record_id: str, ids: tuple[int, ...], mask: list[bool], prompt_length: int, prompt: str, reference: str | None
+) -> TokenizedRecord:
+    if mask:
+        mask[0] = False
+    return TokenizedRecord(record_id, ids, tuple(mask), prompt_length, prompt, reference)

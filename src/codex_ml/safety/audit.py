@@ -1,0 +1,73 @@
+"""The safety audit: one event for each finding and each bypass, with ids and offsets and never a word of text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+
+class FindingLike(Protocol):
+    """What the audit needs to know of a finding."""
+
+    @property
+    def rule_id(self) -> str:
+        """Id of the rule that matched."""
+
+    @property
+    def start(self) -> int:
+        """Offset of the span in the field, in characters."""
+
+    @property
+    def length(self) -> int:
+        """Length of the span in characters."""
+
+
+class SafetyAudit:
+    """Turns findings into events and counts them.
+
+    Parameters
+    ----------
+    emit : callable
+        Takes one event, a flat dictionary of strings and numbers; adds time and run where it is written.
+    stage : str
+        Where the filters stood: ``"data"``, ``"prompt"``, ``"output"`` …
+    """
+
+    def __init__(self, emit: Callable[[dict[str, Any]], None], stage: str) -> None:
+        self._emit = emit
+        self._stage = stage
+        self.counts: Counter[str] = Counter()
+
+    def record(self, record_id: str, field: str, findings: Sequence[FindingLike], action: str) -> None:
+        """Emit one event for each finding in a field of a record; ``action`` is what was done about the field."""
+        for finding in findings:
+            self.counts[finding.rule_id] += 1
+            self._emit(
+                {
+                    "kind": "safety_finding",
+                    "stage": self._stage,
+                    "record_id": record_id,
+                    "field": field,
+                    "rule_id": finding.rule_id,
+                    "offset": finding.start,
+                    "length": finding.length,
+                    "action": action,
+                }
+            )
+
+    def bypass(self, reason: str, policy_name: str, policy_digest: str) -> None:
+        """Emit the event that the filters are off here, why, and which policy would have stood."""
+        self._emit(
+            {
+                "kind": "safety_bypass",
+                "stage": self._stage,
+                "reason": reason,
+                "policy": policy_name,
+                "policy_digest": policy_digest,
+            }
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return the number of findings of each rule, for the end of a run and its provenance."""
+        return {"stage": self._stage, "findings_by_rule": dict(sorted(self.counts.items()))}
