@@ -11,6 +11,7 @@ from torch import nn
 
 from codex_ml.errors import UserError
 from codex_ml.generation.decoding import DecodedRow, decode_greedily
+from codex_ml.generation.prompt_filter import FilteredPrompt, filter_prompt_tokens
 from codex_ml.generation.text_filter import TextFilter, allowed_text
 from codex_ml.modeling.modes import evaluation_mode
 
@@ -49,14 +50,6 @@ class Generation:
     redacted: bool = False
 
 
-@dataclass(frozen=True)
-class _Prompt:
-    """A prompt as it goes into the model, or None when it was blocked."""
-
-    token_ids: tuple[int, ...] | None
-    findings: tuple[Any, ...] = ()
-
-
 def generate(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
@@ -89,7 +82,7 @@ def generate(
     device : torch.device or str, optional
         Where the model is; by default where its first parameter is.
     filter_prompt, filter_output : callable, optional
-        Safety filters. A redacted prompt is encoded again from its redacted text.
+        Safety filters. A redacted prompt keeps its special tokens; what cannot be made clean is blocked.
     on_progress : callable, optional
         Called with prompts done and prompts in all after each batch.
 
@@ -179,29 +172,22 @@ def maximum_positions(model: nn.Module) -> int | None:
 
 def _prepare(
     tokenizer: PreTrainedTokenizerBase, index: int, prompt: Sequence[int], filter_prompt: TextFilter | None
-) -> _Prompt:
-    token_ids = tuple(prompt)
-    findings: tuple[Any, ...] = ()
-    if filter_prompt is not None:
-        text = tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        assert isinstance(text, str)
-        filtered = filter_prompt(text)
-        findings = tuple(filtered.findings)
-        allowed = allowed_text(filtered)
-        if allowed is None:
-            return _Prompt(None, findings)
-        if allowed != text:
-            token_ids = tuple(tokenizer.encode(allowed, add_special_tokens=False))
-    if not token_ids:
-        begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        if begin is None:
-            raise UserError(
-                f"prompt {index + 1} is empty",
-                why="the tokenizer has neither a begin nor an end token that could stand for an empty prompt",
-                fix="give the prompt at least one token",
-            )
-        token_ids = (int(begin),)
-    return _Prompt(token_ids, findings)
+) -> FilteredPrompt:
+    filtered = (
+        FilteredPrompt(tuple(prompt))
+        if filter_prompt is None
+        else filter_prompt_tokens(tokenizer, prompt, filter_prompt)
+    )
+    if filtered.token_ids != ():
+        return filtered
+    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if begin is None:
+        raise UserError(
+            f"prompt {index + 1} is empty",
+            why="the tokenizer has neither a begin nor an end token that could stand for an empty prompt",
+            fix="give the prompt at least one token",
+        )
+    return replace(filtered, token_ids=(int(begin),))
 
 
 def _finish(

@@ -1,0 +1,78 @@
+"""The safety policy on a prompt that is already tokens: keep it, redact its ordinary text, or block it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from codex_ml.generation.text_filter import TextFilter, allowed_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class FilteredPrompt:
+    """The tokens that may go into the model, or None when the prompt is blocked, and what was found.
+
+    Offsets of the findings are those in the prompt decoded with its special tokens.
+    """
+
+    token_ids: tuple[int, ...] | None
+    findings: tuple[Any, ...] = ()
+
+
+def filter_prompt_tokens(
+    tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], filter_text: TextFilter
+) -> FilteredPrompt:
+    """Apply the policy to the text of a prompt; special tokens stay what they are, and no text becomes one.
+
+    The text as a whole decides whether the prompt is kept, redacted or blocked. To redact, the ordinary text between
+    special tokens is filtered piece by piece and encoded again without reading special tokens out of it, so that a
+    user who spells ``<|end|>`` does not get one. What is then still not clean (a pattern across a special token), or
+    cannot be encoded that way, is blocked.
+    """
+    text = _decode(tokenizer, token_ids)
+    filtered = filter_text(text)
+    findings = tuple(filtered.findings)
+    allowed = allowed_text(filtered)
+    if allowed is None:
+        return FilteredPrompt(None, findings)
+    if allowed == text:
+        return FilteredPrompt(tuple(token_ids), findings)
+    special = _special_ids(tokenizer)
+    redacted: list[int] = []
+    for is_special, run in groupby(token_ids, key=special.__contains__):
+        pieces = list(run)
+        safe = pieces if is_special else _redact_run(tokenizer, pieces, filter_text, special)
+        if safe is None:
+            return FilteredPrompt(None, findings)
+        redacted += safe
+    result = _decode(tokenizer, redacted)
+    clean = allowed_text(filter_text(result)) == result
+    return FilteredPrompt(tuple(redacted) if clean else None, findings)
+
+
+def _redact_run(
+    tokenizer: PreTrainedTokenizerBase, token_ids: list[int], filter_text: TextFilter, special: frozenset[int]
+) -> list[int] | None:
+    """Return a run of ordinary tokens after the policy, or None when it cannot be had without special tokens."""
+    text = _decode(tokenizer, token_ids)
+    safe = allowed_text(filter_text(text))
+    if safe is None:
+        return None
+    if safe == text:
+        return token_ids
+    encoded: list[int] = tokenizer(safe, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return encoded if special.isdisjoint(encoded) else None
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset(added | set(tokenizer.all_special_ids))
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
