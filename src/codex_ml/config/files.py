@@ -1,0 +1,199 @@
+"""Reads configuration files the way Hydra composes them, and keeps for every value the file that gave it.
+
+Hydra decides which files take part and in which order (the defaults list, group choices, package headers); the files
+are then laid over each other here, because Hydra's own result no longer says which file a value came from. A test holds
+the two equal.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from codex_ml.config.value_tree import Source, ValueTree
+from codex_ml.errors import ConfigError, ConfigProblem
+
+_HYDRA_VERSION_BASE = "1.3"
+
+
+def compose_files(
+    config_name: str, roots: Sequence[Path], groups: Sequence[str], packaged: Path, shown_from: Path
+) -> ValueTree:
+    """Return the values of a named configuration and of every file its defaults list brings in.
+
+    Parameters
+    ----------
+    config_name : str
+        Name below a root, without suffix, such as ``examples/minimal``.
+    roots : sequence of Path
+        Configuration directories, the first one wins.
+    groups : sequence of str
+        Choices of group files, such as ``adapter=none``.
+    packaged : Path
+        The toolkit's own tree, whose files are shown as ``configs/…``.
+    shown_from : Path
+        Directory relative to which other files are shown.
+
+    Raises
+    ------
+    ConfigError
+        If a file is missing, is no valid YAML, or its defaults list cannot be followed.
+    """
+    name = config_name.removesuffix(".yaml")
+    if find_file(name, roots) is None:
+        raise ConfigError([_unknown_config(config_name, roots)])
+    tree = ValueTree()
+    with _explained(name):
+        for config_path, package in _defaults_list(name, roots, groups):
+            file = find_file(config_path, roots)
+            # Hydra's own settings take part in every composition and are no part of ours.
+            if file is None or config_path.startswith("hydra/"):
+                continue
+            values: Any = read_yaml(file)
+            values.pop("defaults", None)
+            for part in reversed(package.split(".") if package else []):
+                values = {part: values}
+            tree.merge(values, Source(file_label(file, packaged, shown_from), file.parent))
+    return tree
+
+
+def read_yaml(file: Path) -> dict[Any, Any]:
+    """Return the mapping in a YAML file, read safely (no tags that make objects) and with duplicate keys refused.
+
+    Raises
+    ------
+    ConfigError
+        If the file is no valid YAML or holds no mapping.
+    """
+    with _explained(str(file)):
+        loaded = OmegaConf.load(file)
+        values = OmegaConf.to_container(loaded, resolve=False)
+    if not isinstance(values, dict):
+        raise ConfigError(
+            [ConfigProblem(file.name, f"{file} holds no mapping of keys to values", "write KEY: VALUE lines")]
+        )
+    return values
+
+
+def find_file(config_path: str, roots: Sequence[Path]) -> Path | None:
+    """Return the file of a config name in the first root that has it."""
+    for root in roots:
+        candidate = root / f"{config_path}.yaml"
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def file_label(file: Path, packaged: Path, shown_from: Path) -> str:
+    """Return how a file is shown: ``configs/…`` for a packaged one, else relative to the working directory."""
+    if file.is_relative_to(packaged):
+        return f"configs/{file.relative_to(packaged).as_posix()}"
+    if file.is_relative_to(shown_from):
+        return file.relative_to(shown_from).as_posix()
+    return str(file)
+
+
+def available_names(roots: Sequence[Path]) -> list[str]:
+    """Return the names of whole configurations: files at the top of a root, and those in its ``examples``."""
+    names = {file.stem for root in roots for file in root.glob("*.yaml")}
+    names |= {f"examples/{file.stem}" for root in roots for file in root.glob("examples/*.yaml")}
+    return sorted(names)
+
+
+def _defaults_list(name: str, roots: Sequence[Path], groups: Sequence[str]) -> list[tuple[str, str]]:
+    """Return ``(config path, package)`` in merge order, as Hydra works it out."""
+    primary, *further = roots
+    search_path = ",".join(_quoted(f"file://{root}") for root in further)
+    overrides = [*groups, f"hydra.searchpath=[{search_path}]"]
+    with initialize_config_dir(str(primary), version_base=_HYDRA_VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()
+        result = loader.compute_defaults_list(name, overrides, RunMode.RUN)
+    return [(entry.config_path, entry.package or "") for entry in result.defaults if entry.config_path is not None]
+
+
+def _quoted(text: str) -> str:
+    """Quote text for Hydra's override grammar."""
+    escaped = text.replace("\\'", "\\\\'").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn what YAML, OmegaConf and Hydra raise into one `ConfigError` that names the file."""
+    try:
+        yield
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{mark.name}:{mark.line + 1}" if mark is not None else name
+        reason = " ".join(part for part in (error.context, error.problem) if part)
+        raise ConfigError(
+            [ConfigProblem(place, f"is not valid YAML: {reason}", "correct the file at this line")]
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            [ConfigProblem(name, f"is not valid YAML: {error}", "save the file as UTF-8 text")]
+        ) from error
+    except RecursionError as error:
+        raise ConfigError(
+            [
+                ConfigProblem(
+                    name,
+                    "its defaults list comes back to itself",
+                    "rename the file: one called default.yaml in --config-dir stands in for the packaged default.yaml",
+                )
+            ]
+        ) from error
+    except MissingConfigException as error:
+        raise ConfigError([_missing_group_file(name, error)]) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = error if str(error) else error.__cause__ or error
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+        raise ConfigError(
+            [
+                ConfigProblem(
+                    name, " ".join(lines[:2]) or type(cause).__name__, "see configs/README.md for defaults lists"
+                )
+            ]
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            [ConfigProblem(name, f"cannot be read: {error.strerror}", "check the file's permissions")]
+        ) from error
+
+
+def _unknown_config(config_name: str, roots: Sequence[Path]) -> ConfigProblem:
+    names = available_names(roots)
+    near = difflib.get_close_matches(config_name, names, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    looked = " or ".join(str(root / f"{config_name.removesuffix('.yaml')}.yaml") for root in roots)
+    return ConfigProblem("--config-name", f"there is no {looked}", f"{hint}available: {', '.join(names) or 'none'}")
+
+
+def _missing_group_file(name: str, error: MissingConfigException) -> ConfigProblem:
+    """Explain a choice such as ``adapter=lor``, which Hydra reports with the options of the group."""
+    missing = str(error.missing_cfg_file or name)
+    group, _, choice = missing.rpartition("/")
+    options = list(error.options or ())
+    if not options:
+        return ConfigProblem(
+            missing, f"named in the defaults list of {name}, but there is no {missing}.yaml", "correct the name"
+        )
+    near = difflib.get_close_matches(choice, options, n=1)
+    hint = f"did you mean {group}={near[0]}? " if near else ""
+    shown = group.rpartition("/")[2]
+    return ConfigProblem(
+        group,
+        f"there is no file {missing}.yaml to choose",
+        f"{hint}available: {', '.join(options)}; one value is set by {shown}.KEY=VALUE",
+    )

@@ -1,0 +1,96 @@
+"""Words for what pydantic found wrong with one field: what was expected, what was given, what to write instead."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+from codex_ml.config.describe import FieldDescription
+from codex_ml.errors import ConfigProblem
+
+_SHOWN_CHARACTERS = 60
+_TRUTH_WORDS = {"yes": "true", "on": "true", "1": "true", "no": "false", "off": "false", "0": "false"}
+
+
+def field_problem(field: FieldDescription, value: Any, details: list[ErrorDetails]) -> ConfigProblem:
+    """Return one problem for all errors of one field.
+
+    Parameters
+    ----------
+    field : FieldDescription
+        The field of the schema.
+    value : Any
+        What the configuration gives for it.
+    details : list of ErrorDetails
+        Pydantic's errors; several where the field may be of several types, or where several items of a list are wrong.
+    """
+    bounds = [detail for detail in details if not _is_type_error(detail)]
+    if len(bounds) == 1 and bounds[0]["type"] != "literal_error":
+        said = bounds[0]["msg"].replace("Input should", "must").replace("String should", "must")
+        return ConfigProblem(field.key, f"{said}, got {shown(value)}", field.description)
+    return ConfigProblem(field.key, f"expected {field.type}, got {_kind(value)}{shown(value)}", _type_fix(field, value))
+
+
+def section_problem(key: str, value: Any, names: list[str]) -> ConfigProblem:
+    """Return the problem of a section that is no mapping."""
+    return ConfigProblem(
+        key,
+        f"expected a group of keys, got {_kind(value)}{shown(value)}",
+        f"set {key}.KEY=VALUE; keys: {', '.join(names)}",
+    )
+
+
+def shown(value: Any) -> str:
+    """Return a value as it is shown in a message, cut where it is long."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+def _is_type_error(detail: ErrorDetails) -> bool:
+    return detail["type"].endswith(("_type", "_parsing", "_from_float", "_error"))
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "the text "
+    if isinstance(value, Mapping):
+        return "the mapping "
+    return "the list " if isinstance(value, list) else ""
+
+
+def _type_fix(field: FieldDescription, value: Any) -> str:
+    """Return what to write instead of a value of the wrong type."""
+    if isinstance(value, str):
+        number = _number(value)
+        if number is not None and "number" in field.type:
+            return f"write the number without quotes: {field.key}={number:g}"
+        if number is not None and "integer" in field.type and number == int(number):
+            return f"write the number without quotes: {field.key}={int(number)}"
+        if "true or false" in field.type and value.lower() in _TRUTH_WORDS:
+            return f"write {field.key}={_TRUTH_WORDS[value.lower()]}"
+        near = difflib.get_close_matches(value, field.type.replace(" or ", " | ").split(" | "), n=1)
+        if near:
+            return f"did you mean {near[0]}?"
+        if "list of" in field.type:
+            return f"write a list: {field.key}=[{value}]"
+    if isinstance(value, float) and "integer" in field.type and value == int(value):
+        return f"write {field.key}={int(value)}"
+    if isinstance(value, bool | int | float) and ("text" in field.type or "path" in field.type):
+        return f"""quote it to make it text: '{field.key}="{value}"'"""
+    return field.description
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    # Neither "nan" nor "inf" is a number a configuration may hold.
+    return number if abs(number) < float("inf") else None

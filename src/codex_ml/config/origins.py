@@ -1,0 +1,58 @@
+"""Shows a validated configuration with the origin of every value, as `--dry-run` prints it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from codex_ml.config.schema.base import Section, join_key
+
+_INDENT = "  "
+_WIDEST_COLUMN = 60
+
+
+def render_resolved(config: Section, origins: Mapping[str, str]) -> str:
+    """Return every value of a configuration as YAML, each line with where the value came from as its comment.
+
+    Parameters
+    ----------
+    config : Section
+        A validated configuration.
+    origins : mapping
+        Dotted key -> origin, as `compose` returns it; a key it does not name has the schema's default.
+    """
+    lines = list(_lines(config.model_dump(mode="python"), "", 0))
+    width = min(max(len(text) for _, text in lines), _WIDEST_COLUMN)
+    shown = []
+    for key, text in lines:
+        if key is None:
+            shown.append(text)
+            continue
+        shown.append(f"{text:<{width}}  # {_origin(key, origins)}")
+    return "\n".join(shown)
+
+
+def _origin(key: str, origins: Mapping[str, str]) -> str:
+    return origins.get(key) or origins.get(key.rpartition(".")[0]) or "schema default"
+
+
+def _lines(values: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str | None, str]]:
+    """Yield ``(dotted key, text)``; a heading has no key."""
+    for name, value in values.items():
+        key = join_key(prefix, name)
+        if isinstance(value, Mapping) and value:
+            yield None, f"{_INDENT * depth}{name}:"
+            yield from _lines(value, key, depth + 1)
+        else:
+            yield key, f"{_INDENT * depth}{name}: {_scalar(value)}"
+
+
+def _scalar(value: Any) -> str:
+    """Return a value as YAML; JSON is YAML, and plain words need no quotes."""
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str) and value.replace("-", "").replace("_", "").replace("/", "").replace(".", "").isalpha():
+        return value if value not in ("null", "true", "false", "yes", "no", "on", "off") else json.dumps(value)
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

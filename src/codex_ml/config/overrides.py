@@ -1,0 +1,150 @@
+"""Overrides from the command line (Hydra's grammar) and from the environment (`CODEX_ML_OVERRIDES`, a JSON object)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from codex_ml.config.value_tree import Leaf, Source, ValueTree, plain
+from codex_ml.errors import ConfigError, ConfigProblem
+
+ENVIRONMENT_OVERRIDES = "CODEX_ML_OVERRIDES"
+ENVIRONMENT_OFFLINE = "NO_NETWORK"
+COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True)
+class ParsedOverrides:
+    """Overrides told apart: choices of a file in a group (Hydra applies them), and values."""
+
+    groups: tuple[str, ...]
+    values: tuple[Override, ...]
+    problems: tuple[ConfigProblem, ...]
+
+
+def parse_overrides(overrides: Sequence[str], roots: Sequence[Path]) -> ParsedOverrides:
+    """Parse every override; what cannot be parsed becomes a problem, and the others are parsed all the same.
+
+    Parameters
+    ----------
+    overrides : sequence of str
+        ``adapter.r=16``, ``+a.b=1``, ``~a.b``, or ``adapter=none`` (the file ``adapter/none.yaml``).
+    roots : sequence of Path
+        Configuration directories: a name that is a directory in one of them is a group.
+    """
+    parser = OverridesParser.create()
+    groups, values, problems = [], [], []
+    for text in overrides:
+        try:
+            parsed = parser.parse_override(text)
+        except HydraException as error:
+            problems.append(_grammar_problem(text, str(error)))
+            continue
+        if parsed.is_sweep_override():
+            problems.append(
+                ConfigProblem(
+                    parsed.key_or_group,
+                    f"{text!r} gives several values at once",
+                    f"a list is written {parsed.key_or_group}=[a,b]; text with a comma {quoted_example(text)}",
+                )
+            )
+        elif not parsed.key_or_group:
+            problems.append(_grammar_problem(text, "the key before '=' is missing"))
+        elif _is_group(parsed, roots):
+            groups.append(text)
+        else:
+            values.append(parsed)
+    return ParsedOverrides(tuple(groups), tuple(values), tuple(problems))
+
+
+def apply_overrides(tree: ValueTree, overrides: Sequence[Override], directory: Path) -> list[ConfigProblem]:
+    """Lay parsed value overrides over the tree, in order, and return what could not be done.
+
+    A plain key, ``+key`` and ``++key`` all set the value: the schema, not the presence in a file, decides which keys
+    exist. ``~key`` takes the value out, so that the schema's default holds; ``~key=value`` only if that is its value.
+    """
+    source = Source(COMMAND_LINE, directory)
+    problems = []
+    for override in overrides:
+        key, value = override.key_or_group, override.value()
+        if not override.is_delete():
+            tree.put(key, value, source)
+            continue
+        found = tree.find(key)
+        if found is None:
+            problems.append(ConfigProblem(key, f"{override.input_line!r}: there is nothing to remove", "leave it out"))
+        elif value is not None and value != plain(found):
+            shown = plain(found)
+            problems.append(
+                ConfigProblem(key, f"{override.input_line!r}: its value is {shown!r}, not {value!r}", f"write ~{key}")
+            )
+        else:
+            tree.remove(key)
+    return problems
+
+
+def apply_environment(tree: ValueTree, environment: Mapping[str, str], directory: Path) -> None:
+    """Merge the JSON object in ``CODEX_ML_OVERRIDES`` over the tree.
+
+    Raises
+    ------
+    ConfigError
+        If it is no JSON object.
+    """
+    text = environment.get(ENVIRONMENT_OVERRIDES, "").strip()
+    if not text:
+        return
+    example = f"""{ENVIRONMENT_OVERRIDES}='{{"training": {{"learning_rate": 0.0001}}}}'"""
+    try:
+        values = json.loads(text, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise ConfigError(
+            [ConfigProblem(ENVIRONMENT_OVERRIDES, f"is not valid JSON: {error}", f"write it as {example}")]
+        ) from error
+    if not isinstance(values, dict):
+        what = f"is a JSON {type(values).__name__}, not an object"
+        raise ConfigError([ConfigProblem(ENVIRONMENT_OVERRIDES, what, f"write it as {example}")])
+    tree.merge(values, Source(ENVIRONMENT_OVERRIDES, directory))
+
+
+def apply_no_network(tree: ValueTree, environment: Mapping[str, str], directory: Path) -> None:
+    """Force ``offline: true`` when ``NO_NETWORK`` is set to anything but nothing or 0; it beats every other source."""
+    if environment.get(ENVIRONMENT_OFFLINE, "").strip() not in ("", "0"):
+        tree.graft("offline", Leaf(True, Source(ENVIRONMENT_OFFLINE, directory)))
+
+
+def quoted_example(text: str) -> str:
+    """Return how an override is typed in a shell so that Hydra reads its value as text."""
+    key, _, value = text.partition("=")
+    inner = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f"""'{key}="{inner}"'"""
+
+
+def _grammar_problem(text: str, reason: str) -> ConfigProblem:
+    key = text.partition("=")[0].strip() or "override"
+    if "=" not in text and not text.startswith("~"):
+        fix = f"an override is KEY=VALUE, such as {text or 'adapter.r'}=VALUE"
+    else:
+        fix = f"quote the value, for the shell and for the grammar: {quoted_example(text)}"
+    return ConfigProblem(key, f"cannot read the override {text!r}: {reason.splitlines()[0]}", fix)
+
+
+def _is_group(override: Override, roots: Sequence[Path]) -> bool:
+    """Tell a choice of a file from a value, by Hydra's own rule: the key is a directory and the value no mapping."""
+    if isinstance(override.value(), dict):
+        return False
+    parts = override.key_or_group.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        return False
+    return any(root.joinpath(*parts).is_dir() for root in roots)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number in JSON")

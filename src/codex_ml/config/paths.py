@@ -1,0 +1,98 @@
+"""Makes the paths of a configuration absolute, each against the place that named it, and checks that they are there."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from codex_ml.config.describe import describe_schema
+from codex_ml.config.schema.base import RelativePath
+from codex_ml.config.schema.root import RunConfig
+from codex_ml.config.value_tree import Leaf, ValueTree
+from codex_ml.errors import ConfigError, ConfigProblem
+
+PATH_FIELDS: dict[str, RelativePath] = {field.key: field.path for field in describe_schema() if field.path is not None}
+DEFAULT_RUNS_DIRECTORY = "runs"
+_SHOWN_NEIGHBOURS = 8
+
+
+def absolute_paths(tree: ValueTree, environment: Mapping[str, str]) -> None:
+    """Make every path in the tree absolute, in place: against its file, or the working directory for other sources.
+
+    A value that begins with a reference (``${…}``) is left for a second call after the references are resolved.
+    """
+    for key, mark in PATH_FIELDS.items():
+        leaf = tree.find(key)
+        if not isinstance(leaf, Leaf) or not isinstance(leaf.value, str | Path):
+            continue
+        text = str(leaf.value)
+        if not text or text.startswith("${") or not mark.is_path(text):
+            continue
+        if text == "~" or text.startswith("~/"):
+            text = environment.get("HOME", "~") + text[1:]
+        tree.graft(key, replace(leaf, value=os.path.normpath(leaf.source.directory / text)))
+
+
+def check_paths(config: RunConfig) -> None:
+    """Check that everything the configuration names on disk is there, before anything expensive is loaded.
+
+    Raises
+    ------
+    ConfigError
+        With one problem for every missing path: what was looked for, where, and what is there instead.
+    """
+    problems = [
+        problem
+        for problem in (
+            _missing("run.resume_from", config.run.resume_from, "checkpoint or run directory", directory=True),
+            _missing("model.path", config.model.path, "model directory", directory=True),
+            _missing("model.tokenizer", config.model.tokenizer, "tokenizer directory", directory=True),
+            _missing("data.path", config.data.path, "data file", directory=False),
+            _missing("data.train", config.data.train, "data file", directory=False),
+            _missing("data.valid", config.data.valid, "data file", directory=False),
+            _missing("data.test", config.data.test, "data file", directory=False),
+            _missing("safety.policy", _policy_file(config), "policy file", directory=False),
+            _not_a_directory("run.output_dir", config.run.output_dir),
+        )
+        if problem is not None
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _policy_file(config: RunConfig) -> Path | None:
+    policy = config.safety.policy
+    return Path(policy) if PATH_FIELDS["safety.policy"].is_path(policy) else None
+
+
+def _missing(key: str, path: Path | str | None, kind: str, *, directory: bool) -> ConfigProblem | None:
+    if path is None or isinstance(path, str):
+        return None
+    if path.is_dir() if directory else path.is_file():
+        return None
+    if path.exists():
+        found = "a file" if directory else "a directory"
+        return ConfigProblem(key, f"{path} is {found}, and a {kind} is needed", f"set {key}=PATH")
+    return ConfigProblem(key, f"there is no {kind} {path}", _what_is_there(key, path))
+
+
+def _what_is_there(key: str, path: Path) -> str:
+    """Return advice that names the nearest directory above a missing path and what it holds."""
+    above = next((parent for parent in path.parents if parent.is_dir()), None)
+    if above is None or not os.access(above, os.R_OK | os.X_OK):
+        return f"set {key} to a path that exists"
+    wanted = path.relative_to(above).parts[0]
+    names = sorted(entry.name for entry in above.iterdir() if not entry.name.startswith("."))
+    near = difflib.get_close_matches(wanted, names, n=1)
+    hint = f"did you mean {above / near[0]}? " if near else ""
+    listing = ", ".join(names[:_SHOWN_NEIGHBOURS]) + (" …" if len(names) > _SHOWN_NEIGHBOURS else "")
+    return f"{hint}{above} holds: {listing or 'nothing'}; set {key} to a path that exists"
+
+
+def _not_a_directory(key: str, path: Path | None) -> ConfigProblem | None:
+    if path is None or path.is_dir() or not path.exists():
+        return None
+    return ConfigProblem(key, f"{path} is a file, and a directory is needed", f"set {key}=DIRECTORY")

@@ -1,0 +1,176 @@
+"""Validates a composed configuration and reports every problem at once, in words a user can act on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from codex_ml.config.compose import SCHEMA_DEFAULT, WORKING_DIRECTORY, Composed
+from codex_ml.config.describe import describe_schema, subsection, valid_keys
+from codex_ml.config.messages import field_problem, section_problem
+from codex_ml.config.migrations import Migrations, renamed_hint
+from codex_ml.config.overrides import COMMAND_LINE, ENVIRONMENT_OVERRIDES
+from codex_ml.config.schema.base import RuleError, Section, join_key
+from codex_ml.config.schema.root import EvaluateConfig, TrainConfig
+from codex_ml.config.suggestions import unknown_key_fix
+from codex_ml.errors import ConfigError, ConfigProblem
+
+SectionT = TypeVar("SectionT", bound=Section)
+_FIELDS = {field.key: field for field in describe_schema(TrainConfig)}
+_CHOSEN_BY_HAND = (COMMAND_LINE, ENVIRONMENT_OVERRIDES)
+
+
+def validate_train(composed: Composed) -> TrainConfig:
+    """Return the validated configuration of a training run.
+
+    Raises
+    ------
+    ConfigError
+        With every problem found, in composing and in validating.
+    """
+    config, problems = _check(TrainConfig, composed.values, "", composed)
+    return _accepted(config, composed, problems)
+
+
+def validate_evaluate(composed: Composed) -> EvaluateConfig:
+    """Return the validated configuration of an evaluation.
+
+    One file serves training and evaluation, so the sections that only training reads are validated and left out;
+    setting one of their keys by hand is an error, because it would do nothing.
+
+    Raises
+    ------
+    ConfigError
+        With every problem found, in composing and in validating.
+    """
+    values, problems = dict(composed.values), _idle_overrides(composed)
+    for name in _training_only():
+        if name in values:
+            section = subsection(TrainConfig.model_fields[name])
+            assert section is not None
+            problems += _check(section, values.pop(name), name, composed)[1]
+    config, further = _check(EvaluateConfig, values, "", composed)
+    return _accepted(config, composed, problems + further)
+
+
+def validate_section(name: str, composed: Composed) -> Section:
+    """Return one validated section of a composed file of one group; the rest is that of the defaults.
+
+    Raises
+    ------
+    ConfigError
+        With every problem of the section, and one for every key outside it.
+    """
+    section = subsection(TrainConfig.model_fields[name])
+    assert section is not None
+    # Composing fills in the place of runs, which is no key of the file.
+    given = {key for key, origin in composed.origins.items() if origin not in (SCHEMA_DEFAULT, WORKING_DIRECTORY)}
+    outside = sorted({key.partition(".")[0] for key in given} - {name})
+    problems = [
+        ConfigProblem(
+            key, f"stands outside the section of this file, {name}", f"move it to a file of its own group, or to {name}"
+        )
+        for key in outside
+    ]
+    config, further = _check(section, composed.values.get(name, {}), name, composed)
+    return _accepted(config, composed, problems + further)
+
+
+def _accepted(config: SectionT | None, composed: Composed, problems: Iterable[ConfigProblem]) -> SectionT:
+    found = list(dict.fromkeys([*composed.problems, *problems]))
+    if found or config is None:
+        raise ConfigError(found)
+    return config
+
+
+def _training_only() -> list[str]:
+    return [name for name in TrainConfig.model_fields if name not in EvaluateConfig.model_fields]
+
+
+def _idle_overrides(composed: Composed) -> list[ConfigProblem]:
+    return [
+        ConfigProblem(key, f"has no effect on evaluate (set by {origin})", "leave it out; it belongs to train")
+        for key, origin in composed.origins.items()
+        if origin in _CHOSEN_BY_HAND and key.partition(".")[0] in _training_only()
+    ]
+
+
+def _check(
+    model: type[SectionT], values: Any, prefix: str, composed: Composed
+) -> tuple[SectionT | None, list[ConfigProblem]]:
+    """Validate until nothing new is found.
+
+    Pydantic checks no rule across fields while a field is wrong. So what was reported is taken out and the rest is
+    looked at again, with the rules skipped that read what is wrong.
+    """
+    problems: list[ConfigProblem] = []
+    skip = {problem.key for problem in composed.problems}
+    remaining = copy.deepcopy(values)
+    while True:
+        try:
+            return model.model_validate(remaining, context={"skip": frozenset(skip)}), problems
+        except ValidationError as error:
+            by_field: dict[tuple[str, ...], list[ErrorDetails]] = {}
+            for detail in error.errors(include_url=False):
+                cause = detail.get("ctx", {}).get("error")
+                if isinstance(cause, RuleError):
+                    place = join_key(prefix, ".".join(str(part) for part in detail["loc"])) if detail["loc"] else prefix
+                    for rule, violation in cause.broken:
+                        skip.add(rule.name)
+                        problems.append(ConfigProblem(join_key(place, violation.key), violation.what, violation.fix))
+                else:
+                    by_field.setdefault(_field_location(model, detail), []).append(detail)
+            for location, details in by_field.items():
+                key = join_key(prefix, ".".join(location))
+                skip.add(key)
+                problems.append(_problem(key, _at(remaining, location), details, composed.migrations))
+                remaining = _without(remaining, location)
+
+
+def _problem(key: str, value: Any, details: list[ErrorDetails], migrations: Migrations) -> ConfigProblem:
+    if key in _FIELDS:
+        return field_problem(_FIELDS[key], value, details)
+    if details[0]["type"] != "extra_forbidden":
+        return section_problem(key, value, valid_keys(key))
+    if (renamed := renamed_hint(key, migrations)) is not None:
+        return ConfigProblem(key, "unknown key", renamed)
+    if "." not in key and isinstance(value, Mapping) and any(name in valid_keys("") for name in value):
+        return ConfigProblem(
+            key,
+            "unknown key, which holds a whole configuration",
+            f"begin the file below {key}/ with the line '# @package _global_'",
+        )
+    return ConfigProblem(key, "unknown key", unknown_key_fix(key, TrainConfig))
+
+
+def _field_location(model: type[Section], detail: ErrorDetails) -> tuple[str, ...]:
+    """Return where a field stands, without pydantic's branches of a union and positions in a list."""
+    location: list[str] = []
+    section: type[Section] | None = model
+    for part in detail["loc"]:
+        if section is None:
+            break
+        location.append(str(part))
+        field = section.model_fields.get(str(part))
+        section = subsection(field) if field is not None else None
+    return tuple(location)
+
+
+def _at(values: Any, location: tuple[str, ...]) -> Any:
+    for part in location:
+        values = values.get(part) if isinstance(values, Mapping) else None
+    return values
+
+
+def _without(values: Any, location: tuple[str, ...]) -> Any:
+    """Return the values without what stands at a location; a section that is no mapping becomes an empty one."""
+    if not location:
+        return {}
+    parent = _at(values, location[:-1])
+    if isinstance(parent, dict):
+        parent.pop(location[-1], None)
+    return values
