@@ -100,7 +100,7 @@ def test_evaluate_prints_one_table_of_base_and_best(evaluated):
     """One process scores both, prints base beside tuned, and writes equal numbers to JSON and CSV."""
     answer, run = evaluated
     header = answer.stdout.split("\n")[0]
-    assert re.search(r"metric\s*\|\s*base\s*\|\s*step-\d{8}", header)
+    assert re.search(r"metric\s*\|\s*base\s*\|\s*tuned \(step-\d{8}\)", header)
     for metric in ("bleu", "rouge_l", "f1", "exact_match", "loss", "perplexity"):
         assert metric in answer.stdout
     results = sorted(run.glob("eval/*/results.json"))

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
+from typing import ParamSpec
 
 import typer
 
-from codex_ml.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, CodexError
+from codex_ml.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_RUN_FAILED, CodexError
 from codex_ml.offline import GUARD, go_offline
 
+Arguments = ParamSpec("Arguments")
 _PRIVATE_UMASK = 0o077
+# Threads that wait by spinning starve each other as soon as anything else runs on the machine: a tiny model then
+# computes many times slower. Waiting asleep changes no result. A user's own choice is kept.
+_QUIET_DEFAULTS = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # Progress bars and advice of the libraries; what concerns the user we say ourselves.
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+}
 
 
 def run_command(body: Callable[[], int]) -> None:
@@ -25,6 +38,10 @@ def run_command(body: Callable[[], int]) -> None:
         Always, carrying the exit code.
     """
     os.umask(_PRIVATE_UMASK)
+    for name, value in _QUIET_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    # What one library deprecates in another is no business of the user of either.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate)\.")
     try:
         # Before any command imports a library that would read its switches; a command whose config says
         # `offline: false` lifts the guard later, never the switches.
@@ -41,6 +58,20 @@ def run_command(body: Callable[[], int]) -> None:
         block, code = error_block(error)
         typer.echo(block, err=True)
     raise typer.Exit(code)
+
+
+def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Return a command whose errors are reported as `run_command` does, with the same options."""
+
+    @functools.wraps(command)
+    def inside(*arguments: Arguments.args, **options: Arguments.kwargs) -> None:
+        def body() -> int:
+            command(*arguments, **options)
+            return EXIT_DONE
+
+        run_command(body)
+
+    return inside
 
 
 def error_block(error: Exception | KeyboardInterrupt) -> tuple[str, int]:

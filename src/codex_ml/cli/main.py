@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from codex_ml.cli.boundary import guarded
 from codex_ml.cli.evaluate import evaluate
 from codex_ml.cli.train import train
-from codex_ml.cli.validate import validate
+from codex_ml.cli.validate import validate_command
 
 app = typer.Typer(
     name="codex-ml",
@@ -18,7 +19,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(evaluate)
-app.command()(validate)
+app.command("validate")(guarded(validate_command))
 
 
 def run() -> None:

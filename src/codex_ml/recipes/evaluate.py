@@ -28,7 +28,7 @@ from codex_ml.recipes.session import utc_now
 from codex_ml.runs.checkpoints import run_of_checkpoint
 from codex_ml.runs.layout import close_record, create_run
 from codex_ml.runs.lock import hold_lock
-from codex_ml.runs.targets import Target
+from codex_ml.runs.targets import BASE, Target
 from codex_ml.safety.audit import SafetyAudit
 from codex_ml.storage import Storage
 
@@ -69,7 +69,7 @@ def evaluate(
     outside = collaborators or EvaluateCollaborators()
     check_paths(config)
     chosen_metrics(config.eval.metrics)
-    prepared = prepare(config)
+    prepared = prepare(config, [config.eval.split])
     records = prepared.dataset.require(config.eval.split)
     if config.eval.max_records is not None:
         records = records[: config.eval.max_records]
@@ -94,8 +94,14 @@ def evaluate(
                     result = _score(config, prepared, model, records, target, log)
                 _write(config, prepared, base, target, result, directory, log, outside.storage)
                 results[target.name] = result
-    table = render_table([(name, result.metrics) for name, result in results.items()])
-    return EvaluateOutcome(directory, table, results)
+    return EvaluateOutcome(directory, _table(results), results)
+
+
+def _table(results: dict[str, EvaluationResult]) -> str:
+    """Lay the models side by side; a single checkpoint beside the base is what the reader calls tuned."""
+    tuned = [name for name in results if name != BASE]
+    label = {tuned[0]: f"tuned ({tuned[0]})"} if len(tuned) == 1 else {}
+    return render_table([(label.get(name, name), result.metrics) for name, result in results.items()])
 
 
 def _score(

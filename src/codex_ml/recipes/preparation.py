@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from codex_ml.config.schema.root import RunConfig
 from codex_ml.config.schema.safety import SafetySection
 from codex_ml.data.pipeline import Dataset, build_dataset
+from codex_ml.data.split_utils import SPLIT_NAMES
 from codex_ml.models.registry import load_tokenizer, tokenizer_digest
 from codex_ml.safety.audit import SafetyAudit
 from codex_ml.safety.filters import SafetyFilters
@@ -43,8 +45,8 @@ def open_filters(safety: SafetySection) -> SafetyFilters:
     return SafetyFilters(load_policy(safety.policy), safety.enabled, safety.bypass_reason)
 
 
-def prepare(config: RunConfig) -> Prepared:
-    """Load the tokenizer, read every record through the filters and tokenise it.
+def prepare(config: RunConfig, splits: Collection[str] = SPLIT_NAMES) -> Prepared:
+    """Load the tokenizer, read every record of some splits through the filters and tokenise it.
 
     Raises
     ------
@@ -58,7 +60,7 @@ def prepare(config: RunConfig) -> Prepared:
     audit = SafetyAudit(events.append, stage="data")
     if filters.bypassed:
         audit.bypass(filters.bypass_reason or "", filters.policy.name, filters.policy.digest)
-    dataset = build_dataset(config.data, tokenizer, filters.apply, audit.record)
+    dataset = build_dataset(config.data, tokenizer, filters.apply, audit.record, splits)
     return Prepared(
         filters=filters,
         tokenizer=tokenizer,
