@@ -26,13 +26,11 @@ class SplitAccount:
     dropped: Counter[str] = field(default_factory=Counter)
     records_truncated: int = 0
     records_redacted: int = 0
-    empty_lines: int = 0
     tokens_tokenised: int = 0
     tokens_supervised: int = 0
     tokens_masked: int = 0
     tokens_truncated: int = 0
     tokens_in_dropped: int = 0
-    unused_columns: dict[str, int] = field(default_factory=dict)
 
     def keep(self, tokenised: int, supervised: int, masked: int) -> None:
         """Count a kept record: how many tokens it had at first, and how many of each kind it has now."""
@@ -80,7 +78,6 @@ class SplitAccount:
                 "dropped": dict(sorted(self.dropped.items())),
                 "truncated": self.records_truncated,
                 "redacted": self.records_redacted,
-                "empty_lines": self.empty_lines,
             },
             "tokens": {
                 "tokenised": self.tokens_tokenised,
@@ -89,15 +86,29 @@ class SplitAccount:
                 "truncated": self.tokens_truncated,
                 "in_dropped_records": self.tokens_in_dropped,
             },
-            "unused_columns": dict(sorted(self.unused_columns.items())),
         }
+
+
+@dataclass(frozen=True)
+class FileAccount:
+    """What of a file is no part of any record: lines without one, and keys that the format does not use."""
+
+    name: str
+    empty_lines: int
+    unused_columns: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts as JSON."""
+        columns = dict(sorted(self.unused_columns.items()))
+        return {"name": self.name, "empty_lines": self.empty_lines, "unused_columns": columns}
 
 
 @dataclass
 class DataAccount:
-    """The accounts of all splits that were built, by name."""
+    """The accounts of all splits that were built, by name, and of the files behind them."""
 
     splits: dict[str, SplitAccount] = field(default_factory=dict)
+    files: list[FileAccount] = field(default_factory=list)
 
     def total(self) -> SplitAccount:
         """Return the sum over all splits."""
@@ -107,7 +118,6 @@ class DataAccount:
                 if isinstance(value, int):
                     setattr(total, name, getattr(total, name) + value)
             total.dropped.update(account.dropped)
-            total.unused_columns = dict(Counter(total.unused_columns) + Counter(account.unused_columns))
         return total
 
     def check(self) -> None:
@@ -121,12 +131,24 @@ class DataAccount:
         return {
             "splits": {name: account.to_dict() for name, account in self.splits.items()},
             "total": self.total().to_dict(),
+            "files": [file.to_dict() for file in self.files],
         }
 
-    def table(self) -> str:
-        """Return the account as a few lines of text for the end of a run."""
-        header = ("split", "read", "kept", "dropped", "redacted", "tokens", "supervised", "masked", "truncated", "in dropped")
-        rows = [header]
+    def lines(self) -> list[str]:
+        """Return the account as a table, line by line, for the end of a run."""
+        header = (
+            "split",
+            "read",
+            "kept",
+            "dropped",
+            "redacted",
+            "tokens",
+            "supervised",
+            "masked",
+            "truncated",
+            "in dropped",
+        )
+        rows: list[tuple[str, ...]] = [header]
         for name, account in [*self.splits.items(), ("total", self.total())]:
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(account.dropped.items()))
             counts = (
@@ -142,7 +164,9 @@ class DataAccount:
             )
             rows.append((name, *(str(count) for count in counts)))
         widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-        return "\n".join(
-            "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        return [
+            "  ".join(
+                [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+            )
             for row in rows
-        )
+        ]

@@ -42,7 +42,7 @@ class Batch:
 
 
 def steps_per_epoch(count: int, window_size: int) -> int:
-    """Return the optimizer steps in which every one of ``count`` records is seen once, the last window maybe smaller."""
+    """Return the optimizer steps in which every one of ``count`` records is seen once; the last may be smaller."""
     if count < 1 or window_size < 1:
         raise ValueError(f"count and window_size must be at least 1, got {count} and {window_size}")
     return -(-count // window_size)

@@ -1,11 +1,12 @@
-"""Conversations rendered by the tokenizer's chat template, with what the assistant said marked, and cut for tokenising."""
+"""Conversations rendered by the tokenizer's chat template, assistant turns marked, and cut for tokenising."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from codex_ml.data.records import Message
 from codex_ml.errors import DataError
@@ -69,7 +70,7 @@ class ChatRenderer:
                 fix="use a tokenizer with a chat_template (a chat or instruct model), or prompt/completion records",
             )
         self._template: str = tokenizer.get_chat_template()
-        self._special_tokens_map = dict(tokenizer.special_tokens_map)
+        self._special_tokens_map: dict[str, Any] = dict(tokenizer.special_tokens_map)
         self._end_of_sequence = str(tokenizer.eos_token or "")
         self._special_tokens = sorted(special_tokens, key=len, reverse=True)
         self._has_marks = bool(_GENERATION_MARK.search(self._template))
@@ -143,13 +144,13 @@ class ChatRenderer:
     def _render(
         self, messages: Sequence[Message], marker: str, add_generation_prompt: bool = False
     ) -> tuple[str, list[Span]]:
-        """Render through transformers; ``marker`` keeps special tokens that messages spell apart from the template's."""
+        """Render through transformers; ``marker`` goes into every special token that a message spells."""
         from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
         turns = [{"role": message.role, "content": self._guard(message.content, marker)} for message in messages]
         try:
-            rendered, spans = render_jinja_template(
+            result: Any = render_jinja_template(  # a pair of lists, though it is annotated as a string
                 conversations=[turns],
                 chat_template=self._template,
                 return_assistant_tokens_mask=self._has_marks,
@@ -160,7 +161,8 @@ class ChatRenderer:
             # A message that stands in the template was written by its author; any other may quote the record.
             reason = f": {error.message}" if error.message and error.message in self._template else ""
             raise ValueError(f"the chat template refuses this conversation{reason}") from None
-        return rendered[0], [(int(start), int(end)) for start, end in spans[0]] if spans else []
+        rendered, spans = result
+        return str(rendered[0]), [(int(start), int(end)) for start, end in (spans[0] if spans else [])]
 
     def _guard(self, content: str, marker: str) -> str:
         for token in self._special_tokens:
@@ -180,7 +182,7 @@ class ChatRenderer:
         guarded = re.compile("|".join(re.escape(literal) for literal in literals)) if literals else None
         segments: list[Segment] = []
         ordered = sorted(borders)
-        for first, last in zip(ordered, ordered[1:], strict=False):
+        for first, last in pairwise(ordered):
             supervised = any(span_start <= first and last <= span_end for span_start, span_end in spans)
             position = first
             for match in guarded.finditer(text, first, last) if guarded and marker in text else ():

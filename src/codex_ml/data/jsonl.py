@@ -28,9 +28,9 @@ _FOREIGN_FORMATS = (
 
 @dataclass(frozen=True)
 class JsonLine:
-    """One record of a file: its 1-based line, the byte offset of its first byte, its bytes, and its value.
+    r"""One record of a file: its 1-based line, the byte offset of its first byte, its bytes, and its value.
 
-    ``raw`` holds neither the line end (kept in ``line_end``: ``\\n``, ``\\r\\n`` or nothing) nor a byte order mark.
+    ``raw`` holds neither the line end (kept in ``line_end``: ``\n``, ``\r\n`` or nothing) nor a byte order mark.
     """
 
     line_number: int
@@ -41,9 +41,9 @@ class JsonLine:
 
 
 class JsonlFile:
-    """A JSON Lines file, read as a stream.
+    r"""A JSON Lines file, read as a stream.
 
-    Lines end at ``\\n`` only (RFC 8259 strings may hold U+2028). Refused: bytes that are not UTF-8, doubled keys, NaN
+    Lines end at ``\n`` only (RFC 8259 strings may hold U+2028). Refused: bytes that are not UTF-8, doubled keys, NaN
     and infinities, lone surrogates, nesting deeper than 64, lines longer than ``max_line_bytes``, lines that are not
     objects. Empty lines are skipped and counted. After an iteration to the end ``empty_lines``, ``byte_count`` and
     ``digest`` (SHA-256 of the bytes that were read) are set.
@@ -63,9 +63,7 @@ class JsonlFile:
         If the file is absent, a directory, empty, or of another format; and at the end for all faulty lines at once.
     """
 
-    def __init__(
-        self, path: Path, problems: Problems | None = None, max_line_bytes: int = MAX_LINE_BYTES
-    ) -> None:
+    def __init__(self, path: Path, problems: Problems | None = None, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self.path = path
         self.empty_lines = 0
         self.byte_count = 0
@@ -147,9 +145,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: byte {error.start + 1} of the line ({error.reason})") from None
     try:
-        value = json.loads(
-            text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite_float
-        )
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite_float)
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
@@ -164,7 +160,14 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
 _FIX_EMPTY = "give a file with one JSON object a line"
 _TOO_DEEP = f"nested deeper than {MAX_NESTING} levels"
-_JSON_NAMES = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "a truth value", type(None): "null"}
+_JSON_NAMES = {
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a truth value",
+    type(None): "null",
+}
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -214,11 +217,15 @@ def _open(path: Path) -> BinaryIO:
     if path.is_dir():
         raise DataError(f"{path} is a directory, not a JSON Lines file", why=_where(path), fix="name one of its files")
     if not path.exists():
-        raise DataError(f"{path} does not exist", why=_where(path), fix="correct the path; relative paths are resolved first")
+        raise DataError(
+            f"{path} does not exist", why=_where(path), fix="correct the path; relative paths are resolved first"
+        )
     try:
         return path.open("rb")
     except OSError as error:
-        raise DataError(f"{path} cannot be read", why=error.strerror or str(error), fix="check its permissions") from error
+        raise DataError(
+            f"{path} cannot be read", why=error.strerror or str(error), fix="check its permissions"
+        ) from error
 
 
 def _where(path: Path) -> str:

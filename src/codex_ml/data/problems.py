@@ -8,7 +8,7 @@ from codex_ml.errors import DataError
 
 MAX_PROBLEMS = 20
 
-# Names of columns are shown, values never are; what does not look like a name someone gave a column is not shown either.
+# Names of columns are shown, values never are; nor is what hardly is the name of a column.
 _COLUMN_NAME = re.compile(r"[A-Za-z_][A-Za-z_ .-]{0,39}[0-9]{0,3}")
 
 

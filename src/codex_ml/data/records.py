@@ -74,6 +74,7 @@ _MUST_HAVE_CONTENT: dict[RecordFormat, tuple[str, ...]] = {
     "instruction": ("instruction", "output"),
 }
 _FIELDS: dict[RecordFormat, tuple[str, ...]] = {name: tuple(model.model_fields) for name, model in _MODELS.items()}
+_MOST_UNUSED_COLUMNS = 50
 _OTHER_TOOLS = {
     "conversations": "ShareGPT's conversations (from, value) are not read; rewrite them as messages (role, content)",
     "dialog": "rewrite the turns as messages (role, content)",
@@ -123,7 +124,11 @@ class RecordReader:
         return to_record(value, self.format, self.columns, self._note_unused)
 
     def _note_unused(self, key: str) -> None:
-        self.unused_columns[key] = self.unused_columns.get(key, 0) + 1
+        # The counts are written to the account, which must not grow with the data nor hold any of it.
+        name = shown_name(key).strip("'")
+        if name not in self.unused_columns and len(self.unused_columns) >= _MOST_UNUSED_COLUMNS:
+            name = "(further keys)"
+        self.unused_columns[name] = self.unused_columns.get(name, 0) + 1
 
 
 def detect_format(value: Mapping[str, Any], columns: Mapping[str, str] | None = None) -> RecordFormat:
@@ -135,7 +140,9 @@ def detect_format(value: Mapping[str, Any], columns: Mapping[str, str] | None = 
         If no format fits, or more than one does.
     """
     columns = columns or {}
-    present = {field for field in value if field not in columns} | {field for field, key in columns.items() if key in value}
+    present = {field for field in value if field not in columns} | {
+        field for field, key in columns.items() if key in value
+    }
     fitting = [name for name, fields in REQUIRED_FIELDS.items() if set(fields) <= present]
     if columns:
         # A mapping says which format is meant, even where the file has further columns that would fit another.
@@ -155,11 +162,11 @@ def to_record(
     value: Mapping[str, Any],
     record_format: RecordFormat,
     columns: Mapping[str, str] | None = None,
-    on_unused: Callable[[str], None] = lambda key: None,
+    on_unused: Callable[[str], None] = lambda _key: None,
 ) -> Record:
-    """Check one line against a format and return its record.
+    r"""Check one line against a format and return its record.
 
-    An instruction becomes prompt and completion: ``prompt = instruction + ("\\n\\n" + input if input) + "\\n\\n"``,
+    An instruction becomes prompt and completion: ``prompt = instruction + ("\n\n" + input if input) + "\n\n"``,
     ``completion = output``; an empty input leaves nothing behind. A key that the format does not use is reported to
     ``on_unused``.
 
@@ -239,7 +246,9 @@ def _explain(error: ValidationError, columns: Mapping[str, str]) -> str:
     location = list(problem["loc"])
     path = _named(str(location[0]), columns)
     for part in location[1:]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part if part in Message.model_fields else shown_name(part)}"
+        path += (
+            f"[{part}]" if isinstance(part, int) else f".{part if part in Message.model_fields else shown_name(part)}"
+        )
     if problem["type"] == "missing":
         return f"{path} is missing"
     if problem["type"] == "extra_forbidden":

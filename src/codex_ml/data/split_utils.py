@@ -158,7 +158,7 @@ def _shares(ratios: Sequence[float]) -> list[Fraction]:
         raise DataError(f"data.split.ratios: not all are numbers: {shown}", fix=fix) from error
     if any(share < 0 for share in shares):
         raise DataError(f"data.split.ratios: a share is below 0: {shown}", fix=fix)
-    if abs(sum(shares) - 1) > _SUM_TOLERANCE:
+    if abs(sum(shares, Fraction(0)) - 1) > _SUM_TOLERANCE:
         raise DataError(f"data.split.ratios: the shares sum to {float(sum(shares)):g}, not to 1: {shown}", fix=fix)
     return shares
 
@@ -234,9 +234,9 @@ def _holds_the_same(out_dir: Path, staged: Path) -> bool:
     if not out_dir.exists() or (out_dir.is_dir() and not any(out_dir.iterdir())):
         return False
     names = {f"{name}.jsonl" for name in SPLIT_NAMES}
-    if out_dir.is_dir() and {item.name for item in out_dir.iterdir()} == names:
-        if all(_same_bytes(out_dir / name, staged / name) for name in names):
-            return True
+    same_names = out_dir.is_dir() and {item.name for item in out_dir.iterdir()} == names
+    if same_names and all(_same_bytes(out_dir / name, staged / name) for name in names):
+        return True
     raise DataError(
         f"{out_dir} exists and holds something else", why="a split is never written over", fix="name another directory"
     )

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from codex_ml.data.chat import ChatRenderer, Conversation
-from codex_ml.data.records import Message, MessagesRecord, PromptCompletionRecord, Record, TextRecord
+from codex_ml.data.records import Message, MessagesRecord, Record, TextRecord
 from codex_ml.errors import DataError
 
 if TYPE_CHECKING:

@@ -109,14 +109,17 @@ class SafetyFilters:
         while True:
             new = self._find(rendered)
             if isinstance(new, Filtered):
-                return Filtered(new.text, (Finding(new.findings[0].rule_id, new.findings[0].kind, 0, len(text)),), "block")
+                return Filtered(
+                    new.text, (Finding(new.findings[0].rule_id, new.findings[0].kind, 0, len(text)),), "block"
+                )
             grown = _merge([*hits, *(_to_original(hit, pieces) for hit in new)])
             # A replacement can complete another pattern; look again until a look finds nothing that is not marked.
             if _covered(grown) == _covered(hits):
                 break
             hits = grown
             rendered, pieces = _render(text, hits)
-        action = max((hit.rule.action for hit in hits), key=lambda value: _SEVERITY[value], default="keep")
+        actions: list[Action] = [hit.rule.action for hit in hits]
+        action: Action = max(actions, key=_SEVERITY.__getitem__, default="keep")
         findings = tuple(Finding(hit.rule.id, hit.rule.kind, hit.start, hit.end - hit.start) for hit in hits)
         return Filtered(rendered, findings, action)
 
@@ -183,7 +186,7 @@ def _covered(hits: Sequence[_Hit]) -> list[Span]:
 
 
 def _merge(hits: Sequence[_Hit]) -> list[_Hit]:
-    """Join overlapping hits; the severest rule gives its name, among equals the one that begins first, then the longest."""
+    """Join overlapping hits; the severest rule gives its name, then the first, then the longest."""
     ordered = sorted(hits, key=lambda hit: (hit.start, -hit.end, -_SEVERITY[hit.rule.action]))
     merged: list[_Hit] = []
     for hit in ordered:

@@ -17,7 +17,7 @@ from codex_ml.storage import bytes_digest
 RuleKind = Literal["secret", "pii", "phrase", "regex"]
 RuleAction = Literal["redact", "drop", "block"]
 
-# Short texts of every common character class: a pattern with an empty match in one of them would redact between letters.
+# Short texts of every common character class: an empty match in one of them is no use.
 _EMPTY_MATCH_PROBES = ("", "a", " ", "0", "a b", "@-.", "\n")
 
 
@@ -29,13 +29,17 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64, description="Name used in every finding.")]
+    id: Annotated[
+        str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64, description="Name used in every finding.")
+    ]
     kind: RuleKind = Field(description="What the rule protects.")
     description: Annotated[str, Field(min_length=1, description="What it finds, for the reader of an audit.")]
     action: RuleAction = Field("redact", description="redact the span, drop the record, or block the operation.")
     patterns: tuple[str, ...] = Field((), description="Regular expressions of Python's `re`.")
     phrases: tuple[str, ...] = Field((), description="Words matched without regard to case, on word borders.")
-    prefilter: tuple[str, ...] = Field((), description="Patterns are tried only on text that holds one of these strings.")
+    prefilter: tuple[str, ...] = Field(
+        (), description="Patterns are tried only on text that holds one of these strings."
+    )
     checksum: Literal["luhn"] | None = Field(None, description="Check that the digits of a match must pass.")
     allow: tuple[str, ...] = Field((), description="Patterns; a match that one of them fits completely stays.")
 
@@ -129,9 +133,7 @@ def parse_policy(text: str, name: str, source: str = "policy") -> Policy:
             raise SafetyError(f"{source}: two rules have the id {rule.id!r}", why="a finding must name one rule")
         seen.add(rule.id)
     canonical = json.dumps(parsed.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return Policy(
-        name=name, version=parsed.version, rules=parsed.rules, digest=bytes_digest(canonical.encode("ascii"))
-    )
+    return Policy(name=name, version=parsed.version, rules=parsed.rules, digest=bytes_digest(canonical.encode("ascii")))
 
 
 def _find_policy(name_or_path: str | Path, policies_directory: Path | None) -> Path:

@@ -1,0 +1,123 @@
+"""The files behind a data set, read and divided into splits, and what identifies them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from codex_ml.config.schema.data import DataSection
+from codex_ml.data.account import FileAccount
+from codex_ml.data.jsonl import JsonlFile
+from codex_ml.data.problems import Problems
+from codex_ml.data.records import Record, RecordReader
+from codex_ml.data.split_utils import SPLIT_NAMES, assign_splits, split_key
+from codex_ml.errors import DataError
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """One checked record, the file and line it came from, its bytes there, and the key that decides its split."""
+
+    file_name: str
+    line_number: int
+    offset: int
+    raw: bytes
+    split_key: bytes
+    record: Record
+
+    @property
+    def record_id(self) -> str:
+        """``"<file name>:<line>"``."""
+        return f"{self.file_name}:{self.line_number}"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """What identifies a file: its name without the directory, its digest, its size; and how it was read."""
+
+    name: str
+    digest: str
+    byte_count: int
+    format: str
+    account: FileAccount
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the part that belongs in ``data_splits.json``."""
+        return {"name": self.name, "digest": self.digest, "bytes": self.byte_count, "format": self.format}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All records by split, in the order of their files, and the files by split."""
+
+    records: dict[str, list[SourceRecord]] = field(default_factory=dict)
+    files: dict[str, SourceFile] = field(default_factory=dict)
+
+
+def read_sources(data: DataSection, splits: Collection[str] = SPLIT_NAMES) -> Sources:
+    """Read the files of a data section and divide them, by ``data.split`` or as they are given.
+
+    The division looks at the bytes of the file, before any filter touches them: a new safety policy moves no record.
+
+    Raises
+    ------
+    DataError
+        If no file is named, a file cannot be read, or lines are faulty: all of them at once, by ``file:line``.
+    """
+    if data.path is not None:
+        return _read_and_divide(data, data.path, splits)
+    paths = {name: path for name in SPLIT_NAMES if name in splits and (path := getattr(data, name)) is not None}
+    if not paths:
+        raise DataError(
+            "data: no file is named",
+            fix="set data.path=FILE.jsonl (it is split by data.split), or data.train, data.valid and data.test",
+        )
+    sources = Sources()
+    for name, path in paths.items():
+        sources.records[name], sources.files[name] = read_file(path, data)
+    return sources
+
+
+def read_file(path: Path, data: DataSection) -> tuple[list[SourceRecord], SourceFile]:
+    """Read one file, every line of which has the same shape.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read or lines are faulty.
+    """
+    problems = Problems()
+    file = JsonlFile(path, problems)
+    reader = RecordReader(data.format, data.columns)
+    group_by = data.split.group_by if data.path is not None else None
+    records: list[SourceRecord] = []
+    for line in file:
+        try:
+            record = reader.read(line.value)
+            key = split_key(line.raw, line.value, group_by)
+        except ValueError as error:
+            problems.add(f"{path.name}:{line.line_number}", str(error))
+            # Where the format itself is unknown, every line would say so again.
+            if problems.full or reader.format is None:
+                break
+            continue
+        records.append(SourceRecord(path.name, line.line_number, line.offset, line.raw, key, record))
+    problems.raise_if_any()
+    account = FileAccount(path.name, file.empty_lines, dict(reader.unused_columns))
+    return records, SourceFile(path.name, file.digest, file.byte_count, str(reader.format), account)
+
+
+def _read_and_divide(data: DataSection, path: Path, splits: Collection[str]) -> Sources:
+    records, source = read_file(path, data)
+    keys = [record.split_key for record in records]
+    assignment = assign_splits(keys, data.split.seed, data.split.ratios, data.split.exact_sizes)
+    sources = Sources()
+    for index, name in enumerate(SPLIT_NAMES):
+        if name in splits and data.split.ratios[index] > 0:
+            sources.records[name] = [
+                record for record, split in zip(records, assignment, strict=True) if split == index
+            ]
+            sources.files[name] = source
+    return sources
