@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 def entry(order: Order) -> str:
     """Give the line of the order book: the answer that a reader can check against the note at a glance."""
-    return (
-        f"name: {order.name} | item: {order.item} | colour: {order.colour} | count: {order.count} | day: {order.day}"
-    )
+    return f"name: {order.name} | item: {order.item} | colour: {order.colour} | count: {order.count} | day: {order.day}"
 
 
 def make_records(count: int, seed: int) -> list[dict[str, str]]:
@@ -34,12 +33,12 @@ def make_records(count: int, seed: int) -> list[dict[str, str]]:
     seen: set[Order] = set()
     records: list[dict[str, str]] = []
     while len(records) < count:
-        drawn = draw_order(rng)
-        order = Order(NAMES[len(records) % len(NAMES)], drawn.item, drawn.colour, drawn.count, drawn.day)
+        turn, lap = len(records), len(records) // len(NAMES)
+        order = replace(draw_order(rng), name=NAMES[turn % len(NAMES)])
         if order in seen or not is_reserved(order):
             continue
         seen.add(order)
-        note = write_note(order, NOTES[len(records) // len(NAMES) % len(NOTES)], rng)
+        note = write_note(order, NOTES[(turn + lap) % len(NOTES)], rng)
         records.append({"prompt": note, "completion": entry(order)})
     rng.shuffle(records)
     return records

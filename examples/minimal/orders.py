@@ -18,16 +18,13 @@ NAMES = (
     "Mira", "Jonas", "Tilda", "Oskar", "Petra", "Ruben", "Selma", "Viktor", "Wanda", "Yusuf", "Agnes", "Bruno",
     "Carla", "Dario", "Edith", "Felix", "Greta", "Henry", "Irene", "Jakob", "Klara", "Lukas", "Marta", "Nora",
     "Otto", "Paula", "Quinn", "Rosa", "Simon", "Thea", "Ulla", "Vera", "Willem", "Xenia", "Zora", "Anton",
-    "Bella", "Casper", "Dora", "Emil", "Flora", "Gustav", "Hanna", "Ivan", "Julia", "Kasim", "Leona", "Magnus",
 )  # fmt: skip
 ITEMS = {
     "mug": "mugs", "lamp": "lamps", "candle": "candles", "basket": "baskets", "kettle": "kettles",
     "blanket": "blankets", "cushion": "cushions", "vase": "vases", "bowl": "bowls", "plate": "plates",
     "spoon": "spoons", "notebook": "notebooks", "lantern": "lanterns", "rug": "rugs", "towel": "towels",
-    "apron": "aprons", "hat": "hats", "coat": "coats", "glove": "gloves", "scarf": "scarves", "kite": "kites",
-    "drum": "drums", "puppet": "puppets", "teapot": "teapots", "box": "boxes", "brush": "brushes",
-    "bench": "benches", "shelf": "shelves", "ribbon": "ribbons", "whistle": "whistles", "tray": "trays",
-    "stool": "stools",
+    "apron": "aprons", "hat": "hats", "glove": "gloves", "scarf": "scarves", "drum": "drums", "box": "boxes",
+    "brush": "brushes", "shelf": "shelves", "ribbon": "ribbons", "tray": "trays",
 }  # fmt: skip
 COLOURS = ("red", "blue", "green", "yellow", "black", "white", "grey", "brown", "pink", "purple", "orange", "silver")
 COUNT_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
@@ -49,16 +46,16 @@ NOTES = (
     "The {day} parcel goes to {name} and holds {goods}.",
     "For {name}, {goods_in}. Wanted on {day}.",
     "I spoke with {name} this morning: {goods}, ready on {day}, please.",
-    "{name} has paid for {goods} and will send a boy for them on {day}.",
+    "{name} has paid for {goods} and will send a boy to us on {day}.",
     "Do not forget {name}, who is waiting for {goods_in} and returns on {day}.",
     "This is {name}. Please save me {goods}, I can be there on {day}.",
     "Hello, {name} here. I would be glad of {goods_in} on {day}.",
     "{goods_start} for {name}, please, before we open on {day}.",
-    "{goods_start} should be wrapped by {day}. They go to {name}.",
+    "{goods_start} to be wrapped by {day}, with a card that says {name}.",
     "There is an order of {goods} in the book, due {day}, under the name of {name}.",
     "It was {name} who called about {goods_in}. Have it all packed for {day}.",
     "When {name} arrives on {day}, hand over {goods}.",
-    "My aunt {name} wishes to have {goods} sent to her house on {day}.",
+    "My cousin {name} wishes to have {goods} sent home on {day}.",
     "Set {goods_in} on the counter on {day}, since {name} is always early.",
     "{name} asked about the {other_colour} ones, then took {goods} for {day}.",
     "Not {other_colour} this time: {name} wants {goods}, as late as {day}.",
