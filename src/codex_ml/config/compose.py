@@ -63,6 +63,7 @@ def compose(
     extra_values: Mapping[str, object] | None = None,
     *,
     packaged: Path | None = None,
+    wrap_in: str | None = None,
     migrations: Migrations = MIGRATIONS,
 ) -> Composed:
     """Compose a named configuration.
@@ -89,6 +90,8 @@ def compose(
         option's name: ``run.resume_from`` came from ``--resume-from``.
     packaged : Path, optional
         The toolkit's own tree; default: where it is installed.
+    wrap_in : str, optional
+        Section that the named file's keys belong to, for the file of a group that stands outside a group's directory.
     migrations : Migrations
         Renames and migrations between versions.
 
@@ -105,7 +108,7 @@ def compose(
     parsed = parse_overrides(overrides, roots)
     problems = list(parsed.problems)
 
-    tree = compose_files(config_name, roots, parsed.groups, packaged, here)
+    tree = compose_files(config_name, roots, parsed.groups, packaged, here, wrap_in)
     problems += migrate(tree, migrations)
     apply_environment(tree, environment, here)
     problems += apply_overrides(tree, parsed.values, here)
@@ -135,12 +138,12 @@ def settle(tree: ValueTree, environment: Mapping[str, str], working_directory: P
 def _roots(config_dir: Path | None, packaged: Path, working_directory: Path) -> tuple[Path, ...]:
     if config_dir is None:
         return (packaged,)
-    directory = working_directory / config_dir
+    directory = Path(os.path.normpath(working_directory / config_dir))
     if not directory.is_dir():
         raise ConfigError(
             [ConfigProblem("--config-dir", f"{directory} is no directory", "name a directory of YAML files")]
         )
-    return (directory,) if directory == packaged else (directory, packaged)
+    return (directory,) if directory.samefile(packaged) else (directory, packaged)
 
 
 def _refuse_code(tree: ValueTree) -> list[ConfigProblem]:

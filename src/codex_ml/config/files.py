@@ -28,7 +28,12 @@ _HYDRA_VERSION_BASE = "1.3"
 
 
 def compose_files(
-    config_name: str, roots: Sequence[Path], groups: Sequence[str], packaged: Path, shown_from: Path
+    config_name: str,
+    roots: Sequence[Path],
+    groups: Sequence[str],
+    packaged: Path,
+    shown_from: Path,
+    wrap_in: str | None,
 ) -> ValueTree:
     """Return the values of a named configuration and of every file its defaults list brings in.
 
@@ -44,6 +49,8 @@ def compose_files(
         The toolkit's own tree, whose files are shown as ``configs/…``.
     shown_from : Path
         Directory relative to which other files are shown.
+    wrap_in : str or None
+        Section under which the keys of the named file itself belong.
 
     Raises
     ------
@@ -61,7 +68,9 @@ def compose_files(
             if file is None or config_path.startswith("hydra/"):
                 continue
             values: Any = read_yaml(file)
-            values.pop("defaults", None)
+            _refuse_references(values.pop("defaults", None), file)
+            if wrap_in is not None and not package:
+                package = wrap_in
             for part in reversed(package.split(".") if package else []):
                 values = {part: values}
             tree.merge(values, Source(file_label(file, packaged, shown_from), file.parent))
@@ -120,6 +129,18 @@ def _defaults_list(name: str, roots: Sequence[Path], groups: Sequence[str]) -> l
         loader = GlobalHydra.instance().config_loader()
         result = loader.compute_defaults_list(name, overrides, RunMode.RUN)
     return [(entry.config_path, entry.package or "") for entry in result.defaults if entry.config_path is not None]
+
+
+def _refuse_references(defaults: Any, file: Path) -> None:
+    """Refuse ``${…}`` in a defaults list, where Hydra would resolve it, the environment included."""
+    if "${" in str(defaults):
+        raise ConfigError(
+            [
+                ConfigProblem(
+                    f"{file}: defaults", "a defaults list must not hold ${…}", "write the name of the file itself"
+                )
+            ]
+        )
 
 
 def _quoted(text: str) -> str:

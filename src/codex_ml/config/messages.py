@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,9 @@ def field_problem(field: FieldDescription, value: Any, details: list[ErrorDetail
     """
     bounds = [detail for detail in details if not _is_type_error(detail)]
     if len(bounds) == 1 and bounds[0]["type"] != "literal_error":
-        said = bounds[0]["msg"].replace("Input should", "must").replace("String should", "must")
+        said = re.sub(r"^(Input|String|Tuple|List) should", "must", bounds[0]["msg"]).replace(
+            " after validation, not 0", ""
+        )
         return ConfigProblem(field.key, f"{said}, got {shown(value)}", field.description)
     return ConfigProblem(field.key, f"expected {field.type}, got {_kind(value)}{shown(value)}", _type_fix(field, value))
 
