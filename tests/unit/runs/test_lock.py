@@ -1,0 +1,75 @@
+"""The lock of a run directory is held by one process and vanishes with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from codex_ml.errors import UserError
+from codex_ml.runs.lock import hold_lock, is_locked
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from codex_ml.runs.lock import hold_lock
+with hold_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(120)
+"""
+
+
+def test_hold_lock_of_live_process_is_refused_and_kill_frees_it(tmp_path: Path) -> None:
+    """The holder is named while it lives; after kill -9 nothing stale is left."""
+    path = tmp_path / "run.lock"
+    assert not is_locked(path)
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert is_locked(path)
+        with pytest.raises(UserError, match=f"{tmp_path.name} is in progress") as caught, hold_lock(path):
+            pytest.fail("two processes hold one lock")
+        assert f"process {holder.pid}" in caught.value.why
+        holder.kill()
+        holder.wait(timeout=30)
+    assert not is_locked(path)
+    with hold_lock(path):
+        assert is_locked(path)
+
+
+def test_hold_lock_twice_in_one_process_is_refused(tmp_path: Path) -> None:
+    """Two runs of one process are two runs."""
+    with (
+        hold_lock(tmp_path / "run.lock"),
+        pytest.raises(UserError, match="in progress"),
+        hold_lock(tmp_path / "run.lock"),
+    ):
+        pytest.fail("held twice")
+
+
+def test_hold_lock_after_error_inside_is_free_again(tmp_path: Path) -> None:
+    """A failing run lets go."""
+    with pytest.raises(KeyError), hold_lock(tmp_path / "run.lock"):
+        raise KeyError
+    assert not is_locked(tmp_path / "run.lock")
+
+
+def test_hold_lock_shorter_process_id_replaces_longer_text(tmp_path: Path) -> None:
+    """What an earlier holder wrote does not mix with the new."""
+    path = tmp_path / "run.lock"
+    path.write_text('{"pid": 12345678901234567890}')
+    with hold_lock(path):
+        assert path.read_text() == f'{{"pid": {os.getpid()}}}'
+
+
+def test_hold_lock_unreadable_holder_is_unknown(tmp_path: Path) -> None:
+    """The text in the lock file is information, never evidence."""
+    path = tmp_path / "run.lock"
+    with hold_lock(path):
+        path.write_text("[]")
+        with pytest.raises(UserError) as caught, hold_lock(path):
+            pytest.fail("held twice")
+    assert "process unknown" in caught.value.why
