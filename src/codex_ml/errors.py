@@ -104,6 +104,10 @@ class NonFiniteError(CodexError):
     """A loss or gradient norm is not finite; raised before the optimizer step that would have used it."""
 
 
+class VanishedGradientError(CodexError):
+    """The gradient is exactly zero although the loss is not: the weights have left the range the model computes in."""
+
+
 class NetworkBlockedError(CodexError):
     """Something in this process tried to reach another machine while offline."""
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from codex_ml.config.schema.training import TrainingSection
 from codex_ml.data.batches import collate, micro_batches, window_of_step
 from codex_ml.data.tokenize import TokenizedRecord
-from codex_ml.errors import DataError, NonFiniteError
+from codex_ml.errors import DataError, NonFiniteError, VanishedGradientError
 from codex_ml.modeling.loss import supervised_loss
 from codex_ml.storage import Storage
 from codex_ml.training.callbacks import VALIDATION_LOSS, Hook, line_is_due
@@ -38,6 +38,10 @@ from codex_ml.training.optim import (
 from codex_ml.training.random_state import random_tensors, random_values, restore_random, seed_everything
 from codex_ml.training.schedule import learning_rate_at
 from codex_ml.training.state import TrainerState
+
+
+# Mean loss in nats below which a window is known by heart, and its gradient may honestly round to zero.
+_LEARNT_LOSS = 1e-4
 
 
 def _never_stop() -> str | None:
@@ -235,7 +239,7 @@ class _Loop:
             masked += attended - loss.supervised
             padding += batch.attention_mask.numel() - attended
         gradient_norm = self._gradient_norm()
-        self._check_finite(loss_sum, gradient_norm, records)
+        self._check_gradient(loss_sum / window_tokens, gradient_norm, records)
         set_learning_rate(self.optimizer, self._learning_rate())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -257,17 +261,29 @@ class _Loop:
             nn.utils.clip_grads_with_norm_(self.parameters, maximum, norm, foreach=False)
         return float(norm)
 
-    def _check_finite(self, loss_sum: float, gradient_norm: float, records: Sequence[TokenizedRecord]) -> None:
-        if math.isfinite(loss_sum) and math.isfinite(gradient_norm):
+    def _check_gradient(self, loss: float, gradient_norm: float, records: Sequence[TokenizedRecord]) -> None:
+        """Stop before the optimizer step when what it would use is worthless."""
+        finite = math.isfinite(loss) and math.isfinite(gradient_norm)
+        if finite and (gradient_norm > 0.0 or loss < _LEARNT_LOSS):
             return
         self.optimizer.zero_grad(set_to_none=True)
-        what = "loss" if not math.isfinite(loss_sum) else "gradient norm"
-        raise NonFiniteError(
-            f"step {self.state.step + 1}: the {what} is not finite",
-            why=f"loss sum {loss_sum}, gradient norm {gradient_norm}, learning rate {self._learning_rate():.3g}; the "
-            f"optimizer step was not made; records of the window: {_names(records)}",
-            fix="lower training.learning_rate, add training.warmup_steps, or set training.max_grad_norm; the last good "
-            "checkpoint is untouched",
+        seen = (
+            f"loss {loss:.6g}, gradient norm {gradient_norm:.6g}, learning rate {self._learning_rate():.3g}; "
+            f"the optimizer step was not made; records of the window: {_names(records)}"
+        )
+        fix = (
+            "lower training.learning_rate, add training.warmup_steps, or set training.max_grad_norm; checkpoints "
+            "written before this step are whole"
+        )
+        step = self.state.step + 1
+        if not finite:
+            what = "loss" if not math.isfinite(loss) else "gradient norm"
+            raise NonFiniteError(f"step {step}: the {what} is not finite", why=seen, fix=fix)
+        # A normalisation layer turns an overflow into zeros, and training would go on for hours without learning.
+        raise VanishedGradientError(
+            f"step {step}: the gradient is exactly zero, though the loss is not",
+            why=f"the weights have left the range in which the model computes: {seen}",
+            fix=fix,
         )
 
     def _count(self, loss_sum: float, supervised: int, masked: int, padding: int) -> None:
