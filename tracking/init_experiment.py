@@ -44,9 +44,10 @@ def initialise(output_directory: Path, experiment: str, name: str) -> bool:
     from codex_ml.runs.layout import close_record, create_run
     from codex_ml.storage import Storage
     from codex_ml.tracking.mlflow_sink import local_store_uri
-    from codex_ml.tracking.opening import open_experiment
+    from codex_ml.tracking.opening import check_sinks, open_experiment
     from codex_ml.tracking.sinks import RunInfo
 
+    check_sinks(["mlflow"])
     storage = Storage()
     layout, record = create_run(output_directory, name, datetime.now(UTC), storage)
     run = RunInfo(record.run_id, name, layout.directory.name, experiment=experiment)

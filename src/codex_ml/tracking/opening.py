@@ -78,6 +78,23 @@ def open_experiment(
     )
 
 
+def check_sinks(names: Sequence[str], dependencies: TrackingDependencies | None = None) -> None:
+    """Check the names of sinks before a run directory is made; cheap, imports no tracker.
+
+    Raises
+    ------
+    UserError
+        If no sink has such a name, or the environment points MLflow at a server.
+    """
+    dependencies = dependencies if dependencies is not None else TrackingDependencies()
+    environment = os.environ if dependencies.environment is None else dependencies.environment
+    for name in names:
+        dependencies.registry.get(name)
+        if name == "mlflow" and environment.get("MLFLOW_TRACKING_URI"):
+            # The sink would not read it; but whoever set it expects the run on that server, and it must not go there.
+            require_local_store(environment["MLFLOW_TRACKING_URI"])
+
+
 def build_sinks(
     names: Sequence[str], store_directory: Path, dependencies: TrackingDependencies
 ) -> tuple[list[Sink], list[DependencyStatus]]:
@@ -86,19 +103,15 @@ def build_sinks(
     Raises
     ------
     UserError
-        If no sink has such a name, or the environment points MLflow at a server.
+        As `check_sinks`.
     """
-    environment = os.environ if dependencies.environment is None else dependencies.environment
+    check_sinks(names, dependencies)
     sinks: list[Sink] = []
     missing: list[DependencyStatus] = []
     for name in dict.fromkeys(names):
-        factory = dependencies.registry.get(name)
-        if name == "mlflow" and environment.get("MLFLOW_TRACKING_URI"):
-            # The sink would not read it; but whoever set it expects the run on that server, and it must not go there.
-            require_local_store(environment["MLFLOW_TRACKING_URI"])
         status = probe_dependency(name, dependencies.find_spec) if name in PACKAGES else None
         if status is not None and status.state == "missing":
             missing.append(status)
         else:
-            sinks.append(factory(store_directory))
+            sinks.append(dependencies.registry.get(name)(store_directory))
     return sinks, missing
