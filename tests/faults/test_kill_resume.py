@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -34,13 +35,17 @@ def _run_directory(directory: Path, name: str) -> Path:
     return run
 
 
-def _kill_during_step(process: subprocess.Popen[str], step: int) -> None:
-    """Read progress until the step before is done, then send SIGKILL: the process is inside the step."""
+def _kill_after_checkpoint(process: subprocess.Popen[str], directory: Path, name: str, step: int) -> None:
+    """Read progress until a step is done, wait for its checkpoint, then send SIGKILL: the process is in a later step."""
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith(f"step {step - 1}/"):
-            process.send_signal(signal.SIGKILL)
+        if line.startswith(f"step {step}/"):
             break
+    latest = _run_directory(directory, name) / "checkpoints" / "latest"
+    deadline = time.monotonic() + 30
+    while f"step-{step:08d}" not in (latest.read_text() if latest.exists() else "") and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
 
 
@@ -51,7 +56,7 @@ def test_resume_after_sigkill_ends_in_the_same_bytes(command_line, tmp_path, tin
     assert straight.returncode == 0, straight.stderr
     arguments = _arguments(tiny_llama_directory, small_records, "killed")
     process = command_line.start(*arguments, directory=tmp_path)
-    _kill_during_step(process, 11)
+    _kill_after_checkpoint(process, tmp_path, "killed", 10)
     assert process.returncode == -signal.SIGKILL
     killed = _run_directory(tmp_path, "killed")
     assert json.loads((killed / "run.json").read_text())["status"] == "RUNNING"

@@ -81,6 +81,7 @@ def _compose(overrides: list[str], references: list[str], config_name: str | Non
     from codex_ml.config.compose import compose
     from codex_ml.config.run_file import compose_from_run_file
     from codex_ml.runs.checkpoints import resolve_checkpoint, run_of_checkpoint
+    from codex_ml.runs.manifest import verify_checkpoint
 
     if config_name is not None or config_dir is not None or references == ["base"]:
         return compose("evaluate", config_name or "default", config_dir, overrides)
@@ -89,7 +90,11 @@ def _compose(overrides: list[str], references: list[str], config_name: str | Non
     output_dir = Path(defaults.values["run"]["output_dir"])
     for reference in references:
         directory = resolve_checkpoint(reference, output_dir, None)
-        run = run_of_checkpoint(directory) if directory is not None else None
+        if directory is None:
+            continue
+        # Verified before its run's config is believed: a damaged checkpoint is the thing to report.
+        verify_checkpoint(directory)
+        run = run_of_checkpoint(directory)
         if run is not None:
             return compose_from_run_file("evaluate", run.config, overrides)
     return defaults

@@ -22,7 +22,7 @@ from codex_ml.eval.runner import evaluate_model
 from codex_ml.eval.table import render_table
 from codex_ml.models.registry import BaseModel, load_base_model, load_model_directory
 from codex_ml.monitoring.codex_logging import NdjsonWriter
-from codex_ml.peft.adapter_files import detach_adapter, load_adapter
+from codex_ml.peft.adapter_files import adapter_on
 from codex_ml.recipes.preparation import Prepared, prepare
 from codex_ml.recipes.session import utc_now
 from codex_ml.runs.checkpoints import run_of_checkpoint
@@ -176,11 +176,8 @@ def _model_of(target: Target, base: BaseModel) -> Iterator[nn.Module]:
     if target.directory is None:
         yield base.model
     elif target.manifest.get("kind") == "adapter":
-        adapted = load_adapter(base.model, target.directory)
-        try:
+        with adapter_on(base.model, target.directory) as adapted:
             yield adapted
-        finally:
-            detach_adapter(adapted)
     else:
         model = load_model_directory(target.directory, base.dtype.value, "--checkpoint")
         yield model.to(base.device.value)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import torch
 
-from codex_ml.config.run_file import write_run_config
+from codex_ml.config.run_file import run_config_values, write_run_config
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.recipes.model_setup import TrainableModel
 from codex_ml.recipes.preparation import Prepared, safety_summary
@@ -46,7 +46,7 @@ def write_run_files(
     for event in prepared.audit_events:
         fields = dict(event)
         context.log_event(fields.pop("kind"), **fields)
-    context.log_params(config.model_dump(mode="json"))
+    context.log_params(run_config_values(config, layout.directory))
     context.log_event("plan", steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch, records=plan.records)
     for path in (layout.config, layout.provenance, layout.data_splits):
         context.log_artifact(path)

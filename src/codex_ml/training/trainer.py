@@ -39,7 +39,6 @@ from codex_ml.training.random_state import random_tensors, random_values, restor
 from codex_ml.training.schedule import learning_rate_at
 from codex_ml.training.state import TrainerState
 
-
 # Mean loss in nats below which a window is known by heart, and its gradient may honestly round to zero.
 _LEARNT_LOSS = 1e-4
 
