@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from codex_ml.errors import CheckpointError
@@ -88,16 +90,39 @@ def load_adapter(base: PreTrainedModel, directory: Path) -> PeftModel:
             why=str(error).splitlines()[0] if str(error) else type(error).__name__,
             fix="use the base model the adapter was trained on (model.path)",
         ) from error
-    _check_shapes(directory, tensors, get_peft_model_state_dict(model, save_embedding_layers=False))
+    try:
+        _check_shapes(directory, tensors, get_peft_model_state_dict(model, save_embedding_layers=False))
+    except CheckpointError:
+        # The caller's base is wrapped already, and must come back as it was.
+        model.unload()
+        raise
     set_peft_model_state_dict(model, tensors)
+    # peft's inference mode leaves biases that were trained still trainable.
+    model.requires_grad_(False)
     model.eval()
     return model
 
 
-def detach_adapter(model: PeftModel) -> nn.Module:
-    """Take the adapter off again and return the base model as it was."""
-    base: nn.Module = model.unload()
-    return base
+@contextmanager
+def adapter_on(base: PreTrainedModel, directory: Path) -> Iterator[PeftModel]:
+    """Put a saved adapter onto a base model for the length of a block; after it the base is as it was.
+
+    An adapter trained with `bias` holds biases of the base itself, which taking it off alone would not give back.
+
+    Raises
+    ------
+    CheckpointError
+        As `load_adapter`.
+    """
+    biases = {name: bias.detach().clone() for name, bias in base.named_parameters() if name.endswith("bias")}
+    model = load_adapter(base, directory)
+    try:
+        yield model
+    finally:
+        model.unload()
+        with torch.no_grad():
+            for name, bias in biases.items():
+                base.get_parameter(name).copy_(bias)
 
 
 def _portable_config(config: PeftConfig) -> dict[str, Any]:

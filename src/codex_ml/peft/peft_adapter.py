@@ -65,6 +65,9 @@ def apply_lora(model: PreTrainedModel, cfg: Mapping[str, Any] | None = None, **o
     """
     settings = {**DEFAULT_CFG, **_canonical(cfg or {}), **_canonical(overrides)}
     _check_keys(settings)
+    if isinstance(settings["target_modules"], tuple):
+        # peft makes a set of a list only.
+        settings["target_modules"] = list(settings["target_modules"])
     _check_targets(model, settings["target_modules"])
     # GPT-2 keeps its weights transposed (Conv1D); said here, peft need not find out and warn.
     settings.setdefault("fan_in_fan_out", any(_is_conv1d(module) for module in model.modules()))
