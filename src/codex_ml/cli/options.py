@@ -20,7 +20,7 @@ DryRun = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...",
+        metavar="KEY=VALUE",
         help="Values that win over the config, such as adapter.r=16 or training.max_steps=100.",
         show_default=False,
     ),
