@@ -55,4 +55,4 @@ def resolve_targets(references: Sequence[str], output_dir: Path, run_name: str |
 def _with_run_name(target: Target, directory: Path) -> Target:
     layout = run_of_checkpoint(directory)
     prefix = layout.directory.name if layout is not None else directory.parent.name
-    return replace(target, name=f"{prefix}-{target.name}")
+    return replace(target, name=f"{prefix}-{directory.name}")

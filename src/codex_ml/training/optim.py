@@ -9,6 +9,7 @@ from codex_ml.config.schema.training import TrainingSection
 from codex_ml.errors import AdapterError, CheckpointError
 
 _PREFIX = "optimizer."
+_UNTOUCHED = "untouched"
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -55,11 +56,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimizer's state as tensors named ``optimizer.<parameter>|<quantity>``."""
+    """Return the optimizer's state as tensors named ``optimizer.<parameter>|<quantity>``.
+
+    A parameter that had no gradient yet (an expert never routed to) has no moments; an empty tensor says so.
+    """
     return {
         f"{_PREFIX}{name}|{quantity}": value.detach().cpu().contiguous()
         for name, parameter in trainable_parameters(model).items()
-        for quantity, value in optimizer.state.get(parameter, {}).items()
+        for quantity, value in (optimizer.state.get(parameter) or {_UNTOUCHED: torch.empty(0)}).items()
     }
 
 
@@ -77,16 +81,26 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensor
             name, _, quantity = key.removeprefix(_PREFIX).rpartition("|")
             saved.setdefault(name, {})[quantity] = value
     parameters = trainable_parameters(model)
-    if set(saved) != set(parameters):
-        differing = sorted(set(saved) ^ set(parameters))
+    differing = sorted(set(saved) ^ set(parameters))
+    differing += [name for name in parameters if name in saved and not _fits(parameters[name], saved[name])]
+    if differing:
         raise CheckpointError(
             "the optimizer state belongs to other parameters",
             why=f"{len(differing)} differ, first {differing[0]}",
             fix="resume with the model and adapter settings of the run",
         )
     for name, parameter in parameters.items():
+        if _UNTOUCHED in saved[name]:
+            continue
         # Adam's step counter stays on the CPU, where the per-tensor implementation keeps it.
         optimizer.state[parameter] = {
             quantity: value.clone() if quantity == "step" else value.to(parameter.device, copy=True)
             for quantity, value in saved[name].items()
         }
+
+
+def _fits(parameter: nn.Parameter, saved: dict[str, Tensor]) -> bool:
+    """Tell whether a saved state has the shape of its parameter; step counters are scalars."""
+    return _UNTOUCHED in saved or all(
+        value.shape == parameter.shape for quantity, value in saved.items() if quantity != "step"
+    )

@@ -24,7 +24,6 @@ from codex_ml.training.callbacks import VALIDATION_LOSS, Hook, line_is_due
 from codex_ml.training.checkpoint import (
     CheckpointContent,
     LoadedState,
-    load_checkpoint,
     point_and_prune,
     save_checkpoint,
 )
@@ -53,8 +52,8 @@ class TrainerDependencies:
 
     Parameters
     ----------
-    save_checkpoint, load_checkpoint : callable
-        Where checkpoints go to and come from.
+    save_checkpoint : callable
+        Where checkpoints go to; they come from `LoadedState`, which the caller read and verified.
     storage : Storage
         Durable file operations.
     clock : callable
@@ -66,7 +65,6 @@ class TrainerDependencies:
     """
 
     save_checkpoint: Callable[[Path, CheckpointContent, Storage], Path] = save_checkpoint
-    load_checkpoint: Callable[[Path], LoadedState] = load_checkpoint
     storage: Storage = field(default_factory=Storage)
     clock: Callable[[], float] = time.monotonic
     memory_bytes: Callable[[], int] = lambda: int(psutil.Process().memory_info().rss)

@@ -1,0 +1,112 @@
+"""A toy language model and jobs on it: the trainer's tests need steps, not language."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from codex_ml.config.schema.training import TrainingSection
+from codex_ml.data.tokenize import TokenizedRecord
+from codex_ml.training.trainer import TrainingJob
+
+torch.set_num_threads(1)
+VOCABULARY = 32
+
+
+class ToyModel(nn.Module):
+    """Embedding, dropout and a linear head, called like a transformers model; notes what it was shown."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, 8)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(8, VOCABULARY)
+        self.seen: list[list[list[int]]] = []
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, use_cache: bool) -> SimpleNamespace:
+        """Return logits ``[batch, sequence, vocabulary]`` that depend on the last two tokens."""
+        assert not use_cache
+        self.seen.append([row[: int(mask.sum())].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)])
+        embedded = self.embedding(input_ids)
+        embedded = embedded + torch.roll(embedded, 1, dims=1)
+        return SimpleNamespace(logits=self.head(self.dropout(embedded)))
+
+
+@dataclass
+class Workshop:
+    """Makes records, models and jobs below one directory."""
+
+    directory: Path
+    dropout: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def model(self, seed: int = 0) -> ToyModel:
+        """Return a seeded toy model."""
+        torch.manual_seed(seed)
+        return ToyModel(self.dropout)
+
+    def records(
+        self, count: int = 10, lengths: Callable[[int], int] = lambda index: 3 + index % 5
+    ) -> list[TokenizedRecord]:
+        """Return records of different lengths; the first token of each is its number, so that order can be read."""
+        draw = random.Random(3)
+        records = []
+        for index in range(count):
+            ids = (index % VOCABULARY, *(draw.randrange(VOCABULARY) for _ in range(lengths(index) - 1)))
+            prompt_length = 1 + index % 2
+            supervised = tuple(position >= prompt_length for position in range(len(ids)))
+            records.append(TokenizedRecord(f"data.jsonl:{index + 1}", ids, supervised, prompt_length, "", None))
+        return records
+
+    def job(
+        self,
+        model: nn.Module | None = None,
+        records: list[TokenizedRecord] | None = None,
+        name: str = "run",
+        total_steps: int = 6,
+        seed: int = 0,
+        **settings: Any,
+    ) -> TrainingJob:
+        """Return a job of its own directory."""
+        model = model or self.model()
+        checkpoints = self.directory / name / "checkpoints"
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        values = {"micro_batch_size": 2, "learning_rate": 0.01, "logging_steps": 2, "schedule": "constant", **settings}
+        return TrainingJob(
+            model=model,
+            records=records if records is not None else self.records(),
+            pad_token_id=0,
+            seed=seed,
+            settings=TrainingSection.model_validate(values),
+            total_steps=total_steps,
+            checkpoints=checkpoints,
+            write_weights=lambda directory: save_file(model.state_dict(), directory / "model.safetensors"),
+            checkpoint_values={"fingerprint": {"seed": seed}},
+            manifest={"kind": "model"},
+        )
+
+    @staticmethod
+    def load_weights(model: nn.Module, checkpoint: Path) -> nn.Module:
+        """Put the weights of a checkpoint into a model."""
+        model.load_state_dict(load_file(checkpoint / "model.safetensors"))
+        return model
+
+    @staticmethod
+    def content(checkpoint: Path) -> dict[str, bytes]:
+        """Return every file of a checkpoint."""
+        return {file.name: file.read_bytes() for file in sorted(checkpoint.iterdir())}
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    """Return a maker of toy jobs."""
+    return Workshop(tmp_path)
