@@ -1,0 +1,89 @@
+"""The plan counts steps and bytes as the run will need them, and stops a run that the disk cannot hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from codex_ml.config.schema.training import TrainingSection
+from codex_ml.data.tokenize import TokenizedRecord
+from codex_ml.errors import DiskSpaceError
+from codex_ml.training.plan import ModelSize, check_disk, count_steps, format_bytes, make_plan
+
+SIZE = ModelSize(parameters=1_000, trainable=100, weight_bytes=4_000, layers=2, hidden_size=8, vocabulary_size=32)
+
+
+def settings(**values: object) -> TrainingSection:
+    """Return a training section."""
+    return TrainingSection.model_validate(values)
+
+
+def record(length: int, supervised: int) -> TokenizedRecord:
+    """Return a record of so many tokens, the last so many supervised."""
+    mask = tuple(position >= length - supervised for position in range(length))
+    return TokenizedRecord("a:1", tuple(range(length)), mask, length - supervised, "", None)
+
+
+@pytest.mark.parametrize(
+    ("values", "records", "expected"),
+    [
+        ({"micro_batch_size": 8}, 16, (2, 6)),
+        ({"micro_batch_size": 8}, 17, (3, 9)),
+        ({"micro_batch_size": 8, "epochs": 1}, 3, (1, 1)),
+        ({"micro_batch_size": 2, "gradient_accumulation_steps": 4, "epochs": 5}, 17, (3, 15)),
+        ({"micro_batch_size": 8, "max_steps": 4}, 17, (3, 4)),
+    ],
+)
+def test_count_steps_last_window_counts_too(values: dict[str, int], records: int, expected: tuple[int, int]) -> None:
+    """A smaller last window is a step; without a length there are three epochs."""
+    assert count_steps(settings(**values), records) == expected
+
+
+def test_make_plan_counts_tokens_as_the_loss_does() -> None:
+    """The first position is never predicted, so it is not counted as supervised."""
+    plan = make_plan(settings(micro_batch_size=2, epochs=1), [record(4, 2), record(3, 3), record(5, 1)], SIZE)
+    assert (plan.records, plan.steps_per_epoch, plan.total_steps) == (3, 2, 2)
+    assert (plan.tokens_per_epoch, plan.supervised_tokens_per_epoch) == (12, 2 + 2 + 1)
+
+
+def test_make_plan_memory_and_disk_follow_what_is_trained() -> None:
+    """Gradients and two moments of what is trained; the longest micro-batch; one checkpoint more than is kept."""
+    plan = make_plan(settings(micro_batch_size=2, keep_last=3, keep_best=2), [record(4, 2), record(5, 1)], SIZE)
+    assert plan.memory_bytes == {
+        "weights": 4_000,
+        "gradients": 400,
+        "optimizer": 800,
+        "activations": 68 * 8 * 2 * 10,
+        "logits": 2 * 32 * 10 * 4,
+    }
+    assert plan.checkpoint_bytes > 1_200
+    assert plan.disk_bytes == 6 * plan.checkpoint_bytes
+
+
+def test_plan_lines_hold_every_number_for_people() -> None:
+    """A dry run prints steps, tokens, memory as an estimate, and disk."""
+    lines = make_plan(settings(max_steps=3, micro_batch_size=2), [record(4, 2), record(5, 1)], SIZE).lines()
+    assert lines[0] == "steps: 3 (3.00 epochs of 1 steps over 2 records)"
+    assert lines[1] == "tokens an epoch: 9, of them supervised 3"
+    assert lines[2].startswith("memory (estimate): ")
+    assert lines[3].startswith("disk: ")
+
+
+def test_check_disk_too_small_stops_with_both_numbers(tmp_path: Path) -> None:
+    """The run stops before its first step, and says what it needs and what is there."""
+    plan = make_plan(settings(), [record(4, 2)], SIZE)
+    check_disk(plan, tmp_path, lambda _: plan.disk_bytes)
+    with pytest.raises(DiskSpaceError) as caught:
+        check_disk(plan, tmp_path, lambda _: 2**20)
+    assert "1.0 MiB free" in caught.value.what
+    assert format_bytes(plan.disk_bytes) in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5 * 2**20, "5.0 MiB"), (2**30, "1.0 GiB"), (2**42, "4.0 TiB")],
+)
+def test_format_bytes_binary_units(count: int, text: str) -> None:
+    """Bytes in binary units."""
+    assert format_bytes(count) == text
