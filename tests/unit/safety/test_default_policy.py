@@ -1,0 +1,131 @@
+"""What the packaged policy finds, and what it must leave alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from codex_ml.safety.filters import SafetyFilters
+
+pytestmark = pytest.mark.safety
+
+# Secrets are put together here, so that no scanner takes this file for a leak.
+KEY = "-----BEGIN {0}PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7x\nq2w3e4r5\n-----END {0}PRIVATE KEY-----"
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJ0123456789KLMNOPQRSTUVWXYZ"
+
+
+@pytest.mark.parametrize(
+    ("rule_id", "text", "expected"),
+    [
+        ("private_key", f"a {KEY.format('RSA ')} b", "a {} b"),
+        ("private_key", f"a {KEY.format('')} b", "a {} b"),
+        ("private_key", f"a {KEY.format('OPENSSH ')} b {KEY.format('EC ')} c", "a {} b {} c"),
+        ("private_key", "a -----BEGIN PRIVATE KEY-----\nMIIEpAIBAAKCAQEA cut off here", "a {}"),
+        ("aws_access_key", "id AKIA" + "ABCDEFGH12345678" + ".", "id {}."),
+        (
+            "aws_access_key",
+            "aws_secret_access_key = " + "wJalrXUtnFEMI/K7MDENG+bPxRfiCYabcdefghij",
+            "aws_secret_access_key = {}",
+        ),
+        ("github_token", "ghp_" + LETTERS[:36], "{}"),
+        ("github_token", "use github_pat_" + LETTERS[:22] + "_" + LETTERS[:59] + " now", "use {} now"),
+        ("gitlab_token", "glpat-" + LETTERS[:20], "{}"),
+        ("slack_token", "xoxb-" + "123456789012-" + LETTERS[:24], "{}"),
+        (
+            "slack_token",
+            "https://hooks.slack.com/services/" + "T00000000/B00000000/" + LETTERS[:24],
+            "https://hooks.slack.com/services/{}",
+        ),
+        ("stripe_key", "sk_live_" + LETTERS[:24], "{}"),
+        ("openai_key", "sk-" + LETTERS[:48], "{}"),
+        ("openai_key", "sk-proj-" + LETTERS[:48], "{}"),
+        ("anthropic_key", "sk-ant-api03-" + LETTERS[:60], "{}"),
+        ("google_api_key", "AIza" + LETTERS[:35], "{}"),
+        ("huggingface_token", "hf_" + LETTERS[:34], "{}"),
+        ("npm_token", "npm_" + LETTERS[:36], "{}"),
+        ("pypi_token", "pypi-AgEIcHlwaS5vcmc" + LETTERS, "{}"),
+        ("json_web_token", "eyJhbGciOiJIUzI1NiJ9" + ".eyJzdWIiOiIxMjM0In0." + LETTERS[:43], "{}"),
+        ("basic_auth_url", "postgres://admin:" + "hunter2" + "@localhost/db", "postgres://admin:{}@localhost/db"),
+        ("email", "write to Jane.Doe+x@mail.example.co.uk, please", "write to {}, please"),
+        ("email", "<jörg@bücher.de>", "<{}>"),
+        ("phone", "call +44 20 7946 0958 now", "call {} now"),
+        ("phone", "+1 (212) 555-0187", "{}"),
+        ("phone", "+4930901820.", "{}."),
+        ("phone", "(212) 555-0187 or 212-555-0187 or 212.555.0187 or 1-212-555-0187", "{} or {} or {} or {}"),
+        ("phone_labelled", "Phone: 020 7946 0958", "Phone: {}"),
+        ("phone_labelled", "my phone number is 5550123456", "my phone number is {}"),
+        ("payment_card", "card 4111 1111 1111 1111, 5500-0000-0000-0004 and 340000000000009", "card {}, {} and {}"),
+        ("payment_card", "30000000000004 6011000000000004 3530111333300000", "{} {} {}"),
+        ("confidential_marking", "This is Strictly\n  Confidential!", "This is {}!"),
+        ("confidential_marking", "INTERNAL USE ONLY - DO NOT DISTRIBUTE", "{} - {}"),
+    ],
+)
+def test_default_policy_finds_what_it_protects(
+    default_filters: SafetyFilters, rule_id: str, text: str, expected: str
+) -> None:
+    """Each rule marks its own kind and leaves the words around it."""
+    marker = f"[REDACTED:{rule_id}]"
+    filtered = default_filters.apply(text)
+    assert filtered.text == expected.replace("{}", marker)
+    assert filtered.action == "redact"
+    assert {finding.rule_id for finding in filtered.findings} == {rule_id}
+
+
+def test_default_policy_every_rule_has_an_example_above(default_filters: SafetyFilters) -> None:
+    """A rule without an example could have a prefilter that never lets it run."""
+    mark = next(mark for mark in test_default_policy_finds_what_it_protects.pytestmark if mark.name == "parametrize")
+    assert {case[0] for case in mark.args[1]} == {rule.id for rule in default_filters.policy.rules}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Natalia sold 48/2 = <<48/2=24>>24 clips in May. She sold 48+24 = <<48+24=72>>72 clips.\n#### 72",
+        "1000-200-300=500, 1200 - 350 - 1000, 100*100*1000, 5+123456789012=x, (100) 200-3000=..., $212.555.0187",
+        "On 2024-05-01 at 10:15:30, from 01.02.2023 to 31/12/2025; 1995-96; 2001-2002-2003",
+        "There were 1234567890 people, 12 345 678 grains, 3.14159265358979 and 4111111111111112.",
+        "tracking number 1234 5678 9012 3456, order 4000000000000000, version 10.15.7.1234, 192.168.100.1",
+        "table: 1-10015132-11\nQ: SELECT COUNT School FROM 1-10015132-11 WHERE No. = '3'",
+        "AKIA" + "IOSFODNN7" + "EXAMPLE and wJalrXUtnFEMI/K7MDENG",
+        "git@github.com:owner/repository.git, @decorator, user@host, a@b, 5 @ 3.50 each",
+        "sk-learn, hf_hub_download, npm_config_registry, pypi-server, eyJ, ghp_short, AIzaShort",
+        "http://localhost:8080/@user, https://example.com/a:b, see https://a.example/x@y",
+        "-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----",
+        "He spoke confidentially of internal users only; distribute them, do not distributed.",
+        "The phone costs $120 and the mobile plan 12 - 15 a month. Call me at 5.",
+        "1e-10 0x7f 6.022e23 0123456789abcdef0123456789abcdef",
+    ],
+)
+def test_default_policy_leaves_ordinary_text_alone(default_filters: SafetyFilters, text: str) -> None:
+    """Arithmetic, dates, counts, tables, placeholders and near misses pass untouched."""
+    filtered = default_filters.apply(text)
+    assert (filtered.text, filtered.findings, filtered.action) == (text, (), "keep")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 200_000,
+        "a" * 100_000 + "@",
+        "a@" * 50_000,
+        "a.b" * 50_000 + "@",
+        "x@" + "a." * 50_000,
+        "1" * 200_000,
+        "1-" * 100_000,
+        "+1 " * 60_000,
+        "(123) " * 30_000,
+        "://" * 50_000,
+        "://a:" * 40_000,
+        "eyJ" * 50_000,
+        "eyJaaaaaaaa." * 15_000,
+        "-----BEGIN PRIVATE KEY-----" * 5_000,
+        "-----BEGIN " * 10_000 + "PRIVATE KEY",
+        "phone " * 30_000,
+        "4111 " * 40_000,
+        "do not " * 30_000,
+        "sk-" * 60_000,
+    ],
+    ids=lambda text: f"{text[:12]}x{len(text)}",
+)
+def test_default_policy_hostile_text_is_read_in_bounded_time(default_filters: SafetyFilters, text: str) -> None:
+    """No pattern backtracks out of hand on a text made to provoke it."""
+    assert default_filters.apply(text).action in {"keep", "redact"}

@@ -1,0 +1,161 @@
+"""The safety filters: merging, phrases, failing closed, and nested values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from codex_ml.errors import SafetyError
+from codex_ml.safety.filters import Finding, SafetyFilters
+from codex_ml.safety.matching import compile_rule
+from codex_ml.safety.policy import Rule, load_policy
+
+pytestmark = pytest.mark.safety
+
+MakeFilters = Callable[..., SafetyFilters]
+
+
+def test_apply_finding_gives_rule_kind_and_place(filters_of: MakeFilters) -> None:
+    """Offsets are those of the text as it was given."""
+    filters = filters_of("id: digits, kind: pii, patterns: ['[0-9]+']")
+    filtered = filters.apply("a 12 b 345")
+    assert filtered.text == "a [REDACTED:digits] b [REDACTED:digits]"
+    assert filtered.findings == (Finding("digits", "pii", 2, 2), Finding("digits", "pii", 7, 3))
+    assert filtered.action == "redact"
+
+
+def test_apply_overlapping_findings_are_one(filters_of: MakeFilters) -> None:
+    """Two rules on one stretch give one marker over all of it, named by the severest rule."""
+    mild, severe = (
+        "id: mild, kind: regex, patterns: ['abc']",
+        "id: severe, kind: regex, action: drop, patterns: ['cde']",
+    )
+    for rules in ((mild, severe), (severe, mild)):
+        filtered = filters_of(*rules).apply("xabcdex abc")
+        assert filtered.text == "x[REDACTED:severe]x [REDACTED:mild]"
+        assert filtered.action == "drop"
+        assert [(finding.start, finding.length) for finding in filtered.findings] == [(1, 5), (8, 3)]
+
+
+def test_apply_adjacent_findings_stay_two(filters_of: MakeFilters) -> None:
+    """Touching is not overlapping."""
+    filters = filters_of("id: a, kind: regex, patterns: ['a']", "id: b, kind: regex, patterns: ['b']")
+    assert filters.apply("ab").text == "[REDACTED:a][REDACTED:b]"
+
+
+@pytest.mark.parametrize(
+    ("actions", "expected"),
+    [(("redact", "redact"), "redact"), (("drop", "redact"), "drop"), (("block", "drop"), "block")],
+)
+def test_apply_severest_action_counts(filters_of: MakeFilters, actions: tuple[str, str], expected: str) -> None:
+    """One blocking rule blocks, whatever the others say; the text is masked all the same."""
+    filters = filters_of(*(f"id: r{n}, kind: regex, action: {a}, patterns: ['x{n}']" for n, a in enumerate(actions)))
+    filtered = filters.apply("x0 x1")
+    assert filtered.action == expected
+    assert filtered.text == "[REDACTED:r0] [REDACTED:r1]"
+
+
+def test_apply_replacement_that_completes_a_pattern_is_followed(filters_of: MakeFilters) -> None:
+    """What only matches after another rule has done its work is found too, so that a second pass has nothing to do."""
+    filters = filters_of(
+        "id: long, kind: regex, patterns: ['[0-9]{9}']", r"id: pair, kind: regex, patterns: ['key=\S{3,16}(?!\S)']"
+    )
+    filtered = filters.apply("key=123456789x")
+    assert filtered.text == "[REDACTED:pair]"
+    assert filtered.findings == (Finding("pair", "regex", 0, 14),)
+    assert filters.apply(filtered.text).text == filtered.text
+
+
+def test_apply_marker_in_the_text_hides_nothing(filters_of: MakeFilters) -> None:
+    """A marker of a known rule is left alone; anything else dressed as one is not."""
+    filters = filters_of("id: word, kind: regex, patterns: ['secret|REDACTED']")
+    assert filters.apply("[REDACTED:word]").action == "keep"
+    assert "secret" not in filters.apply("[REDACTED:secret]").text
+    assert "secret" not in filters.apply("[REDACTED:word secret]").text
+
+
+def test_apply_checksum_and_allow_look_at_the_span(filters_of: MakeFilters) -> None:
+    """Only the matched stretch decides: what stands around it cannot whiten it."""
+    filters = filters_of("id: key, kind: secret, patterns: ['K[A-Z]{4,7}'], allow: ['K[A-Z]*TEST']")
+    assert filters.redact("KABTEST KABC KABCD, TEST") == "KABTEST KABC [REDACTED:key], TEST"
+    assert filters.redact("KABCDE TEST") == "[REDACTED:key] TEST"
+
+
+def test_apply_named_group_narrows_the_span(filters_of: MakeFilters) -> None:
+    """A group named value is what is marked."""
+    filters = filters_of("id: password, kind: secret, patterns: ['password=(?P<value>[a-z]+)']")
+    assert filters.redact("password=abc;") == "password=[REDACTED:password];"
+
+
+@pytest.mark.parametrize(
+    ("phrase", "text", "expected"),
+    [
+        ("top secret", "A TOP  Secret\nplan", "A {}\nplan"),
+        ("top secret", "top\n\tsecret", "{}"),
+        ("top secret", "stop secrets top_secret top secrets", "stop secrets top_secret top secrets"),
+        ("secret", "secret, (secret) 'secret's", "{}, ({}) '{}'s"),
+        ("straße", "Die STRASSE und die Straße, nicht Straßen", "Die {} und die {}, nicht Straßen"),
+        ("i", "İ i", "İ {}"),
+        ("cafe", "cafe cafe\u0301", "{} cafe\u0301"),
+        ("内部资料", "这是内部资料请勿外传", "这是{}请勿外传"),
+        ("c++", "c++ and c++x", "{} and {}x"),
+        ("no no", "no no no", "{} no"),
+    ],
+)
+def test_apply_phrase_matches_words_in_any_case(filters_of: MakeFilters, phrase: str, text: str, expected: str) -> None:
+    """Case-folded, over any white space, on word borders; scripts without spaces have none to wait for."""
+    filters = filters_of(f"id: p, kind: phrase, phrases: ['{phrase}']")
+    assert filters.redact(text) == expected.replace("{}", "[REDACTED:p]")
+
+
+def test_apply_rule_that_fails_blocks_the_whole_text() -> None:
+    """When a rule breaks down nothing is known about the text, so that none of it passes."""
+
+    def compile_broken(rule: Rule) -> Callable[[str], list[tuple[int, int]]]:
+        if rule.id != "email":
+            return compile_rule(rule)
+
+        def fail(text: str) -> list[tuple[int, int]]:
+            raise RecursionError(text)
+
+        return fail
+
+    filters = SafetyFilters(load_policy("default"), compile_rule=compile_broken)
+    filtered = filters.apply("harmless secret")
+    assert filtered.action == "block"
+    assert filtered.text == "[REDACTED:email]"
+    assert filtered.findings == (Finding("email", "pii", 0, 15),)
+
+
+def test_apply_pattern_that_matches_nothing_at_all_blocks(filters_of: MakeFilters) -> None:
+    """An empty match that the check at load could not foresee is a broken rule."""
+    filters = filters_of("id: odd, kind: regex, patterns: ['(?<=q)']")
+    assert filters.apply("abc").action == "keep"
+    assert filters.apply("q!").action == "block"
+
+
+def test_filters_switched_off_need_a_reason_and_keep_everything() -> None:
+    """Off is possible, visible, and explained."""
+    policy = load_policy("default")
+    for reason in (None, "", "  "):
+        with pytest.raises(SafetyError, match=r"safety\.bypass_reason"):
+            SafetyFilters(policy, enabled=False, bypass_reason=reason)
+    filters = SafetyFilters(policy, enabled=False, bypass_reason="synthetic data")
+    assert filters.bypassed
+    assert filters.bypass_reason == "synthetic data"
+    assert filters.apply("jane@example.com").action == "keep"
+    assert filters.redact("jane@example.com") == "jane@example.com"
+    assert not SafetyFilters(policy).bypassed
+
+
+def test_redact_value_reaches_every_string_key_and_number(default_filters: SafetyFilters) -> None:
+    """Nested values, keys and long numbers are redacted; what is equal afterwards is kept apart."""
+    value = {
+        "a@example.com": [{"to": ("x b@example.com", 7, None, True, 1.5)}],
+        "c@example.com": {"card": 4111111111111111, "count": 1234567},
+    }
+    assert default_filters.redact_value(value) == {
+        "[REDACTED:email]": [{"to": ["x [REDACTED:email]", 7, None, True, 1.5]}],
+        "[REDACTED:email]#2": {"card": "[REDACTED:payment_card]", "count": 1234567},
+    }
