@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from codex_ml.config.overrides import hydra_quoted
 from codex_ml.config.value_tree import Source, ValueTree
 from codex_ml.errors import ConfigError, ConfigProblem
 
@@ -58,8 +59,11 @@ def compose_files(
         If a file is missing, is no valid YAML, or its defaults list cannot be followed.
     """
     name = config_name.removesuffix(".yaml")
-    if find_file(name, roots) is None:
+    primary = find_file(name, roots)
+    if primary is None:
         raise ConfigError([_unknown_config(config_name, roots)])
+    # Before Hydra follows the list; the lists of the files it brings in are looked at below.
+    _refuse_references(read_yaml(primary).get("defaults"), primary)
     tree = ValueTree()
     with _explained(name):
         for config_path, package in _defaults_list(name, roots, groups):
@@ -89,9 +93,7 @@ def read_yaml(file: Path) -> dict[Any, Any]:
         loaded = OmegaConf.load(file)
         values = OmegaConf.to_container(loaded, resolve=False)
     if not isinstance(values, dict):
-        raise ConfigError(
-            [ConfigProblem(file.name, f"{file} holds no mapping of keys to values", "write KEY: VALUE lines")]
-        )
+        raise ConfigError([ConfigProblem(str(file), "holds no mapping of keys to values", "write KEY: VALUE lines")])
     return values
 
 
@@ -123,7 +125,7 @@ def available_names(roots: Sequence[Path]) -> list[str]:
 def _defaults_list(name: str, roots: Sequence[Path], groups: Sequence[str]) -> list[tuple[str, str]]:
     """Return ``(config path, package)`` in merge order, as Hydra works it out."""
     primary, *further = roots
-    search_path = ",".join(_quoted(f"file://{root}") for root in further)
+    search_path = ",".join(hydra_quoted(f"file://{root}") for root in further)
     overrides = [*groups, f"hydra.searchpath=[{search_path}]"]
     with initialize_config_dir(str(primary), version_base=_HYDRA_VERSION_BASE):
         loader = GlobalHydra.instance().config_loader()
@@ -141,12 +143,6 @@ def _refuse_references(defaults: Any, file: Path) -> None:
                 )
             ]
         )
-
-
-def _quoted(text: str) -> str:
-    """Quote text for Hydra's override grammar."""
-    escaped = text.replace("\\'", "\\\\'").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,4 +56,7 @@ def _scalar(value: Any) -> str:
         value = str(value)
     if isinstance(value, str) and value.replace("-", "").replace("_", "").replace("/", "").replace(".", "").isalpha():
         return value if value not in ("null", "true", "false", "yes", "no", "on", "off") else json.dumps(value)
+    if isinstance(value, float):
+        # YAML 1.1 takes 1e-08 for text; with a point it is a number for every reader.
+        return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))
     return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

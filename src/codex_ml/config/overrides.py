@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,8 +125,14 @@ def apply_no_network(tree: ValueTree, environment: Mapping[str, str], directory:
 def quoted_example(text: str) -> str:
     """Return how an override is typed in a shell so that Hydra reads its value as text."""
     key, _, value = text.partition("=")
-    inner = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f"""'{key}="{inner}"'"""
+    return shlex.quote(f"{key}={hydra_quoted(value)}")
+
+
+def hydra_quoted(text: str) -> str:
+    """Return text in double quotes, as Hydra's grammar reads it: a backslash counts only before a quote."""
+    inner = re.sub(r'(\\*)"', r'\1\1\\"', text)
+    trailing = len(inner) - len(inner.rstrip("\\"))
+    return f'"{inner}{inner[len(inner) - trailing :]}"'
 
 
 def _grammar_problem(text: str, reason: str) -> ConfigProblem:
@@ -137,8 +145,8 @@ def _grammar_problem(text: str, reason: str) -> ConfigProblem:
 
 
 def _is_group(override: Override, roots: Sequence[Path]) -> bool:
-    """Tell a choice of a file from a value, by Hydra's own rule: the key is a directory and the value no mapping."""
-    if isinstance(override.value(), dict):
+    """Tell a choice of a file from a value: the key is a directory, and the value can name a file."""
+    if not isinstance(override.value(), str | list | None):
         return False
     parts = override.key_or_group.split("/")
     if any(part in ("", ".", "..") for part in parts):
