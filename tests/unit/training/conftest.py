@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from codex_ml.config.schema.training import TrainingSection
 from codex_ml.data.tokenize import TokenizedRecord
+from codex_ml.training.callbacks import HookResult
 from codex_ml.training.trainer import TrainingJob
 
 torch.set_num_threads(1)
@@ -41,13 +42,38 @@ class ToyModel(nn.Module):
         return SimpleNamespace(logits=self.head(self.dropout(embedded)))
 
 
+class Recorder:
+    """A hook that notes its calls and may answer."""
+
+    def __init__(
+        self,
+        answer: Callable[[int], HookResult | None] = lambda _: None,
+        before: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        self.calls: list[tuple[str, int]] = []
+        self.metrics: list[dict[str, float]] = []
+        self._answer = answer
+        self._before = before
+
+    def before_step(self, step: int) -> None:
+        """Note the call."""
+        self.calls.append(("before", step))
+        self._before(step)
+
+    def after_step(self, step: int, metrics: Mapping[str, float]) -> HookResult | None:
+        """Note the call and a copy of the metrics."""
+        self.calls.append(("after", step))
+        self.metrics.append(dict(metrics))
+        return self._answer(step)
+
+
 @dataclass
 class Workshop:
     """Makes records, models and jobs below one directory."""
 
     directory: Path
     dropout: float = 0.0
-    extra: dict[str, Any] = field(default_factory=dict)
+    recorder: type[Recorder] = Recorder
 
     def model(self, seed: int = 0) -> ToyModel:
         """Return a seeded toy model."""
