@@ -142,9 +142,9 @@ def test_thread_is_a_daemon() -> None:
     """A sink that blocks for ever does not keep the process alive."""
     release = threading.Event()
     background = BackgroundSink(FakeSink(start=lambda: release.wait(60) and None), RUN, queue_limit=1)
-    assert background._thread.daemon
     release.set()
     finish(background)
+    assert background._thread.daemon
 
 
 def test_submit_after_close_is_counted() -> None:
