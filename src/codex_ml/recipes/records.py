@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import torch
 
@@ -29,7 +30,7 @@ def write_run_files(
         started=datetime.fromisoformat(session.record.started),
         config_digest=file_digest(layout.config),
         model_directory=config.model.path,
-        data=prepared.dataset.manifest,
+        data=_data_identity(prepared.dataset.manifest),
         safety=safety_summary(prepared.filters, prepared.findings),
         seeds={"run": config.run.seed, "split": config.data.split.seed},
         threads={"torch": torch.get_num_threads(), "torch_interop": torch.get_num_interop_threads()},
@@ -50,3 +51,12 @@ def write_run_files(
     context.log_event("plan", steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch, records=plan.records)
     for path in (layout.config, layout.provenance, layout.data_splits):
         context.log_artifact(path)
+
+
+def _data_identity(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the data manifest without the membership of the splits, which stands in data_splits.json."""
+    splits = {
+        name: {key: value for key, value in split.items() if key != "offsets"}
+        for name, split in manifest["splits"].items()
+    }
+    return {**manifest, "splits": splits}

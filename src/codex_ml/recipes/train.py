@@ -21,6 +21,7 @@ from codex_ml.recipes.resume import ResumePoint, check_fingerprint, find_resume_
 from codex_ml.recipes.session import Session, open_session, utc_now
 from codex_ml.recipes.signals import StopRequest, listen_for_stop
 from codex_ml.storage import Storage
+from codex_ml.tracking.opening import check_sinks
 from codex_ml.training.callbacks import VALIDATION_LOSS, EarlyStopping, Evaluation, Hook, MetricLog, Progress
 from codex_ml.training.checkpoint import LoadedState, load_checkpoint
 from codex_ml.training.plan import Plan, check_disk, make_plan
@@ -74,6 +75,7 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
     """
     outside = collaborators or TrainCollaborators()
     check_paths(config)
+    check_sinks(config.tracking.sinks)
     resume = _find_resume(config)
     if resume.message:
         outside.say(resume.message)
@@ -269,7 +271,9 @@ def _validation(
 
 
 def _pad_token_id(prepared: Prepared) -> int:
-    return int(prepared.tokenizer.pad_token_id)
+    pad_token_id = prepared.tokenizer.pad_token_id
+    assert isinstance(pad_token_id, int), "loading gives every tokenizer a pad token"
+    return pad_token_id
 
 
 def _finish(prepared: Prepared, session: Session, result: TrainingResult, storage: Storage) -> TrainOutcome:
