@@ -128,6 +128,18 @@ def test_tokenize_messages_template_that_changes_earlier_turns_is_refused(
         RecordTokenizer(tokenizer).tokenize("d:1", CHAT)
 
 
+def test_tokenize_messages_template_that_marks_a_prompt_otherwise_is_refused(
+    make_tokenizer: MakeTokenizer, chat_templates: Templates
+) -> None:
+    """The text can be a prefix and the ids none, when the marks on earlier turns depend on what follows."""
+    marked, unmarked = chat_templates["marked"], chat_templates["plain"]
+    template = f"{{% if messages | length == 4 %}}{marked}{{% else %}}{unmarked}{{% endif %}}"
+    tokenizer = make_tokenizer(chat_template=template)
+    chat = _chat(("user", "How many?"), ("assistant", "\n\nfour"), ("user", "and"), ("assistant", "five"))
+    with pytest.raises(ValueError, match="gives generation another prompt"):
+        RecordTokenizer(tokenizer).tokenize("d:1", chat)
+
+
 def test_tokenize_messages_without_an_assistant_turn_supervises_nothing(
     make_tokenizer: MakeTokenizer, chat_templates: Templates
 ) -> None:

@@ -56,9 +56,10 @@ def test_assign_split_shares_are_kept_on_many_records() -> None:
 
 
 def test_assign_split_other_seed_divides_otherwise() -> None:
-    """The seed is the key of the hash."""
+    """The seed is the key of the hash, by value and by rank."""
     keys = [str(number).encode() for number in range(200)]
-    assert assign_splits(keys, 0, RATIOS) != assign_splits(keys, 1, RATIOS)
+    for exact_sizes in (False, True):
+        assert assign_splits(keys, 0, RATIOS, exact_sizes) != assign_splits(keys, 1, RATIOS, exact_sizes)
 
 
 @pytest.mark.parametrize(
