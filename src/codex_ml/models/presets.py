@@ -18,6 +18,8 @@ class LlamaPreset:
     ----------
     hidden_size, intermediate_size, layers, heads, maximum_positions : int
         Shape of the decoder (Touvron et al. 2023, "LLaMA"); every head has its own key and value.
+    initializer_range : float
+        Standard deviation of the first weights; a narrow model learns to copy much earlier from larger ones.
     """
 
     hidden_size: int
@@ -25,6 +27,7 @@ class LlamaPreset:
     layers: int
     heads: int
     maximum_positions: int
+    initializer_range: float
 
     def config(self, vocabulary_size: int, token_ids: dict[str, Any]) -> LlamaConfig:
         """Return the transformers configuration for a vocabulary.
@@ -44,10 +47,11 @@ class LlamaPreset:
             num_attention_heads=self.heads,
             num_key_value_heads=self.heads,
             max_position_embeddings=self.maximum_positions,
+            initializer_range=self.initializer_range,
             tie_word_embeddings=True,
             **token_ids,
         )
 
 
 PRESETS: Registry[LlamaPreset] = Registry("model preset", group="codex_ml.model_presets")
-PRESETS.register("llama-tiny", LlamaPreset(128, 384, 5, 4, 512))
+PRESETS.register("llama-tiny", LlamaPreset(128, 512, 2, 4, 512, 0.05))
