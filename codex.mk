@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 RUNS   := runs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e invariant faults lint types contracts clean clean-venv
+.PHONY: help demo test unit integration e2e invariant faults lint types contracts pretrain-base clean clean-venv
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' codex.mk | expand -t 14
@@ -59,9 +59,7 @@ contracts: $(VENV)/.installed-dev  ## Check that imports only go down
 	$(BIN)/lint-imports
 
 pretrain-base: $(VENV)/.installed  ## Make the example's tokenizer and base model again
-	$(BIN)/python examples/minimal/make_corpus.py
-	$(BIN)/python examples/minimal/make_tokenizer.py
-	$(BIN)/codex-ml train --config-name=examples/pretrain_base
+	$(BIN)/python examples/minimal/make_base.py
 
 clean:  ## Remove caches and build outputs
 	rm -rf .cache build dist *.egg-info
