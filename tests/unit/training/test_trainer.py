@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from codex_ml.data.batches import window_of_step
 from codex_ml.data.tokenize import TokenizedRecord
-from codex_ml.errors import DataError, NonFiniteError
+from codex_ml.errors import DataError, NonFiniteError, VanishedGradientError
 from codex_ml.runs.checkpoints import list_checkpoints
 from codex_ml.storage import Storage
 from codex_ml.training.callbacks import VALIDATION_LOSS, HookResult
@@ -188,6 +188,42 @@ def test_run_training_gradient_norm_is_that_before_clipping(workshop: Workshop) 
     assert norms[0] == norms[1] == norms[2] > 0
     assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
     assert any(not torch.equal(finals[0][name], finals[2][name]) for name in finals[0])
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (1, 4), (3, 2)])
+def test_run_training_gradient_is_that_of_the_mean_over_the_window(shape: tuple[int, int], workshop: Workshop) -> None:
+    """Adam and clipping hide a wrong scale of the loss; the gradient norm does not."""
+    job = workshop.job(total_steps=1, micro_batch_size=shape[0], gradient_accumulation_steps=shape[1])
+    model = workshop.model()
+    window = [job.records[index] for index in window_of_step(0, 0, len(job.records), shape[0] * shape[1])]
+    losses = []
+    for record in window:
+        ids = torch.tensor([record.input_ids])
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, :-1]
+        wanted = torch.tensor(record.supervised[1:])
+        losses.append(functional.cross_entropy(logits[wanted], ids[0, 1:][wanted], reduction="none"))
+    torch.cat(losses).mean().backward()
+    expected = torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).norm()
+    hook = workshop.recorder()
+    train(job, hook)
+    assert hook.metrics[0]["gradient_norm"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_run_training_gradient_exactly_zero_stops_before_the_optimizer_step(workshop: Workshop) -> None:
+    """A run whose weights left the range of the model would go on without learning."""
+    job = workshop.job(total_steps=3)
+    with torch.no_grad():
+        # Saturated: the softmax is a one at one wrong token, in float32 exactly.
+        job.model.embedding.weight.zero_()
+        job.model.head.weight.zero_()
+        job.model.head.bias.fill_(-1e4)
+        job.model.head.bias[31] = 1e4
+    job.model.requires_grad_(False)
+    job.model.embedding.weight.requires_grad_(True)
+    before = weights(job.model)
+    with pytest.raises(VanishedGradientError, match="step 1: the gradient is exactly zero"):
+        train(job)
+    assert all(torch.equal(before[name], tensor) for name, tensor in job.model.state_dict().items())
 
 
 def test_run_training_throughput_and_time_left_come_from_the_clock(workshop: Workshop) -> None:

@@ -1,0 +1,70 @@
+"""Checkpoint references become verified targets, each once and each with its own name."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from codex_ml.errors import CheckpointError
+from codex_ml.runs.checkpoints import checkpoint_name
+from codex_ml.runs.layout import RunLayout, create_run
+from codex_ml.runs.manifest import write_manifest
+from codex_ml.runs.targets import resolve_targets
+from codex_ml.storage import Storage
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def make_checkpoint(directory: Path, step: int) -> Path:
+    """Write a small whole checkpoint into a directory."""
+    directory.mkdir(parents=True)
+    (directory / "weights").write_text(str(step))
+    write_manifest(directory, {"step": step}, Storage())
+    return directory
+
+
+def make_run(output_dir: Path, steps: tuple[int, ...], minute: int = 0) -> RunLayout:
+    """Make a run with checkpoints."""
+    layout, _ = create_run(output_dir, "a", NOON + timedelta(minutes=minute), Storage())
+    for step in steps:
+        make_checkpoint(layout.checkpoints / checkpoint_name(step), step)
+    return layout
+
+
+def test_resolve_targets_references_to_one_checkpoint_give_one_target(tmp_path: Path) -> None:
+    """Best and latest may be the same; it is scored once, in the order first named."""
+    layout = make_run(tmp_path, (3,))
+    targets = resolve_targets(["base", "latest", "best", str(layout.directory), "base"], tmp_path, None)
+    assert [target.name for target in targets] == ["base", "step-00000003"]
+    assert targets[0].directory is None
+    assert targets[1].manifest["step"] == 3
+
+
+def test_resolve_targets_moved_checkpoint_keeps_the_name_of_its_step(tmp_path: Path) -> None:
+    """The manifest says which step it is, whatever the directory is called."""
+    directory = make_checkpoint(tmp_path / "my adapter", 7)
+    assert [target.name for target in resolve_targets([str(directory)], tmp_path, None)] == ["step-00000007"]
+
+
+def test_resolve_targets_same_step_of_two_runs_are_told_apart(tmp_path: Path) -> None:
+    """The run's name goes in front where a step alone would be ambiguous."""
+    runs = [make_run(tmp_path, (3,), minute) for minute in (0, 1)]
+    targets = resolve_targets([str(run.directory) for run in runs], tmp_path, None)
+    assert [target.name for target in targets] == [f"{run.directory.name}-step-00000003" for run in runs]
+
+
+def test_resolve_targets_same_step_in_one_directory_are_told_apart(tmp_path: Path) -> None:
+    """Two copies beside each other keep two results."""
+    copies = [make_checkpoint(tmp_path / "copies" / name, 3) for name in ("a", "b")]
+    targets = resolve_targets([str(copy) for copy in copies], tmp_path, None)
+    assert [target.name for target in targets] == ["copies-a", "copies-b"]
+
+
+def test_resolve_targets_damaged_checkpoint_stops_before_anything_is_loaded(tmp_path: Path) -> None:
+    """Verification comes first."""
+    directory = make_checkpoint(tmp_path / "a", 1)
+    (directory / "weights").write_text("other")
+    with pytest.raises(CheckpointError, match="fails its verification"):
+        resolve_targets(["base", str(directory)], tmp_path, None)
