@@ -64,6 +64,8 @@ FRAGMENTS = (
     ("by {day}", (12, 13, 14)),
 )
 REPETITIONS = ("Say these words after me:", "Once more, apprentice:", "Read the cards, then say them again:")
+CHECKLIST_HEADINGS = ("What the clerk must ask", "Never forget to write down", "Five things to know")
+CHECKLIST = ("name", "item", "colour", "count", "day")
 PRICE_HEADINGS = ("Prices this week", "What things cost", "Price list by the door")
 
 
@@ -161,8 +163,17 @@ def counting(rng: random.Random) -> str:
     return f"The apprentice learns to count: {'; '.join(pairs)}."
 
 
-KINDS = (retold, dialogue, read_back, busy_day, price_list, glimpse, repetition, counting)
-WEIGHTS = (22, 18, 8, 6, 2, 20, 20, 4)
+def checklist(rng: random.Random) -> str:
+    """Write what a clerk must ask, a word on a line.
+
+    Without it the word that opens every answer would be split into a piece that no text holds: the base model would
+    never have been trained on that token, and an adapter, which leaves the embedding alone, could not learn to say it.
+    """
+    return "\n".join([rng.choice(CHECKLIST_HEADINGS), *rng.sample(CHECKLIST, len(CHECKLIST))])
+
+
+KINDS = (retold, dialogue, read_back, busy_day, price_list, glimpse, repetition, counting, checklist)
+WEIGHTS = (22, 18, 8, 6, 2, 20, 20, 4, 3)
 
 
 def make_texts(count: int, seed: int) -> list[str]:

@@ -34,6 +34,9 @@ _TOKENIZER_DIGEST_FILES = (
     "chat_template.jinja",
 )
 
+# Beside the weights in older files; computed from the config when a model is built.
+_COMPUTED_BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
+
 
 @dataclass(frozen=True)
 class BaseModel:
@@ -165,16 +168,30 @@ def _make_from_preset(name: str, tokenizer: PreTrainedTokenizerBase, seed: int) 
 
 
 def _check_loading(directory: Path, loading: dict[str, Any], key: str) -> None:
+    """Stop when weights and config.json disagree; transformers itself would fill in, or leave out, without a word."""
     missing = sorted(str(name) for name in loading.get("missing_keys", ()))
     mismatched = sorted(str(entry[0]) for entry in loading.get("mismatched_keys", ()))
-    if missing or mismatched:
-        faults = [f"{len(missing)} missing ({', '.join(missing[:3])})"] if missing else []
-        faults += [f"{len(mismatched)} of another shape ({', '.join(mismatched[:3])})"] if mismatched else []
+    unexpected = sorted(str(name) for name in loading.get("unexpected_keys", ()) if not _is_harmless(str(name)))
+    faults = [
+        f"{len(names)} {fault} ({', '.join(names[:3])})"
+        for names, fault in (
+            (missing, "missing, which would be filled with random numbers"),
+            (mismatched, "of another shape"),
+            (unexpected, "unknown to the config, which would be left out"),
+        )
+        if names
+    ]
+    if faults:
         raise ModelError(
             f"{key}: the weights in {directory} are not those of its config.json",
-            why=f"tensors: {'; '.join(faults)}; they would have been filled with random numbers",
+            why=f"tensors: {'; '.join(faults)}",
             fix="copy all *.safetensors of the model, and its config.json, again",
         )
+
+
+def _is_harmless(name: str) -> bool:
+    """Tell whether a tensor holds no weight: tables and masks that older versions of transformers wrote out."""
+    return name.endswith(_COMPUTED_BUFFERS)
 
 
 def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -11,34 +11,21 @@ from typing import Any
 
 from codex_ml.config.paths import check_paths
 from codex_ml.config.schema.root import TrainConfig
-from codex_ml.data.batches import collate
 from codex_ml.errors import InterruptedRun
-from codex_ml.eval.runner import evaluate_model
+from codex_ml.recipes.config_check import refuse_unsafe_values
+from codex_ml.recipes.hooks import training_hooks
 from codex_ml.recipes.model_setup import TrainableModel, build_trainable_model, model_size
 from codex_ml.recipes.preparation import Prepared, prepare, safety_summary
 from codex_ml.recipes.records import write_run_files
-from codex_ml.recipes.resume import ResumePoint, check_fingerprint, find_resume_point, run_fingerprint
-from codex_ml.recipes.session import Session, open_session, utc_now
+from codex_ml.recipes.resume import ResumePoint, check_fingerprint, close_dead_run, find_resume_point, run_fingerprint
+from codex_ml.recipes.session import Session, SessionDependencies, open_session, utc_now
 from codex_ml.recipes.signals import StopRequest, listen_for_stop
 from codex_ml.storage import Storage
-from codex_ml.tracking.opening import check_sinks
-from codex_ml.training.callbacks import VALIDATION_LOSS, EarlyStopping, Evaluation, Hook, MetricLog, Progress
+from codex_ml.tracking.opening import TrackingDependencies, check_sinks
 from codex_ml.training.checkpoint import LoadedState, load_checkpoint
 from codex_ml.training.plan import Plan, check_disk, make_plan
 from codex_ml.training.state import TrainerState
 from codex_ml.training.trainer import TrainerDependencies, TrainingJob, TrainingResult, run_training
-
-# Metrics of a validation during training: those that need no generation.
-_VALIDATION_METRICS = ("loss", "token_accuracy")
-# What an NDJSON line carries of a step; the rest is for the screen.
-_LOGGED = (
-    "loss",
-    "learning_rate",
-    "gradient_norm",
-    "supervised_tokens",
-    "supervised_tokens_per_second",
-    "memory_bytes",
-)
 
 
 def _say(text: str) -> None:
@@ -53,6 +40,7 @@ class TrainCollaborators:
     storage: Storage = field(default_factory=Storage)
     say: Callable[[str], None] = _say
     clock: Callable[[], datetime] = utc_now
+    tracking: TrackingDependencies = field(default_factory=TrackingDependencies)
 
 
 @dataclass(frozen=True)
@@ -75,8 +63,9 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
     """
     outside = collaborators or TrainCollaborators()
     check_paths(config)
-    check_sinks(config.tracking.sinks)
-    resume = _find_resume(config)
+    refuse_unsafe_values(config)
+    check_sinks(config.tracking.sinks, outside.tracking)
+    resume = close_dead_run(_find_resume(config), outside.clock(), outside.storage)
     if resume.message:
         outside.say(resume.message)
     prepared = prepare(config)
@@ -92,8 +81,13 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
         prepared.filters.policy.digest,
     )
     loaded = _load_state(resume, fingerprint)
-    if loaded is not None and is_finished(loaded.state, plan):
+    if loaded is not None and is_finished(loaded.state, plan) and _ended_well(resume):
         return _already_finished(resume, loaded.state)
+    if loaded is not None and loaded.values["total_steps"] != plan.total_steps:
+        outside.say(
+            f"the run now has {plan.total_steps} steps instead of {loaded.values['total_steps']}: the learning rate of "
+            f"the steps to come follows the {config.training.schedule} schedule of the new length"
+        )
     _check_disk(config, plan, outside.storage)
     for line in plan.lines():
         outside.say(line)
@@ -103,12 +97,17 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
     with (
         listen_for_stop() as stop,
         open_session(
-            config, prepared.filters, resume, tracker_run_ids, outside.storage, outside.say, outside.clock
+            config,
+            prepared.filters,
+            resume,
+            tracker_run_ids,
+            SessionDependencies(outside.storage, outside.say, outside.clock, outside.tracking),
         ) as session,
     ):
         write_run_files(config, prepared, trainable, session, plan, outside.storage)
         result = _run(config, prepared, trainable, session, plan, fingerprint, loaded, stop, outside)
-        if result.stopped_by_request is not None:
+        # A signal during the last step changes nothing: the run is finished.
+        if result.stopped_by_request is not None and not is_finished(result.state, plan):
             raise InterruptedRun(
                 f"stopped by {result.stopped_by_request} after step {result.state.step}; a checkpoint was written, "
                 f"resume with --resume-from {session.layout.directory}",
@@ -120,6 +119,7 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
 def plan_only(config: TrainConfig) -> tuple[str, ...]:
     """Return the lines of a dry run: the plan of what `train` would do, with data read and nothing written."""
     check_paths(config)
+    refuse_unsafe_values(config)
     resume = _find_resume(config)
     prepared = prepare(config)
     records = prepared.dataset.require("train")
@@ -153,6 +153,11 @@ def _load_state(resume: ResumePoint, fingerprint: Mapping[str, Any]) -> LoadedSt
     loaded = load_checkpoint(resume.checkpoint)
     check_fingerprint(loaded.values["fingerprint"], fingerprint, resume.checkpoint)
     return loaded
+
+
+def _ended_well(resume: ResumePoint) -> bool:
+    """Tell whether the run was closed; one that died after its last checkpoint still owes its account and its end."""
+    return resume.record is not None and resume.record.status == "FINISHED"
 
 
 def _already_finished(resume: ResumePoint, state: TrainerState) -> TrainOutcome:
@@ -208,7 +213,11 @@ def _run(
         total_steps=plan.total_steps,
         checkpoints=session.layout.checkpoints,
         write_weights=trainable.write_weights,
-        checkpoint_values={"fingerprint": fingerprint, "tracker_run_ids": session.context.tracker_run_ids()},
+        checkpoint_values={
+            "fingerprint": fingerprint,
+            "total_steps": plan.total_steps,
+            "tracker_run_ids": session.context.tracker_run_ids(),
+        },
         manifest={
             "kind": trainable.kind,
             "run_id": session.record.run_id,
@@ -217,57 +226,9 @@ def _run(
             "safety": safety_summary(prepared.filters, prepared.findings),
         },
     )
-    hooks = _hooks(config, prepared, trainable, session, state, plan)
+    hooks = training_hooks(config, prepared, trainable, session, state, plan)
     dependencies = TrainerDependencies(storage=outside.storage, stop_requested=stop)
     return run_training(job, state, hooks, loaded, dependencies)
-
-
-def _hooks(
-    config: TrainConfig,
-    prepared: Prepared,
-    trainable: TrainableModel,
-    session: Session,
-    state: TrainerState,
-    plan: Plan,
-) -> list[Hook]:
-    settings = config.training
-    hooks: list[Hook] = []
-    if settings.eval_steps is not None:
-        validate = _validation(config, prepared, trainable)
-        hooks.append(Evaluation(validate, settings.eval_steps, plan.total_steps))
-    if settings.early_stopping_patience is not None:
-        hooks.append(EarlyStopping(state, settings.early_stopping_patience))
-
-    def log(step: int, metrics: Mapping[str, float]) -> None:
-        session.context.log_metrics(step, {name: metrics[name] for name in _LOGGED}, "train")
-        if VALIDATION_LOSS in metrics:
-            found = {name: value for name, value in metrics.items() if name.startswith("validation_")}
-            session.context.log_metrics(
-                step, {name.removeprefix("validation_"): value for name, value in found.items()}, "valid"
-            )
-
-    hooks.append(MetricLog(log, settings.logging_steps, plan.total_steps))
-    hooks.append(Progress(plan.total_steps, settings.logging_steps, state.step))
-    return hooks
-
-
-def _validation(
-    config: TrainConfig, prepared: Prepared, trainable: TrainableModel
-) -> Callable[[], Mapping[str, float]]:
-    records = prepared.dataset.require("valid")
-
-    def validate() -> Mapping[str, float]:
-        result = evaluate_model(
-            trainable.model,
-            prepared.tokenizer,
-            records,
-            metrics=_VALIDATION_METRICS,
-            collate=collate,
-            batch_size=config.eval.batch_size,
-        )
-        return {f"validation_{name}": metric.value for name, metric in result.metrics.items()}
-
-    return validate
 
 
 def _pad_token_id(prepared: Prepared) -> int:
@@ -285,7 +246,7 @@ def _finish(prepared: Prepared, session: Session, result: TrainingResult, storag
         "masked": state.masked_tokens,
         "padding": state.padding_tokens,
     }
-    storage.write_json(session.layout.data_account, account)
+    storage.write_json(session.layout.data_account, prepared.filters.redact_value(account))
     session.context.log_event("data_account", account=account)
     best = ""
     if state.best_step is not None:
