@@ -22,10 +22,12 @@ class TrainableRecord(Protocol):
     @property
     def input_ids(self) -> Sequence[int]:
         """Token ids."""
+        ...
 
     @property
     def supervised(self) -> Sequence[bool]:
         """For each token, whether the model is to learn it."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -29,14 +29,17 @@ class FindingLike(Protocol):
     @property
     def rule_id(self) -> str:
         """Id of the rule that matched."""
+        ...
 
     @property
     def start(self) -> int:
         """Offset of the span in the field, in characters."""
+        ...
 
     @property
     def length(self) -> int:
         """Length of the span in characters."""
+        ...
 
 
 class FilteredLike(Protocol):
@@ -45,14 +48,17 @@ class FilteredLike(Protocol):
     @property
     def text(self) -> str:
         """The text as it may be used."""
+        ...
 
     @property
     def action(self) -> str:
         """``keep``, ``redact``, ``drop`` or ``block``."""
+        ...
 
     @property
     def findings(self) -> Sequence[FindingLike]:
         """What was found."""
+        ...
 
 
 FilterText = Callable[[str], FilteredLike]

@@ -143,7 +143,7 @@ def detect_format(value: Mapping[str, Any], columns: Mapping[str, str] | None = 
     present = {field for field in value if field not in columns} | {
         field for field, key in columns.items() if key in value
     }
-    fitting = [name for name, fields in REQUIRED_FIELDS.items() if set(fields) <= present]
+    fitting: list[RecordFormat] = [name for name, fields in REQUIRED_FIELDS.items() if set(fields) <= present]
     if columns:
         # A mapping says which format is meant, even where the file has further columns that would fit another.
         fitting = [name for name in fitting if set(columns) <= set(_FIELDS[name])]

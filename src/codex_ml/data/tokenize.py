@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from codex_ml.data.chat import ChatRenderer, Conversation
 from codex_ml.data.records import Message, MessagesRecord, Record, TextRecord
@@ -76,11 +76,13 @@ class RecordTokenizer:
                 fix="set eos_token in the tokenizer's tokenizer_config.json",
             )
         self.tokenizer = tokenizer
-        self.eos_token_id: int = int(tokenizer.eos_token_id)
+        assert isinstance(tokenizer.eos_token_id, int)
+        self.eos_token_id: int = tokenizer.eos_token_id
         declared = {str(token) for token in tokenizer.all_special_tokens}
         added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._special_tokens = tuple(sorted((declared | set(added)) - {""}))
-        self._control_ids = (set(added.values()) | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
+        unknown_id: Any = tokenizer.unk_token_id
+        self._control_ids = (set(added.values()) | set(tokenizer.all_special_ids)) - {unknown_id}
         self._prefix, self._suffix = self._affixes()
 
     def tokenize(self, record_id: str, record: Record) -> TokenizedRecord:

@@ -32,22 +32,27 @@ class EvaluationRecord(Protocol):
     @property
     def record_id(self) -> str:
         """Name of the record in messages and results."""
+        ...
 
     @property
     def input_ids(self) -> Sequence[int]:
         """Prompt and completion as trained, with the end-of-sequence token."""
+        ...
 
     @property
     def supervised(self) -> Sequence[bool]:
         """For each token whether it carries loss."""
+        ...
 
     @property
     def prompt_length(self) -> int:
         """How many of the tokens the model is given to generate from."""
+        ...
 
     @property
     def reference(self) -> str | None:
         """The text to be generated; None in a text stream."""
+        ...
 
 
 Collate = Callable[[Sequence[Any], int], SupervisedBatch]
@@ -120,7 +125,8 @@ def evaluate_model(
 
     results: dict[str, MetricResult] = {}
     if on_model:
-        totals = _loss_totals(model, records, collate, tokenizer.pad_token_id or 0, batch_size, on_progress)
+        pad_id = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
+        totals = _loss_totals(model, records, collate, pad_id, batch_size, on_progress)
         if totals.supervised_tokens != supervised_tokens:
             raise AssertionError(f"{totals.supervised_tokens} tokens were scored, {supervised_tokens} are supervised")
         for name, metric in on_model.items():

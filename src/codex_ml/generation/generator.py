@@ -106,7 +106,9 @@ def generate(
     lengths = [len(prompt.token_ids) if prompt.token_ids is not None else 0 for prompt in prepared]
     require_room(model, lengths, max_new_tokens)
     if stop_token_ids is None:
-        stop_token_ids = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+        stop_token_ids = (tokenizer.eos_token_id,) if isinstance(tokenizer.eos_token_id, int) else ()
+    stops = frozenset(stop_token_ids)
+    pad_token_id = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
     results: dict[int, Generation] = {}
     open_indices = []
     for index, prompt in enumerate(prepared):
@@ -126,8 +128,8 @@ def generate(
                 model,
                 [prepared[index].token_ids or () for index in indices],
                 max_new_tokens=max_new_tokens,
-                stop_token_ids=frozenset(stop_token_ids),
-                pad_token_id=tokenizer.pad_token_id or 0,
+                stop_token_ids=stops,
+                pad_token_id=pad_token_id,
                 device=torch.device(device) if device is not None else next(model.parameters()).device,
             )
             for index, row in zip(indices, rows, strict=True):
@@ -181,13 +183,13 @@ def _prepare(
     if filtered.token_ids != ():
         return filtered
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    if begin is None:
+    if not isinstance(begin, int):
         raise UserError(
             f"prompt {index + 1} is empty",
             why="the tokenizer has neither a begin nor an end token that could stand for an empty prompt",
             fix="give the prompt at least one token",
         )
-    return replace(filtered, token_ids=(int(begin),))
+    return replace(filtered, token_ids=(begin,))
 
 
 def _finish(

@@ -12,14 +12,17 @@ class FilteredText(Protocol):
     @property
     def text(self) -> str:
         """The text as it may be used; only meaningful for the actions ``keep`` and ``redact``."""
+        ...
 
     @property
     def findings(self) -> Sequence[Any]:
         """What was found: rule ids and offsets, never content."""
+        ...
 
     @property
     def action(self) -> str:
         """``keep``, ``redact``, ``drop`` or ``block``."""
+        ...
 
 
 TextFilter = Callable[[str], FilteredText]

@@ -19,14 +19,17 @@ class SupervisedBatch(Protocol):
     @property
     def input_ids(self) -> Tensor:
         """Token ids, int64 ``[batch, sequence]``, padded on the right."""
+        ...
 
     @property
     def attention_mask(self) -> Tensor:
         """1 at tokens and 0 at padding, int64 ``[batch, sequence]``."""
+        ...
 
     @property
     def labels(self) -> Tensor:
         """Token ids where supervised and `IGNORED_LABEL` elsewhere, int64 ``[batch, sequence]``, not shifted."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -361,15 +361,15 @@ def main(
     )
     parser.add_argument("--output", type=Path, default=Path("telemetry-sample.ndjson"), help="default: %(default)s")
     chosen = parser.parse_args(arguments)
-    output = output if output is not None else sys.stdout
+    stream: TextIO = output if output is not None else sys.stdout
     if not (chosen.dry_run or chosen.emit_sample):
         parser.error("choose --dry-run or --emit-sample")
     statuses = probe()
-    output.write(telemetry_status(statuses))
+    stream.write(telemetry_status(statuses))
     if chosen.emit_sample and not chosen.dry_run:
         record = {"kind": "telemetry_sample", "dependencies": {s.name: s.state for s in statuses}, "system": sample()}
         write_ndjson(chosen.output, record, redact=no_redaction)
-        output.write(f"wrote one record to {chosen.output}\n")
+        stream.write(f"wrote one record to {chosen.output}\n")
     return EXIT_DONE
 
 

@@ -13,14 +13,17 @@ class FindingLike(Protocol):
     @property
     def rule_id(self) -> str:
         """Id of the rule that matched."""
+        ...
 
     @property
     def start(self) -> int:
         """Offset of the span in the field, in characters."""
+        ...
 
     @property
     def length(self) -> int:
         """Length of the span in characters."""
+        ...
 
 
 class SafetyAudit:

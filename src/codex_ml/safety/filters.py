@@ -118,8 +118,8 @@ class SafetyFilters:
                 break
             hits = grown
             rendered, pieces = _render(text, hits)
-        actions: list[Action] = [hit.rule.action for hit in hits]
-        action: Action = max(actions, key=_SEVERITY.__getitem__, default="keep")
+        actions: list[Action] = ["keep", *(hit.rule.action for hit in hits)]
+        action = max(actions, key=_SEVERITY.__getitem__)
         findings = tuple(Finding(hit.rule.id, hit.rule.kind, hit.start, hit.end - hit.start) for hit in hits)
         return Filtered(rendered, findings, action)
 
