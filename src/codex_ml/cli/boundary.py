@@ -1,4 +1,4 @@
-"""The border between the toolkit and the shell: offline first, errors as one block, exit codes as documented."""
+"""The border between the toolkit and the shell: offline first, errors as one filtered block, documented exit codes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import ParamSpec
+from pathlib import Path
+from typing import ParamSpec, TextIO
 
 import typer
 
@@ -29,8 +30,20 @@ _QUIET_DEFAULTS = {
 }
 
 
+@functools.lru_cache(maxsize=1)
+def _default_filters() -> Callable[[str], str]:
+    # Only when there is something to show: reading the policy has no place in `--help`.
+    from codex_ml.safety.filters import SafetyFilters
+    from codex_ml.safety.policy import load_policy
+
+    return SafetyFilters(load_policy("default")).redact
+
+
 def run_command(body: Callable[[], int]) -> None:
     """Run the body of a command and leave with its exit code; no traceback unless ``CODEX_ML_DEBUG=1``.
+
+    What is shown of an error, a traceback or a warning has passed the default safety policy: an exception carries
+    whatever the code that raised it had in hand.
 
     Raises
     ------
@@ -42,6 +55,7 @@ def run_command(body: Callable[[], int]) -> None:
         os.environ.setdefault(name, value)
     # What one library deprecates in another is no business of the user of either.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate)\.")
+    warnings.showwarning = show_warning
     try:
         # Before any command imports a library that would read its switches; a command whose config says
         # `offline: false` lifts the guard later, never the switches.
@@ -54,9 +68,9 @@ def run_command(body: Callable[[], int]) -> None:
         code = EXIT_RUN_FAILED
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last border: all that is left becomes one block
         if os.environ.get("CODEX_ML_DEBUG") == "1":
-            traceback.print_exception(error)
+            typer.echo(fit_to_show("".join(traceback.format_exception(error))), err=True)
         block, code = error_block(error)
-        typer.echo(block, err=True)
+        typer.echo(fit_to_show(block), err=True)
     raise typer.Exit(code)
 
 
@@ -72,6 +86,31 @@ def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
         run_command(body)
 
     return inside
+
+
+def fit_to_show(text: str, filters: Callable[[], Callable[[str], str]] = _default_filters) -> str:
+    """Return a text as the default policy lets it be shown; where the filters themselves fail, nothing of it."""
+    try:
+        return filters()(text)
+    except Exception as error:  # noqa: BLE001 - fails closed: whatever is wrong with the filters, the text does not pass
+        return (
+            f"error: the command failed; what it has to say is withheld\n"
+            f"  why: the safety filters that all text passes cannot be used ({type(error).__name__})\n"
+            "  fix: install codex-ml again; safety/policies/default.yaml in its configs is missing or damaged"
+        )
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,  # noqa: ARG001 - signature of `warnings.showwarning`
+) -> None:
+    """Print a warning of a library as one filtered line; stands in for `warnings.showwarning`."""
+    place = f"{Path(filename).name}:{lineno}"
+    typer.echo(fit_to_show(f"warning: {message} ({category.__name__}, {place})"), file=file or sys.stderr)
 
 
 def error_block(error: Exception | KeyboardInterrupt) -> tuple[str, int]:

@@ -23,6 +23,7 @@ from codex_ml.eval.table import render_table
 from codex_ml.models.registry import BaseModel, load_base_model, load_model_directory
 from codex_ml.monitoring.codex_logging import NdjsonWriter
 from codex_ml.peft.adapter_files import adapter_on
+from codex_ml.recipes.config_check import refuse_unsafe_values
 from codex_ml.recipes.preparation import Prepared, prepare
 from codex_ml.recipes.session import utc_now
 from codex_ml.runs.checkpoints import run_of_checkpoint
@@ -68,6 +69,7 @@ def evaluate(
     """
     outside = collaborators or EvaluateCollaborators()
     check_paths(config)
+    refuse_unsafe_values(config)
     chosen_metrics(config.eval.metrics)
     prepared = prepare(config, [config.eval.split])
     records = prepared.dataset.require(config.eval.split)

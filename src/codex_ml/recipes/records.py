@@ -23,7 +23,8 @@ def write_run_files(
     """Write the run's own description and report it to the tracker."""
     layout, context = session.layout, session.context
     write_run_config(config, layout.config)
-    storage.write_json(layout.data_account, prepared.dataset.account.to_dict())
+    # The account names columns that are not read, and such a name comes from the data.
+    storage.write_json(layout.data_account, prepared.filters.redact_value(prepared.dataset.account.to_dict()))
     storage.write_json(layout.data_splits, prepared.dataset.manifest)
     provenance = collect_provenance(
         run_id=session.record.run_id,

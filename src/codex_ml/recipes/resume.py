@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import CheckpointError
 from codex_ml.runs.checkpoints import PassedOver, list_checkpoints, newest_whole, run_of_checkpoint
+from codex_ml.runs.closing import close_if_dead
 from codex_ml.runs.layout import RunLayout, RunRecord, find_runs, read_record
+from codex_ml.runs.lock import hold_lock
 from codex_ml.runs.manifest import MANIFEST_NAME
+from codex_ml.storage import Storage
 
 # Changing these changes where a run ends or what it writes, not what a step computes.
 CHANGEABLE_TRAINING_KEYS = frozenset(
@@ -72,6 +76,26 @@ def find_resume_point(reference: str | Path | None, output_dir: Path, name: str)
         why="a run goes on in its own directory, with its own logs",
         fix="name runs/<run>, runs/<run>/checkpoints/step-…, or latest",
     )
+
+
+def close_dead_run(resume: ResumePoint, now: datetime, storage: Storage) -> ResumePoint:
+    """Close the run that goes on as KILLED if its process died without a word, before anything else can go wrong.
+
+    Raises
+    ------
+    UserError
+        If another process is at work in the run.
+    """
+    layout, record = resume.layout, resume.record
+    if layout is None or record is None or record.status != "RUNNING":
+        return resume
+    closed = close_if_dead(layout, record, now, storage)
+    if closed.record.status == "RUNNING":
+        # Refused now, not after the data has been read and the model loaded.
+        with hold_lock(layout.lock):
+            pass
+    messages = [message for message in (closed.message, resume.message) if message]
+    return replace(resume, record=closed.record, message="\n".join(messages))
 
 
 def run_fingerprint(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from codex_ml.config.schema.root import RunConfig
@@ -15,7 +15,7 @@ from codex_ml.runs.lock import hold_lock
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.storage import Storage
 from codex_ml.tracking.context import ExperimentContext, end_status
-from codex_ml.tracking.opening import open_experiment
+from codex_ml.tracking.opening import TrackingDependencies, open_experiment
 from codex_ml.tracking.sinks import RunInfo
 
 
@@ -33,20 +33,34 @@ class Session:
     context: ExperimentContext
 
 
+@dataclass(frozen=True)
+class SessionDependencies:
+    """What a session uses of the outside world: files, the user's screen, the time, and the trackers."""
+
+    storage: Storage
+    say: Callable[[str], None]
+    clock: Callable[[], datetime] = utc_now
+    tracking: TrackingDependencies = field(default_factory=TrackingDependencies)
+
+
 @contextmanager
 def open_session(
     config: RunConfig,
     filters: SafetyFilters,
     resume: ResumePoint,
     tracker_run_ids: Mapping[str, str],
-    storage: Storage,
-    say: Callable[[str], None],
-    clock: Callable[[], datetime] = utc_now,
+    dependencies: SessionDependencies,
 ) -> Iterator[Session]:
     """Open the run that a config starts or goes on with, for the length of a ``with`` block.
 
     The run ends FINISHED, or KILLED or FAILED by the exception that leaves the block.
     """
+    storage, clock = dependencies.storage, dependencies.clock
+
+    def warn(text: str) -> None:
+        # What is wrong with a checkpoint or a tracker is said in the words of others.
+        dependencies.say(f"warning: {filters.redact(text)}")
+
     output_dir = config.run.output_dir
     assert output_dir is not None, "composing a config fills run.output_dir in"
     reopened = resume.layout is not None and resume.record is not None
@@ -55,8 +69,8 @@ def open_session(
     else:
         layout, record = create_run(output_dir, config.run.name, clock(), storage)
     with hold_lock(layout.lock):
-        died = reopened and record.status == "RUNNING"
-        record = replace(record, status="RUNNING", ended=None)
+        previous = record
+        record = replace(record, status="RUNNING", ended=None, found_dead=None, last_sign_of_life=None)
         write_record(layout, record, storage)
         leftovers = remove_staged(layout.checkpoints, storage)
         info = RunInfo(
@@ -73,14 +87,22 @@ def open_session(
                 layout.directory,
                 config.tracking.sinks,
                 redact=filters.redact_value,
-                on_warning=lambda text: say(f"warning: {text}"),
+                on_warning=warn,
                 max_bytes=config.logging.max_bytes,
+                dependencies=dependencies.tracking,
             ) as context:
-                if died:
-                    context.log_event("previous_process_died", closed_as="KILLED", unfinished_checkpoints=leftovers)
+                if reopened:
+                    context.log_event("run_resumed", previous_status=previous.status, removed_unfinished=leftovers)
+                if reopened and (previous.found_dead is not None or previous.status == "RUNNING"):
+                    context.log_event(
+                        "previous_process_died",
+                        closed_as="KILLED",
+                        found_dead=previous.found_dead,
+                        last_sign_of_life=previous.last_sign_of_life,
+                    )
                 for item in resume.passed_over:
                     context.log_event("checkpoint_passed_over", checkpoint=item.directory.name, reason=item.reason)
-                    say(f"warning: passed over {item.directory.name}: {item.reason}")
+                    warn(f"passed over {item.directory.name}: {item.reason}")
                 yield Session(layout, record, context)
         except BaseException as error:
             close_record(layout, record, end_status(error), clock(), storage)

@@ -139,7 +139,7 @@ class BackgroundSink:
         except BaseException as error:  # noqa: BLE001 - the boundary of promise 9: whatever a tracker raises stays here
             with self._changed:
                 self._errors += 1
-                self._last_error = f"{type(error).__name__}: {error}"
+                self._last_error = f"{type(error).__name__}: {_text(error)}"
             return False
         return True
 
@@ -152,3 +152,10 @@ class BackgroundSink:
     def _drop_queued(self) -> None:
         self._dropped += len(self._queue)
         self._queue.clear()
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001 - an exception that cannot even be shown would end the thread without a word
+        return "(no text)"

@@ -112,6 +112,11 @@ class ExperimentContext:
         self._local.event(kind, cleaned)
         self._submit(lambda sink: sink.event(kind, cleaned))
 
+    def log_missing(self, status: DependencyStatus) -> None:
+        """Report an optional package that the run would have used: one event and one warning, and the run goes on."""
+        self.log_event("dependency_missing", **status.as_event())
+        self._on_warning(status.message())
+
     def emit(self, event: Mapping[str, Any]) -> None:
         """Report an event that names its own ``kind``: the shape in which the safety audit hands its events over."""
         fields = dict(event)
