@@ -86,13 +86,3 @@ def file_digest(path: Path) -> str:
         while chunk := handle.read(_CHUNK_BYTES):
             digest.update(chunk)
     return f"sha256:{digest.hexdigest()}"
-
-
-def directory_digest(path: Path) -> str:
-    """Return one digest over the relative names and contents of all files under a directory."""
-    lines = [
-        f"{file.relative_to(path).as_posix()} {file_digest(file)}\n"
-        for file in sorted(path.rglob("*"))
-        if file.is_file()
-    ]
-    return bytes_digest("".join(lines).encode("utf-8"))

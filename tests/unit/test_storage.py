@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.storage import Storage, bytes_digest, directory_digest, file_digest, json_bytes
+from codex_ml.storage import Storage, bytes_digest, file_digest, json_bytes
 
 
 class FullDisk(Storage):
@@ -108,15 +108,6 @@ def test_digests_known_values_are_those_of_sha256(tmp_path: Path) -> None:
     assert file_digest(tmp_path / "a") == "sha256:cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"
     (tmp_path / "b").write_bytes(b"a" * 3_000_000)
     assert file_digest(tmp_path / "b") == bytes_digest(b"a" * 3_000_000)
-
-
-def test_directory_digest_renamed_file_differs(tmp_path: Path) -> None:
-    """Names count as well as contents, at every depth; the place of the directory does not."""
-    for place, name in (("one", "a"), ("two", "a"), ("three", "b")):
-        (tmp_path / place / "deep").mkdir(parents=True)
-        (tmp_path / place / "deep" / name).write_bytes(b"same")
-    assert directory_digest(tmp_path / "one") == directory_digest(tmp_path / "two")
-    assert directory_digest(tmp_path / "one") != directory_digest(tmp_path / "three")
 
 
 def test_free_bytes_existing_directory_is_what_the_system_says(tmp_path: Path) -> None:

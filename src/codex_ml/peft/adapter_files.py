@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,18 +147,3 @@ def _check_shapes(directory: Path, tensors: dict[str, Tensor], expected: dict[st
                 why=f"{name} has shape {list(tensor.shape)}, the model needs {list(expected[name].shape)}",
                 fix="use the base model and adapter settings it was trained with",
             )
-
-
-def adapter_settings(directory: Path) -> dict[str, Any]:
-    """Read the saved adapter config as plain values.
-
-    Raises
-    ------
-    CheckpointError
-        If it is missing or not valid JSON.
-    """
-    try:
-        values: dict[str, Any] = json.loads((directory / CONFIG_NAME).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {directory / CONFIG_NAME}", why=str(error)) from error
-    return values

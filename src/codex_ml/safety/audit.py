@@ -70,7 +70,3 @@ class SafetyAudit:
                 "policy_digest": policy_digest,
             }
         )
-
-    def summary(self) -> dict[str, Any]:
-        """Return the number of findings of each rule, for the end of a run and its provenance."""
-        return {"stage": self._stage, "findings_by_rule": dict(sorted(self.counts.items()))}

@@ -35,12 +35,12 @@ def test_record_emits_one_event_a_finding_without_text(default_filters: SafetyFi
     assert not any(word in written for word in ("jane", "example", "212", "ask"))
 
 
-def test_summary_counts_findings_by_rule(default_filters: SafetyFilters) -> None:
+def test_record_counts_findings_by_rule(default_filters: SafetyFilters) -> None:
     """The counts of all records stand under the rule ids."""
     audit = SafetyAudit(lambda _event: None, stage="output")
     for _ in range(2):
         audit.record("r", "f", default_filters.apply("a@example.com, b@example.com").findings, "redact")
-    assert audit.summary() == {"stage": "output", "findings_by_rule": {"email": 4}}
+    assert audit.counts == {"email": 4}
 
 
 def test_bypass_emits_reason_and_policy() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -127,14 +127,3 @@ class EvaluateConfig(RunConfig):
             _evaluation_has_data,
         ),
     )
-
-    @classmethod
-    def from_train(cls, config: TrainConfig) -> Self:
-        """Return the configuration that evaluates what ``config`` trains.
-
-        Raises
-        ------
-        pydantic.ValidationError
-            If the split to evaluate has no data.
-        """
-        return cls(**{name: getattr(config, name) for name in cls.model_fields})
