@@ -77,13 +77,33 @@ class RunLayout:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Identity and state of a run; times are UTC in RFC 3339."""
+    """Identity and state of a run; times are UTC in RFC 3339.
+
+    Attributes
+    ----------
+    ended : str, optional
+        When it ended; None while it runs, and for ever where its process died without a word.
+    found_dead : str, optional
+        When a later command found that its process was gone, and closed it as KILLED.
+    last_sign_of_life : str, optional
+        Of a run that was found dead: when it last wrote a file. It ended between then and `found_dead`.
+    """
 
     run_id: str
     name: str
     started: str
     status: RunStatus
     ended: str | None = None
+    found_dead: str | None = None
+    last_sign_of_life: str | None = None
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A directory that is named like a run and cannot be read as one, and why."""
+
+    directory: Path
+    reason: str
 
 
 def format_time(moment: datetime) -> str:
@@ -134,7 +154,7 @@ def close_record(
     layout: RunLayout, record: RunRecord, status: RunStatus, ended: datetime, storage: Storage
 ) -> RunRecord:
     """Write how the run ended and return the new record."""
-    closed = replace(record, status=status, ended=format_time(ended))
+    closed = replace(record, status=status, ended=format_time(ended), found_dead=None, last_sign_of_life=None)
     write_record(layout, closed, storage)
     return closed
 
@@ -171,17 +191,24 @@ def find_runs(output_dir: Path, name: str | None = None) -> list[tuple[RunLayout
 
     Directories without a readable record are passed over: they are no runs, or died before they became one.
     """
+    return [(layout, record) for layout, record in read_runs(output_dir)[0] if name is None or record.name == name]
+
+
+def read_runs(output_dir: Path) -> tuple[list[tuple[RunLayout, RunRecord]], list[Unreadable]]:
+    """Return the runs below a directory, newest first by their recorded start, and what only looks like one."""
     found: list[tuple[RunLayout, RunRecord]] = []
+    unreadable: list[Unreadable] = []
     if not output_dir.is_dir():
-        return found
-    for directory in output_dir.iterdir():
+        return found, unreadable
+    for directory in sorted(output_dir.iterdir()):
         if not _RUN_NAME.fullmatch(directory.name) or not directory.is_dir():
             continue
         layout = RunLayout(directory)
         try:
-            record = read_record(layout)
-        except UserError:
-            continue
-        if name is None or record.name == name:
-            found.append((layout, record))
-    return sorted(found, key=lambda pair: (pair[1].started, pair[0].directory.name), reverse=True)
+            found.append((layout, read_record(layout)))
+        except UserError as error:
+            unreadable.append(Unreadable(directory, f"{error.what}: {error.why}"))
+        except PermissionError:
+            unreadable.append(Unreadable(directory, "it belongs to another user"))
+    found.sort(key=lambda pair: (pair[1].started, pair[0].directory.name), reverse=True)
+    return found, unreadable

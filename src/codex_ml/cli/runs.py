@@ -1,0 +1,98 @@
+"""`codex-ml runs`: looks at what training and evaluation left behind; reads small files only, never torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from codex_ml.cli.boundary import guarded
+from codex_ml.errors import UserError
+
+if TYPE_CHECKING:
+    from codex_ml.runs.layout import RunLayout, RunRecord
+
+# The place that run.output_dir has without a config.
+DEFAULT_DIRECTORY = Path("runs")
+
+OutputDirectory = Annotated[
+    Path | None,
+    typer.Option("--output-dir", metavar="DIR", help="Where runs lie (default: runs/ in the working directory)."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+
+runs_app = typer.Typer(help="List runs and show what they left behind.", rich_markup_mode=None, no_args_is_help=True)
+
+
+def list_runs(
+    output_dir: OutputDirectory = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Only runs of this name.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, newest first; one whose process died without a word is closed as KILLED."""
+    from codex_ml.runs.layout import read_runs
+    from codex_ml.runs.listing import render_list, summarise
+
+    directory = _output_directory(output_dir)
+    found, unreadable = read_runs(directory)
+    chosen = [(layout, record) for layout, record in found if name is None or record.name == name]
+    summaries = [summarise(layout, _closed_if_dead(layout, record)) for layout, record in chosen]
+    for item in unreadable:
+        typer.echo(f"warning: passed over {item.directory.name}: {item.reason}", err=True)
+    if as_json:
+        typer.echo(json.dumps([summary.to_json() for summary in summaries], indent=2, ensure_ascii=False))
+    elif summaries:
+        typer.echo(render_list(summaries))
+    else:
+        named = f" named {name!r}" if name is not None else ""
+        typer.echo(f"no runs{named} in {directory}", err=True)
+
+
+def show_run(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, its name below runs/, or latest.")],
+    output_dir: OutputDirectory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one run: record, digests, checkpoints, evaluations and files."""
+    from codex_ml.runs.details import describe_run
+    from codex_ml.runs.layout import read_record
+    from codex_ml.runs.naming import resolve_run
+    from codex_ml.runs.rendering import render_details
+
+    layout = resolve_run(run, _output_directory(output_dir))
+    details = describe_run(layout, _closed_if_dead(layout, read_record(layout)))
+    typer.echo(json.dumps(details, indent=2, ensure_ascii=False) if as_json else render_details(details))
+
+
+runs_app.command("list")(guarded(list_runs))
+runs_app.command("show")(guarded(show_run))
+
+
+def _output_directory(given: Path | None) -> Path:
+    if given is not None and not given.is_dir():
+        raise UserError(f"--output-dir: {given} is no directory", fix="name the directory that holds the runs")
+    return given or DEFAULT_DIRECTORY
+
+
+def _closed_if_dead(layout: RunLayout, record: RunRecord) -> RunRecord:
+    if record.status != "RUNNING":
+        return record
+    from datetime import UTC, datetime
+
+    from codex_ml.runs.closing import close_if_dead
+    from codex_ml.storage import Storage
+
+    closed = close_if_dead(layout, record, datetime.now(UTC), Storage(), _note_death)
+    if closed.message is not None:
+        typer.echo(closed.message, err=True)
+    return closed.record
+
+
+def _note_death(layout: RunLayout, record: RunRecord) -> None:
+    """Write into the run's own events what became of it."""
+    from codex_ml.monitoring.codex_logging import no_redaction, write_ndjson
+
+    event = {"run_id": record.run_id, "kind": "previous_process_died", "closed_as": record.status}
+    write_ndjson(layout.events, event, redact=no_redaction)

@@ -1,0 +1,159 @@
+"""Everything a run directory says about its run, gathered from its small files; weights and records are not read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from codex_ml.errors import CheckpointError
+from codex_ml.runs.checkpoints import list_checkpoints, read_pointer
+from codex_ml.runs.layout import RunLayout, RunRecord
+from codex_ml.runs.listing import summarise
+from codex_ml.runs.manifest import MANIFEST_NAME, read_manifest
+from codex_ml.storage import file_digest
+
+WHOLE, DAMAGED = "whole", "damaged"
+
+
+def describe_run(layout: RunLayout, record: RunRecord) -> dict[str, Any]:
+    """Return what `runs show` shows, as JSON values.
+
+    Keys: ``directory``, ``record``, ``steps``, ``best_validation_loss``, ``config``, ``base_model``, ``data``,
+    ``safety``, ``checkpoints``, ``evaluations``, ``outputs`` and ``damaged`` (files that cannot be read).
+    What the run never wrote is null or empty.
+    """
+    damaged: list[str] = []
+    provenance = _read(layout.provenance, damaged)
+    summary = summarise(layout, record)
+    return {
+        "directory": str(layout.directory),
+        "record": asdict(record),
+        "steps": summary.steps,
+        "best_validation_loss": summary.best_validation_loss,
+        "config": _config(layout, provenance),
+        "base_model": _base_model(provenance),
+        "data": _data(provenance),
+        "safety": _mapping(provenance.get("safety")),
+        "checkpoints": describe_checkpoints(layout.checkpoints),
+        "evaluations": _evaluations(layout.evaluations, damaged),
+        "outputs": _outputs(layout),
+        "damaged": damaged,
+    }
+
+
+def describe_checkpoints(checkpoints: Path) -> list[dict[str, Any]]:
+    """Return every checkpoint, oldest first, with a check that costs nothing: manifest and sizes, no digests.
+
+    Each has ``name``, ``step``, ``kind``, ``bytes``, ``latest``, ``best``, ``state`` (``whole`` or ``damaged``) and
+    ``fault``.
+    """
+    latest, best = read_pointer(checkpoints, "latest"), read_pointer(checkpoints, "best")
+    described = []
+    for step, directory in list_checkpoints(checkpoints):
+        kind, total, fault = _glance(directory)
+        described.append(
+            {
+                "name": directory.name,
+                "step": step,
+                "kind": kind,
+                "bytes": total,
+                "latest": directory == latest,
+                "best": directory == best,
+                "state": WHOLE if fault is None else DAMAGED,
+                "fault": fault,
+            }
+        )
+    return described
+
+
+def _glance(directory: Path) -> tuple[str | None, int, str | None]:
+    """Return kind, size and the first fault of a checkpoint, by its manifest and the sizes of its files."""
+    sizes = {
+        file.relative_to(directory).as_posix(): file.stat().st_size for file in directory.rglob("*") if file.is_file()
+    }
+    total = sum(sizes.values())
+    try:
+        manifest = read_manifest(directory)
+    except CheckpointError as error:
+        return None, total, error.why or error.what
+    named = manifest["files"]
+    for name in sorted(set(named) | set(sizes) - {MANIFEST_NAME}):
+        if name not in sizes:
+            return manifest.get("kind"), total, f"{name} is missing"
+        if name not in named:
+            return manifest.get("kind"), total, f"{name} is not in the manifest"
+        if _mapping(named[name]).get("bytes") != sizes[name]:
+            return manifest.get("kind"), total, f"{name} has another size than its manifest says"
+    return manifest.get("kind"), total, None
+
+
+def _config(layout: RunLayout, provenance: dict[str, Any]) -> dict[str, Any]:
+    recorded = provenance.get("config_digest")
+    current = file_digest(layout.config) if layout.config.is_file() else None
+    return {"digest": recorded, "unchanged": None if recorded is None else current == recorded}
+
+
+def _base_model(provenance: dict[str, Any]) -> dict[str, Any]:
+    base, compute = _mapping(provenance.get("base_model")), _mapping(provenance.get("compute"))
+    return {
+        "name": base.get("name"),
+        "revision": base.get("revision"),
+        "digest": compute.get("base_model_digest"),
+        "tokenizer_digest": compute.get("tokenizer_digest"),
+    }
+
+
+def _data(provenance: dict[str, Any]) -> dict[str, Any]:
+    splits = _mapping(_mapping(provenance.get("data")).get("splits"))
+    return {
+        name: {
+            "file": _mapping(_mapping(split).get("source")).get("name"),
+            "records": _mapping(split).get("records"),
+            "digest": _mapping(split).get("digest"),
+        }
+        for name, split in splits.items()
+    }
+
+
+def _evaluations(directory: Path, damaged: list[str]) -> list[dict[str, Any]]:
+    found = []
+    for file in sorted(directory.glob("*/results.json")):
+        # A name that begins with a point is an evaluation that is being written, or was replaced.
+        if file.parent.name.startswith("."):
+            continue
+        results = _read(file, damaged)
+        if results:
+            metrics = _mapping(results.get("metrics"))
+            found.append(
+                {
+                    "checkpoint": results.get("checkpoint"),
+                    "split": results.get("split"),
+                    "records_scored": results.get("records_scored"),
+                    "metrics": {name: _mapping(metric).get("value") for name, metric in metrics.items()},
+                }
+            )
+    return found
+
+
+def _outputs(layout: RunLayout) -> list[dict[str, Any]]:
+    """Return the files of the run's own directory with their sizes; checkpoints and evaluations are listed apart."""
+    files = (path for path in sorted(layout.directory.iterdir()) if path.is_file() and path != layout.lock)
+    return [{"name": file.name, "bytes": file.stat().st_size} for file in files]
+
+
+def _read(path: Path, damaged: list[str]) -> dict[str, Any]:
+    """Return the object in a JSON file; a file that is not there is empty, one that is damaged is noted."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        damaged.append(f"{path.name}: {error}")
+        return {}
+    return _mapping(value)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

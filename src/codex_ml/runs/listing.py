@@ -1,0 +1,116 @@
+"""One line for each run: who it is, how it ended, how far it got and how well; read without torch, and quickly."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from codex_ml.errors import CheckpointError
+from codex_ml.runs.checkpoints import list_checkpoints
+from codex_ml.runs.layout import RunLayout, RunRecord
+from codex_ml.runs.manifest import read_manifest
+
+# Written by training; named here because whoever lists runs must not import it.
+TRAINER_STATE_NAME = "trainer_state.json"
+_TAIL_BYTES = 8192
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a list shows of one run.
+
+    Attributes
+    ----------
+    steps : int, optional
+        Optimizer steps: of the newest checkpoint or the newest metric, whichever is further; None where neither is.
+    best_validation_loss : float, optional
+        As the newest checkpoint knows it; None where no validation came before one.
+    """
+
+    directory: str
+    name: str
+    run_id: str
+    started: str
+    ended: str | None
+    found_dead: str | None
+    last_sign_of_life: str | None
+    status: str
+    steps: int | None
+    best_validation_loss: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+def summarise(layout: RunLayout, record: RunRecord) -> RunSummary:
+    """Return the summary of a run; a damaged checkpoint or log is passed over, never an error."""
+    saved_step, best = saved_progress(layout.checkpoints)
+    reached = [step for step in (saved_step, last_logged_step(layout.metrics)) if step is not None]
+    return RunSummary(
+        directory=str(layout.directory),
+        name=record.name,
+        run_id=record.run_id,
+        started=record.started,
+        ended=record.ended,
+        found_dead=record.found_dead,
+        last_sign_of_life=record.last_sign_of_life,
+        status=record.status,
+        steps=max(reached, default=None),
+        best_validation_loss=best,
+    )
+
+
+def saved_progress(checkpoints: Path) -> tuple[int | None, float | None]:
+    """Return step and best validation loss of the newest checkpoint that has a manifest and a readable state."""
+    for step, directory in reversed(list_checkpoints(checkpoints)):
+        try:
+            read_manifest(directory)
+            state = json.loads((directory / TRAINER_STATE_NAME).read_text("utf-8"))["trainer"]
+            best = state["best_metric"]
+        except (CheckpointError, OSError, ValueError, KeyError, TypeError):
+            continue
+        return step, float(best) if isinstance(best, int | float) else None
+    return None, None
+
+
+def last_logged_step(metrics: Path) -> int | None:
+    """Return the step of the last whole line of the metrics; rotated files are older and not asked."""
+    try:
+        with metrics.open("rb") as handle:
+            handle.seek(0, 2)
+            handle.seek(max(0, handle.tell() - _TAIL_BYTES))
+            lines = handle.read().split(b"\n")
+    except OSError:
+        return None
+    # The last piece is empty, or a line that is being written.
+    for line in reversed(lines[:-1]):
+        try:
+            step = json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError):
+            continue
+        if isinstance(step, int):
+            return step
+    return None
+
+
+def render_list(summaries: list[RunSummary]) -> str:
+    """Return the table that people read, newest run first, with one line for each run."""
+    rows = [("started (UTC)", "name", "status", "steps", "best valid loss", "directory")]
+    rows += [
+        (
+            summary.started[:19].replace("T", " "),
+            summary.name,
+            summary.status,
+            "-" if summary.steps is None else str(summary.steps),
+            "-" if summary.best_validation_loss is None else f"{summary.best_validation_loss:.4f}",
+            summary.directory,
+        )
+        for summary in summaries
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    return "\n".join(
+        "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    )
