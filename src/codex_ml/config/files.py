@@ -21,7 +21,6 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from codex_ml.config.overrides import hydra_quoted
 from codex_ml.config.value_tree import Source, ValueTree
 from codex_ml.errors import ConfigError, ConfigProblem
 
@@ -125,11 +124,16 @@ def available_names(roots: Sequence[Path]) -> list[str]:
 def _defaults_list(name: str, roots: Sequence[Path], groups: Sequence[str]) -> list[tuple[str, str]]:
     """Return ``(config path, package)`` in merge order, as Hydra works it out."""
     primary, *further = roots
-    search_path = ",".join(hydra_quoted(f"file://{root}") for root in further)
-    overrides = [*groups, f"hydra.searchpath=[{search_path}]"]
     with initialize_config_dir(str(primary), version_base=_HYDRA_VERSION_BASE):
-        loader = GlobalHydra.instance().config_loader()
-        result = loader.compute_defaults_list(name, overrides, RunMode.RUN)
+        loader: Any = GlobalHydra.instance().config_loader()
+        # Not by an override of hydra.searchpath: Hydra looks for the named file before it reads that, so a packaged
+        # configuration could not be combined with the choices in a user's directory.
+        search_path = loader.get_search_path()
+        for root in further:
+            # Hydra wants its entry "schema" to stay the last one.
+            search_path.prepend("codex_ml", f"file://{root}", anchor="schema")
+        loader.repository.initialize_sources(search_path)
+        result = loader.compute_defaults_list(name, list(groups), RunMode.RUN)
     return [(entry.config_path, entry.package or "") for entry in result.defaults if entry.config_path is not None]
 
 

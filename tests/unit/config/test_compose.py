@@ -230,3 +230,9 @@ def test_compose_default_environment_is_that_of_the_process(tmp_path):
     """Without an environment given, the process's own is read: HOME is there in every test."""
     composed = compose("train", "examples/minimal", working_directory=tmp_path)
     assert composed.values["run"]["name"] == "minimal"
+
+
+def test_compose_packaged_config_takes_choices_from_the_users_directory(from_tree):
+    """Without a file of its own name in --config-dir, a packaged configuration is found, and the user's choices too."""
+    composed = from_tree("default", "adapter=mine", "model.path=m", "data.path=d")
+    assert (composed.values["adapter"]["r"], composed.values["adapter"]["alpha"]) == (3, 6)
