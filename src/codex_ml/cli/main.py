@@ -5,7 +5,9 @@ from __future__ import annotations
 import typer
 
 from codex_ml.cli.boundary import guarded
+from codex_ml.cli.configs import configs_app
 from codex_ml.cli.evaluate import evaluate
+from codex_ml.cli.runs import runs_app
 from codex_ml.cli.train import train
 from codex_ml.cli.validate import validate_command
 
@@ -20,6 +22,8 @@ app = typer.Typer(
 app.command()(train)
 app.command()(evaluate)
 app.command("validate")(guarded(validate_command))
+app.add_typer(configs_app, name="configs")
+app.add_typer(runs_app, name="runs")
 
 
 def run() -> None:

@@ -1,0 +1,55 @@
+"""`codex-ml configs`: a config to start from, out of those that come with the toolkit."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codex_ml.cli.boundary import guarded
+
+configs_app = typer.Typer(
+    help="List, show and copy the configs that come with codex-ml.", rich_markup_mode=None, no_args_is_help=True
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Config as the list names it, such as examples/minimal.")]
+
+
+def list_configs() -> None:
+    """List every config by name: whole ones for --config-name, then the choices of each section."""
+    from codex_ml.config.shipped import list_shipped
+
+    configs = list_shipped()
+    width = max(len(config.name) for config in configs)
+    for config in configs:
+        typer.echo(f"{config.name:<{width}}  {config.summary}")
+
+
+def show_config(name: Name) -> None:
+    """Print a config, led by a line that says where it lies."""
+    from codex_ml.config.shipped import find_shipped
+
+    config = find_shipped(name)
+    typer.echo(f"# {config.path}")
+    typer.echo(config.path.read_text("utf-8"), nl=False)
+
+
+def copy_config(
+    name: Name,
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Your own directory of configs; made if it is not there.")
+    ],
+) -> None:
+    """Copy a config into a directory of your own, ready to be changed; nothing is overwritten."""
+    from codex_ml.config.shipped import copy_shipped, find_shipped
+
+    copied = copy_shipped(find_shipped(name), directory, shown=shlex.quote(str(directory)))
+    typer.echo(str(copied.path))
+    typer.echo(f"use it: {copied.usage}", err=True)
+
+
+configs_app.command("list")(guarded(list_configs))
+configs_app.command("show")(guarded(show_config))
+configs_app.command("copy")(guarded(copy_config))
