@@ -36,7 +36,7 @@ def _run_directory(directory: Path, name: str) -> Path:
 
 
 def _kill_after_checkpoint(process: subprocess.Popen[str], directory: Path, name: str, step: int) -> None:
-    """Read progress until a step is done, wait for its checkpoint, then send SIGKILL: the process is in a later step."""
+    """Read progress until a step is done, wait for its checkpoint, then send SIGKILL: a later step is under way."""
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith(f"step {step}/"):
@@ -63,6 +63,9 @@ def test_resume_after_sigkill_ends_in_the_same_bytes(command_line, tmp_path, tin
     resumed = command_line.run(*arguments, "--resume-from", "latest", directory=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "step-00000010" in resumed.stderr
+    assert "died without a word: closed as KILLED" in resumed.stderr
+    events = [json.loads(line) for line in (killed / "events.ndjson").read_text("utf-8").split("\n") if line]
+    assert [event["closed_as"] for event in events if event["kind"] == "previous_process_died"] == ["KILLED"]
 
     whole = _run_directory(tmp_path, "straight")
     final = f"checkpoints/step-{STEPS:08d}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import CheckpointError
+from codex_ml.monitoring.codex_logging import no_redaction, write_ndjson
 from codex_ml.runs.checkpoints import PassedOver, list_checkpoints, newest_whole, run_of_checkpoint
 from codex_ml.runs.closing import close_if_dead
 from codex_ml.runs.layout import RunLayout, RunRecord, find_runs, read_record
@@ -89,13 +90,24 @@ def close_dead_run(resume: ResumePoint, now: datetime, storage: Storage) -> Resu
     layout, record = resume.layout, resume.record
     if layout is None or record is None or record.status != "RUNNING":
         return resume
-    closed = close_if_dead(layout, record, now, storage)
+    closed = close_if_dead(layout, record, now, storage, note_death)
     if closed.record.status == "RUNNING":
         # Refused now, not after the data has been read and the model loaded.
         with hold_lock(layout.lock):
             pass
     messages = [message for message in (closed.message, resume.message) if message]
     return replace(resume, record=closed.record, message="\n".join(messages))
+
+
+def note_death(layout: RunLayout, record: RunRecord) -> None:
+    """Write into the events of a run that its process died without a word."""
+    event = {
+        "run_id": record.run_id,
+        "kind": "previous_process_died",
+        "closed_as": record.status,
+        "last_sign_of_life": record.last_sign_of_life,
+    }
+    write_ndjson(layout.events, event, redact=no_redaction)
 
 
 def run_fingerprint(

@@ -69,7 +69,7 @@ def open_session(
     else:
         layout, record = create_run(output_dir, config.run.name, clock(), storage)
     with hold_lock(layout.lock):
-        previous = record
+        previous_status = record.status
         record = replace(record, status="RUNNING", ended=None, found_dead=None, last_sign_of_life=None)
         write_record(layout, record, storage)
         leftovers = remove_staged(layout.checkpoints, storage)
@@ -92,14 +92,7 @@ def open_session(
                 dependencies=dependencies.tracking,
             ) as context:
                 if reopened:
-                    context.log_event("run_resumed", previous_status=previous.status, removed_unfinished=leftovers)
-                if reopened and (previous.found_dead is not None or previous.status == "RUNNING"):
-                    context.log_event(
-                        "previous_process_died",
-                        closed_as="KILLED",
-                        found_dead=previous.found_dead,
-                        last_sign_of_life=previous.last_sign_of_life,
-                    )
+                    context.log_event("run_resumed", previous_status=previous_status, removed_unfinished=leftovers)
                 for item in resume.passed_over:
                     context.log_event("checkpoint_passed_over", checkpoint=item.directory.name, reason=item.reason)
                     warn(f"passed over {item.directory.name}: {item.reason}")
