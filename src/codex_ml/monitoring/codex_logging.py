@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from codex_ml.errors import EXIT_DONE, DiskSpaceError, UserError
+from codex_ml.errors import EXIT_DONE, CodexError, DiskSpaceError, UserError
 from codex_ml.monitoring.dependencies import DependencyStatus, probe_dependencies
 from codex_ml.monitoring.json_values import plain_json
 from codex_ml.monitoring.system_metrics import sample
@@ -368,7 +368,13 @@ def main(
     stream.write(telemetry_status(statuses))
     if chosen.emit_sample and not chosen.dry_run:
         record = {"kind": "telemetry_sample", "dependencies": {s.name: s.state for s in statuses}, "system": sample()}
-        write_ndjson(chosen.output, record, redact=no_redaction)
+        try:
+            write_ndjson(chosen.output, record, redact=no_redaction)
+        except CodexError as error:
+            sys.stderr.write(f"{error.block()}\n")
+            return error.exit_code
+        except OSError as error:
+            parser.error(f"--output {chosen.output} cannot be written: {error.strerror or error}")
         stream.write(f"wrote one record to {chosen.output}\n")
     return EXIT_DONE
 

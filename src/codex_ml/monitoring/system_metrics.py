@@ -26,12 +26,18 @@ class ProcessProbe:
         self._process.cpu_percent(interval=None)
 
     def __call__(self) -> Metrics:
-        """Return resident bytes of this process, free bytes of the machine, and CPU percent (100 = one core)."""
-        return {
-            "resident_bytes": self._process.memory_info().rss,
-            "available_bytes": self._library.virtual_memory().available,
-            "cpu_percent": self._process.cpu_percent(interval=None),
-        }
+        """Return resident bytes of this process, free bytes of the machine, and CPU percent (100 = one core).
+
+        Nothing is returned where the system does not tell (a locked-down ``/proc``): that is no reason to stop a run.
+        """
+        try:
+            return {
+                "resident_bytes": self._process.memory_info().rss,
+                "available_bytes": self._library.virtual_memory().available,
+                "cpu_percent": self._process.cpu_percent(interval=None),
+            }
+        except (OSError, self._library.Error):
+            return {}
 
 
 class GpuProbe:

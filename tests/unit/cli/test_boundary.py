@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 
 import pytest
 
-from codex_ml.cli.boundary import error_block
+from codex_ml.cli.boundary import error_block, fit_to_show, show_warning
 from codex_ml.errors import ConfigError, ConfigProblem, DataError, InterruptedRun, NonFiniteError
 
 
@@ -35,3 +40,74 @@ def test_error_block_exception_gives_code_and_words(error, code, words):
     assert block.startswith("error:") or code in (130, 143)
     for word in words:
         assert word in block
+
+
+# Made here, so that it stands in no file of the repository.
+SECRET = "gh" + "p_" + "a1B2" * 9
+
+INTERNAL_ERROR = """
+import sys, warnings, typer
+from codex_ml.cli.boundary import run_command
+secret = "gh" + "p_" + "a1B2" * 9
+def body():
+    warnings.warn("beware of " + secret)
+    assert not {"codex_ml.safety.filters"} - set(sys.modules), "a warning was shown without the filters"
+    raise ValueError(secret + " was refused") from KeyError(secret)
+try:
+    run_command(body)
+except typer.Exit as end:
+    assert "torch" not in sys.modules
+    sys.exit(end.exit_code)
+"""
+
+
+def test_fit_to_show_text_with_secret_is_redacted() -> None:
+    """What the default policy knows is marked; the rest of the text stays as it is."""
+    assert fit_to_show(f"error: {SECRET} is no value\n  fix: another") == (
+        "error: [REDACTED:github_token] is no value\n  fix: another"
+    )
+
+
+def _broken() -> Callable[[str], str]:
+    raise ValueError(SECRET)
+
+
+def _failing() -> Callable[[str], str]:
+    def redact(text: str) -> str:
+        raise RuntimeError(text)
+
+    return redact
+
+
+@pytest.mark.parametrize("filters", [_broken, _failing])
+def test_fit_to_show_filters_fail_shows_nothing_of_the_text(filters: Callable[[], Callable[[str], str]]) -> None:
+    """Fail closed: neither the text nor the text of the fault is shown, but what to do is."""
+    shown = fit_to_show(f"error: {SECRET}", filters)
+    assert SECRET not in shown
+    assert "withheld" in shown
+    assert "fix:" in shown
+
+
+def test_show_warning_text_with_secret_is_one_redacted_line() -> None:
+    """A warning names its kind and place, without the directories of the machine."""
+    stream = io.StringIO()
+    show_warning(UserWarning(f"odd {SECRET}"), UserWarning, "/some/where/module.py", 7, stream)
+    assert stream.getvalue() == "warning: odd [REDACTED:github_token] (UserWarning, module.py:7)\n"
+
+
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_run_command_internal_error_and_warning_hold_no_secret(debug: str) -> None:
+    """The block, the traceback with its causes and the warning of a library pass the filters, without torch."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERNAL_ERROR],
+        env={**os.environ, "CODEX_ML_DEBUG": debug},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    assert "warning: beware of [REDACTED:github_token]" in done.stderr
+    assert "error: internal error: ValueError" in done.stderr
+    assert ("Traceback" in done.stderr) == (debug == "1")
+    assert done.stderr.count("[REDACTED:github_token]") == (2 if debug == "0" else 4)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.monitoring.codex_logging import main, read_ndjson
+from codex_ml.monitoring.codex_logging import NdjsonWriter, main, no_redaction, read_ndjson
 from codex_ml.monitoring.dependencies import DependencyStatus
 
 STATUSES = (
@@ -39,6 +39,18 @@ def test_main_emit_sample_appends_one_record(tmp_path: Path) -> None:
     assert [record["kind"] for record in records] == ["telemetry_sample"] * 2
     assert records[0]["dependencies"] == {"psutil": "available", "mlflow": "missing"}
     assert records[0]["system"]["resident_bytes"] > 0
+
+
+def test_main_output_that_cannot_be_written_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A directory that is not there, and a file that another writer holds: one message, exit code 2, no traceback."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["--emit-sample", "--output", str(tmp_path / "absent" / "x.ndjson")], io.StringIO(), lambda: STATUSES)
+    assert stopped.value.code == 2
+    assert "cannot be written: No such file or directory" in capsys.readouterr().err
+    held = tmp_path / "held.ndjson"
+    with NdjsonWriter(held, redact=no_redaction):
+        assert main(["--emit-sample", "--output", str(held)], io.StringIO(), lambda: STATUSES) == 2
+    assert "is being written by another writer" in capsys.readouterr().err
 
 
 def test_main_no_choice_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

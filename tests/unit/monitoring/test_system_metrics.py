@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from codex_ml.monitoring.system_metrics import GpuProbe, ProcessProbe, available_probes, sample
@@ -84,3 +85,15 @@ def test_available_probes_missing_library_or_driver_is_passed_over() -> None:
     probes = available_probes((missing, lambda: GpuProbe(nvml(starts=False)), lambda: GpuProbe(nvml(count=1))))
     assert sample(probes) == {"gpu_0_used_bytes": 10, "gpu_0_total_bytes": 100}
     assert sample(()) == {}
+
+
+@pytest.mark.parametrize("error", [PermissionError("locked down"), psutil.AccessDenied()])
+def test_process_probe_system_that_does_not_tell_gives_no_sample(error: Exception) -> None:
+    """What cannot be measured is left out; it is no reason to stop a run."""
+
+    def refuse() -> None:
+        raise error
+
+    process = SimpleNamespace(cpu_percent=lambda **_options: 0.0, memory_info=refuse)
+    library = SimpleNamespace(Process=lambda: process, Error=psutil.Error)
+    assert ProcessProbe(library)() == {}

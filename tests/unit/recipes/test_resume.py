@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from codex_ml.errors import CheckpointError
-from codex_ml.recipes.resume import check_fingerprint, find_resume_point
+from codex_ml.errors import CheckpointError, UserError
+from codex_ml.monitoring.codex_logging import read_ndjson
+from codex_ml.recipes.resume import ResumePoint, check_fingerprint, close_dead_run, find_resume_point
 from codex_ml.runs.checkpoints import checkpoint_name
-from codex_ml.runs.layout import create_run
+from codex_ml.runs.layout import close_record, create_run, read_record
+from codex_ml.runs.lock import hold_lock
 from codex_ml.runs.manifest import write_manifest
 from codex_ml.storage import Storage
 
@@ -101,3 +103,36 @@ def test_check_fingerprint_difference_names_key_and_both_values(tmp_path):
         check_fingerprint({"adapter.r": 8, "run.seed": 1}, {"adapter.r": 16, "run.seed": 1}, tmp_path)
     assert "adapter.r: 8 there, 16 now" in caught.value.why
     assert "run.seed" not in caught.value.why
+
+
+def test_close_dead_run_nobody_holds_the_lock_is_closed_as_killed(tmp_path):
+    """The record says RUNNING, the lock is free: closed, said, and noted in the events."""
+    layout, _ = create_run(tmp_path, "mine", START, Storage())
+    layout.lock.touch()
+    point = close_dead_run(find_resume_point("latest", tmp_path, "mine"), START, Storage())
+    assert point.record is not None
+    assert point.record.status == read_record(layout).status == "KILLED"
+    assert (point.message or "").startswith(f"{layout.directory.name} died without a word")
+    assert "step 0" in (point.message or "")
+    (event,) = read_ndjson(layout.events)
+    assert event["kind"] == "previous_process_died"
+    assert event["last_sign_of_life"] == point.record.last_sign_of_life
+
+
+def test_close_dead_run_held_lock_is_refused_and_left_alone(tmp_path):
+    """A process is at work there: the resume is refused before anything is read."""
+    layout, _ = create_run(tmp_path, "mine", START, Storage())
+    point = find_resume_point("latest", tmp_path, "mine")
+    with hold_lock(layout.lock), pytest.raises(UserError, match="in progress"):
+        close_dead_run(point, START, Storage())
+    assert read_record(layout).status == "RUNNING"
+
+
+def test_close_dead_run_new_or_ended_run_stays_as_it_is(tmp_path):
+    """There is nothing to close."""
+    assert close_dead_run(ResumePoint(), START, Storage()) == ResumePoint()
+    layout, record = create_run(tmp_path, "mine", START, Storage())
+    close_record(layout, record, "FAILED", START, Storage())
+    point = find_resume_point("latest", tmp_path, "mine")
+    assert close_dead_run(point, START, Storage()) == point
+    assert not layout.events.exists()

@@ -153,3 +153,18 @@ def test_submit_after_close_is_counted() -> None:
     finish(background)
     background.submit(lambda target: target.event("x", {}))
     assert background.status().dropped == 1
+
+
+def test_call_error_that_has_no_text_is_counted_like_any_other() -> None:
+    """An exception whose text cannot be made would otherwise end the thread without a word."""
+
+    class NoTextError(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    sink = FakeSink(event=fail(NoTextError()))
+    background = BackgroundSink(sink, RUN, queue_limit=10)
+    background.submit(lambda given: given.event("a", {}))
+    finish(background)
+    assert background.status().state == "closed"
+    assert background.status().last_error == "NoTextError: (no text)"

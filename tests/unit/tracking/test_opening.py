@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -103,3 +104,39 @@ def test_build_sinks_server_in_environment_is_refused(tmp_path: Path) -> None:
         build_sinks(["mlflow"], tmp_path, dependencies(MLFLOW_TRACKING_URI="http://tracker:5000"))
     sinks, _ = build_sinks(["plugin"], tmp_path, dependencies(MLFLOW_TRACKING_URI="http://tracker:5000"))
     assert [sink.name for sink in sinks] == ["plugin"]
+
+
+@pytest.mark.parametrize(
+    "entry", ["no_such_package.module:create", lambda _directory: 1 / 0], ids=["import", "factory"]
+)
+def test_open_experiment_sink_that_cannot_be_made_fails_in_its_own_thread(tmp_path: Path, entry: Any) -> None:
+    """Neither the check before the run nor the run itself imports or makes a sink: its faults are a warning."""
+    sinks: Registry[Any] = Registry("tracking sink")
+    sinks.register("broken", entry)
+    found = TrackingDependencies(registry=sinks, environment={})
+    check_sinks(["broken"], found)
+    warnings: list[str] = []
+    with open_experiment(
+        RUN, tmp_path, ["broken"], redact=no_redaction, on_warning=warnings.append, dependencies=found
+    ) as context:
+        context.log_metrics(1, {"loss": 1.0})
+    status = context.sink_status()["broken"]
+    assert status["state"] == "failed"
+    assert status["dropped"] > 0
+    assert len(warnings) == 1
+    assert "broken" in warnings[0]
+
+
+def test_open_experiment_close_timeout_comes_from_the_dependencies(tmp_path: Path) -> None:
+    """A hanging sink is left alone after the time that was given, by the caller or else by the collaborators."""
+    never = threading.Event()
+    sinks: Registry[Any] = Registry("tracking sink")
+    sinks.register("hanging", lambda _directory: never.wait())
+    found = TrackingDependencies(registry=sinks, environment={}, close_timeout_seconds=0.01)
+    warnings: list[str] = []
+    with open_experiment(
+        RUN, tmp_path, ["hanging"], redact=no_redaction, on_warning=warnings.append, dependencies=found
+    ) as context:
+        pass
+    assert context.sink_status()["hanging"]["state"] == "blocked"
+    never.set()
