@@ -89,7 +89,8 @@ def _what_is_there(key: str, path: Path) -> str:
     near = difflib.get_close_matches(wanted, names, n=1)
     hint = f"did you mean {above / near[0]}? " if near else ""
     listing = ", ".join(names[:_SHOWN_NEIGHBOURS]) + (" …" if len(names) > _SHOWN_NEIGHBOURS else "")
-    return f"{hint}{above} holds: {listing or 'nothing'}; set {key} to a path that exists"
+    other = ", or model.name=ORGANISATION/MODEL for one in the Hugging Face cache" if key == "model.path" else ""
+    return f"{hint}{above} holds: {listing or 'nothing'}; set {key} to a path that exists{other}"
 
 
 def _not_a_directory(key: str, path: Path | None) -> ConfigProblem | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from codex_ml.storage import bytes_digest, file_digest
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 # Beside the weights in a checkpoint of `adapter.kind: none`; the optimizer's state is no part of the model.
 _TRAINING_STATE = "training_state.safetensors"
+_SHARD_INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _HOW_TO_BRING = (
     "on a machine with network: `hf download ORGANISATION/MODEL --local-dir DIR` (safetensors), copy DIR here, "
@@ -55,6 +57,7 @@ def check_model_directory(path: Path, key: str = "model.path") -> dict[str, Any]
         if pickles:
             why = f"its weights are pickles ({', '.join(pickles)}), which can run code when loaded"
         raise ModelError(f"{key}: no safetensors weights in {path}", why=why, fix=_HOW_TO_BRING)
+    _check_shards(path, names, key)
     check_tokenizer_directory(path, key)
     return config
 
@@ -78,15 +81,39 @@ def check_tokenizer_directory(path: Path, key: str) -> None:
         )
 
 
-def model_digest(path: Path) -> str:
+def model_digest(path: Path, digest_of: Callable[[Path], str] = file_digest) -> str:
     """Return one digest over what decides the model's function: its config and weights.
 
     The tokenizer is digested apart (`tokenizer_digest`), so that a message can say which of the two changed.
+
+    Parameters
+    ----------
+    path : Path
+        The model directory.
+    digest_of : callable
+        Gives the digest of a file; a cache may stand in for reading it.
     """
     weights = [file for file in sorted(path.glob("*.safetensors")) if file.name != _TRAINING_STATE]
     files = [path / "config.json", *weights]
-    lines = [f"{file.name} {file_digest(file)}\n" for file in files if file.is_file()]
+    lines = [f"{file.name} {digest_of(file)}\n" for file in files if file.is_file()]
     return bytes_digest("".join(lines).encode("utf-8"))
+
+
+def _check_shards(path: Path, names: list[str], key: str) -> None:
+    """Check that every file that a sharded model's index names is there; half a download is no model."""
+    if _SHARD_INDEX not in names:
+        return
+    try:
+        shards = set(json.loads((path / _SHARD_INDEX).read_text("utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{key}: {path / _SHARD_INDEX} is damaged", why=str(error), fix=_HOW_TO_BRING) from error
+    missing = sorted(str(shard) for shard in shards if shard not in names)
+    if missing:
+        raise ModelError(
+            f"{key}: {len(missing)} of {len(shards)} weight files are missing in {path}",
+            why=f"{_SHARD_INDEX} names {_listing(missing)}; a copy or download broke off",
+            fix=_HOW_TO_BRING,
+        )
 
 
 def _read_config(path: Path, names: list[str], key: str) -> dict[str, Any]:

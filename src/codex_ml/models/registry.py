@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from codex_ml.errors import ModelError
 from codex_ml.models.device import Choice, choose_device, choose_dtype, torch_dtype
 from codex_ml.models.directory import check_model_directory, check_tokenizer_directory, model_digest
 from codex_ml.models.presets import PRESETS
-from codex_ml.storage import bytes_digest, json_bytes
+from codex_ml.models.source import Source, locate_model, locate_tokenizer
+from codex_ml.storage import bytes_digest, file_digest, json_bytes
 
 _TOKENIZER_DIGEST_FILES = (
     "tokenizer.json",
@@ -40,12 +42,13 @@ _COMPUTED_BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "at
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A model on its device, with what was chosen and the digest of what was read."""
+    """A model on its device, with what was chosen, the digest of what was read, and where (None for a preset)."""
 
     model: PreTrainedModel
     device: Choice
     dtype: Choice
     digest: str
+    source: Source | None = None
 
 
 def load_tokenizer(wish: ModelSection) -> PreTrainedTokenizerBase:
@@ -56,17 +59,15 @@ def load_tokenizer(wish: ModelSection) -> PreTrainedTokenizerBase:
     ModelError
         If it is absent, unreadable, or has no end-of-sequence token.
     """
-    directory, key = (wish.path, "model.path") if wish.path is not None else (wish.tokenizer, "model.tokenizer")
-    if directory is None:
-        raise ModelError("model.tokenizer: not set", fix="name a tokenizer directory: model.tokenizer=DIR")
-    return load_tokenizer_directory(directory, key)
+    source = locate_tokenizer(wish)
+    return load_tokenizer_directory(source.directory, source.key)
 
 
 def load_tokenizer_directory(directory: Path, key: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a directory; see `load_tokenizer`."""
     check_tokenizer_directory(directory, key)
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(  # nosec B615: a directory, no hub
             directory, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -87,8 +88,24 @@ def load_tokenizer_directory(directory: Path, key: str) -> PreTrainedTokenizerBa
     return tokenizer
 
 
-def load_base_model(wish: ModelSection, tokenizer: PreTrainedTokenizerBase, seed: int) -> BaseModel:
-    """Load the model of a config from its directory, or make it from its preset under the seed.
+def load_base_model(
+    wish: ModelSection,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    digest_of: Callable[[Path], str] = file_digest,
+) -> BaseModel:
+    """Load the model of a config from its directory or the local cache, or make it from its preset under the seed.
+
+    Parameters
+    ----------
+    wish : ModelSection
+        What the config asks for.
+    tokenizer : PreTrainedTokenizerBase
+        Its tokenizer; gives a preset its vocabulary.
+    seed : int
+        Of a preset's random weights.
+    digest_of : callable
+        Gives the digest of a file of weights; a cache may stand in for reading it.
 
     Raises
     ------
@@ -96,15 +113,17 @@ def load_base_model(wish: ModelSection, tokenizer: PreTrainedTokenizerBase, seed
         If weights are absent, partial or damaged, or the device or dtype cannot be had.
     """
     device = choose_device(wish.device)
-    if wish.path is not None:
+    source = locate_model(wish)
+    if source is not None:
         dtype = choose_dtype(wish.dtype, device.value)
-        model = load_model_directory(wish.path, dtype.value, "model.path")
-        digest = model_digest(wish.path)
+        model = load_model_directory(source.directory, dtype.value, source.key)
+        digest = model_digest(source.directory, digest_of)
     else:
         dtype = _preset_dtype(wish.dtype)
         model, digest = _make_from_preset(wish.preset or "", tokenizer, seed)
     _check_vocabulary(model, tokenizer)
-    return BaseModel(model=model.to(device.value), device=device, dtype=dtype, digest=digest)  # type: ignore[arg-type]
+    placed: PreTrainedModel = model.to(device.value)  # type: ignore[arg-type]
+    return BaseModel(model=placed, device=device, dtype=dtype, digest=digest, source=source)
 
 
 def load_model_directory(directory: Path, dtype: str, key: str) -> PreTrainedModel:
@@ -117,7 +136,7 @@ def load_model_directory(directory: Path, dtype: str, key: str) -> PreTrainedMod
     """
     check_model_directory(directory, key)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(  # nosec B615: a directory, no hub
             directory,
             dtype=torch_dtype(dtype),
             local_files_only=True,

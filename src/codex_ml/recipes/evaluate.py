@@ -24,7 +24,7 @@ from codex_ml.models.registry import BaseModel, load_base_model, load_model_dire
 from codex_ml.monitoring.codex_logging import NdjsonWriter
 from codex_ml.peft.adapter_files import adapter_on
 from codex_ml.recipes.config_check import refuse_unsafe_values
-from codex_ml.recipes.preparation import Prepared, prepare
+from codex_ml.recipes.preparation import Prepared, open_digests, prepare
 from codex_ml.recipes.session import utc_now
 from codex_ml.runs.checkpoints import run_of_checkpoint
 from codex_ml.runs.layout import close_record, create_run
@@ -76,12 +76,14 @@ def evaluate(
     if config.eval.max_records is not None:
         records = records[: config.eval.max_records]
     _check_tokenizers(targets, prepared)
-    base = load_base_model(config.model, prepared.tokenizer, config.run.seed)
+    digests = open_digests(config)
+    base = load_base_model(config.model, prepared.tokenizer, config.run.seed, digests)
     _check_bases(targets, base)
     outside.say(f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}")
     results: dict[str, EvaluationResult] = {}
     with _evaluation_directory(config, targets, outside) as directory:
         directory.mkdir(mode=0o700, exist_ok=True)
+        digests.save()
         with (
             hold_lock(directory / "eval.lock"),
             NdjsonWriter(
@@ -197,12 +199,14 @@ def _evaluation_directory(
         return
     assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
     layout, record = create_run(config.run.output_dir, f"{config.run.name}-evaluate", outside.clock(), outside.storage)
-    try:
-        yield layout.evaluations
-    except BaseException:
-        close_record(layout, record, "FAILED", outside.clock(), outside.storage)
-        raise
-    close_record(layout, record, "FINISHED", outside.clock(), outside.storage)
+    # Like a training run: whoever lists runs tells by this lock that the evaluation is still in progress.
+    with hold_lock(layout.lock):
+        try:
+            yield layout.evaluations
+        except BaseException:
+            close_record(layout, record, "FAILED", outside.clock(), outside.storage)
+            raise
+        close_record(layout, record, "FINISHED", outside.clock(), outside.storage)
 
 
 def _check_tokenizers(targets: Sequence[Target], prepared: Prepared) -> None:
@@ -223,5 +227,5 @@ def _check_bases(targets: Sequence[Target], base: BaseModel) -> None:
             raise CheckpointError(
                 f"--checkpoint {target.name}: the adapter was trained on another base model",
                 why=f"base digest {saved} there, {base.digest} in this config",
-                fix="set model.path to the base model it was trained on",
+                fix="set model.path (or model.name and model.revision) to the base model it was trained on",
             )

@@ -20,6 +20,8 @@ from codex_ml.models.model_files import write_generation_config, write_model, wr
 from codex_ml.models.registry import BaseModel, load_base_model
 from codex_ml.peft.adapter_files import restore_adapter, write_adapter
 from codex_ml.peft.peft_adapter import TrainableShare, apply_lora, trainable_share
+from codex_ml.recipes.preparation import open_digests
+from codex_ml.runs.digest_cache import DigestCache
 from codex_ml.training.plan import ModelSize
 
 CheckpointKind = Literal["adapter", "model"]
@@ -35,6 +37,7 @@ class TrainableModel:
     share: TrainableShare
     write_weights: Callable[[Path], None]
     restore_weights: Callable[[Path], None]
+    digests: DigestCache
 
 
 def build_trainable_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> TrainableModel:
@@ -55,12 +58,13 @@ def build_trainable_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBas
         )
     if trains_all:
         wish = wish.model_copy(update={"dtype": "float32"})
-    base = load_base_model(wish, tokenizer, config.run.seed)
+    digests = open_digests(config)
+    base = load_base_model(wish, tokenizer, config.run.seed, digests)
     if trains_all:
-        return _whole(base, tokenizer)
+        return _whole(base, tokenizer, digests)
     # The adapter's first values come from the seed alone, whatever was drawn while the base was loaded.
     torch.manual_seed(config.run.seed)
-    return _adapted(base, tokenizer, config.adapter)
+    return _adapted(base, tokenizer, config.adapter, digests)
 
 
 def model_size(trainable: TrainableModel) -> ModelSize:
@@ -76,7 +80,7 @@ def model_size(trainable: TrainableModel) -> ModelSize:
     )
 
 
-def _whole(base: BaseModel, tokenizer: PreTrainedTokenizerBase) -> TrainableModel:
+def _whole(base: BaseModel, tokenizer: PreTrainedTokenizerBase, digests: DigestCache) -> TrainableModel:
     model = base.model
 
     def write(directory: Path) -> None:
@@ -84,12 +88,15 @@ def _whole(base: BaseModel, tokenizer: PreTrainedTokenizerBase) -> TrainableMode
         write_tokenizer(tokenizer, directory)
         write_generation_config(tokenizer, directory)
 
-    return TrainableModel(
-        model, base, "model", trainable_share(model), write, lambda directory: _restore_whole(model, directory)
-    )
+    def restore(directory: Path) -> None:
+        _restore_whole(model, directory)
+
+    return TrainableModel(model, base, "model", trainable_share(model), write, restore, digests)
 
 
-def _adapted(base: BaseModel, tokenizer: PreTrainedTokenizerBase, adapter: AdapterSection) -> TrainableModel:
+def _adapted(
+    base: BaseModel, tokenizer: PreTrainedTokenizerBase, adapter: AdapterSection, digests: DigestCache
+) -> TrainableModel:
     settings = adapter.model_dump()
     del settings["kind"]
     model: PeftModel = apply_lora(base.model, settings)
@@ -99,9 +106,10 @@ def _adapted(base: BaseModel, tokenizer: PreTrainedTokenizerBase, adapter: Adapt
         write_tokenizer(tokenizer, directory)
         write_generation_config(tokenizer, directory)
 
-    return TrainableModel(
-        model, base, "adapter", trainable_share(model), write, lambda directory: restore_adapter(model, directory)
-    )
+    def restore(directory: Path) -> None:
+        restore_adapter(model, directory)
+
+    return TrainableModel(model, base, "adapter", trainable_share(model), write, restore, digests)
 
 
 def _restore_whole(model: PreTrainedModel, directory: Path) -> None:

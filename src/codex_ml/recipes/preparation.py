@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -14,6 +13,8 @@ from codex_ml.config.schema.safety import SafetySection
 from codex_ml.data.pipeline import Dataset, build_dataset
 from codex_ml.data.split_utils import SPLIT_NAMES
 from codex_ml.models.registry import load_tokenizer, tokenizer_digest
+from codex_ml.models.source import locate_tokenizer
+from codex_ml.runs.digest_cache import CACHE_NAME, DigestCache
 from codex_ml.safety.audit import SafetyAudit
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.policy import load_policy
@@ -55,7 +56,6 @@ def prepare(config: RunConfig, splits: Collection[str] = SPLIT_NAMES) -> Prepare
     """
     filters = open_filters(config.safety)
     tokenizer = load_tokenizer(config.model)
-    directory = tokenizer_directory(config)
     events: list[dict[str, Any]] = []
     audit = SafetyAudit(events.append, stage="data")
     if filters.bypassed:
@@ -64,18 +64,17 @@ def prepare(config: RunConfig, splits: Collection[str] = SPLIT_NAMES) -> Prepare
     return Prepared(
         filters=filters,
         tokenizer=tokenizer,
-        tokenizer_digest=tokenizer_digest(tokenizer, directory),
+        tokenizer_digest=tokenizer_digest(tokenizer, locate_tokenizer(config.model).directory),
         dataset=dataset,
         findings=dict(audit.counts),
         audit_events=events,
     )
 
 
-def tokenizer_directory(config: RunConfig) -> Path:
-    """Return the directory whose tokenizer a config uses; the config has been checked to name one."""
-    directory = config.model.path or config.model.tokenizer
-    assert directory is not None, "the schema asks for model.path, or model.preset with model.tokenizer"
-    return directory
+def open_digests(config: RunConfig) -> DigestCache:
+    """Open the digests of base weights that are kept where the runs of a config lie; nothing is written by that."""
+    assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
+    return DigestCache(config.run.output_dir / CACHE_NAME)
 
 
 def safety_summary(filters: SafetyFilters, findings: dict[str, int]) -> dict[str, Any]:

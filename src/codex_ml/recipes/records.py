@@ -26,11 +26,15 @@ def write_run_files(
     # The account names columns that are not read, and such a name comes from the data.
     storage.write_json(layout.data_account, prepared.filters.redact_value(prepared.dataset.account.to_dict()))
     storage.write_json(layout.data_splits, prepared.dataset.manifest)
+    source = trainable.base.source
     provenance = collect_provenance(
         run_id=session.record.run_id,
         started=datetime.fromisoformat(session.record.started),
         config_digest=file_digest(layout.config),
-        model_directory=config.model.path,
+        model_directory=source.directory if source is not None else None,
+        model_name=source.name if source is not None else None,
+        model_revision=source.revision if source is not None else None,
+        digest_of=trainable.digests,
         data=_data_identity(prepared.dataset.manifest),
         safety=safety_summary(prepared.filters, prepared.findings),
         seeds={"run": config.run.seed, "split": config.data.split.seed},
@@ -45,6 +49,7 @@ def write_run_files(
         },
     )
     write_provenance(layout.provenance, provenance, storage)
+    trainable.digests.save()
     for event in prepared.audit_events:
         fields = dict(event)
         context.log_event(fields.pop("kind"), **fields)

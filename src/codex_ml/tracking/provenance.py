@@ -63,7 +63,7 @@ def installed_version(distribution: str) -> str | None:
 def run_git(arguments: Sequence[str], directory: Path) -> str | None:
     """Return what git prints, or None when there is no git, no repository, or no answer in time."""
     try:
-        answer = subprocess.run(  # no shell; git reads local files only
+        answer = subprocess.run(  # nosec B607: the user's own git, without a shell; it reads local files only
             ["git", "-C", str(directory), *arguments],
             capture_output=True,
             check=False,
@@ -91,6 +91,9 @@ def collect_provenance(
     started: datetime,
     config_digest: str,
     model_directory: Path | None,
+    model_name: str | None = None,
+    model_revision: str | None = None,
+    digest_of: Callable[[Path], str] = file_digest,
     data: Mapping[str, Any],
     safety: Mapping[str, Any],
     seeds: Mapping[str, int],
@@ -113,6 +116,12 @@ def collect_provenance(
         Digest of the resolved configuration.
     model_directory : Path, optional
         The base model; None for one made from a preset.
+    model_name : str, optional
+        What it is called; default: the name of the directory.
+    model_revision : str, optional
+        Commit of the snapshot, for a model out of the Hugging Face cache.
+    digest_of : callable
+        Gives the digest of a file of the model; a cache may stand in for reading it.
     data : mapping
         Digests of the data files and splits, from the data manifest.
     safety : mapping
@@ -138,7 +147,11 @@ def collect_provenance(
         "run_id": run_id,
         "started": format_time(started),
         "config_digest": config_digest,
-        "base_model": model_identity(model_directory) if model_directory is not None else None,
+        "base_model": (
+            model_identity(model_directory, model_name, model_revision, digest_of)
+            if model_directory is not None
+            else None
+        ),
         "data": data,
         "safety": safety,
         "seeds": seeds,
@@ -152,22 +165,28 @@ def collect_provenance(
     return {key: _without_directories(value, key) for key, value in collected.items()}
 
 
-def model_identity(directory: Path) -> dict[str, Any]:
+def model_identity(
+    directory: Path,
+    name: str | None = None,
+    revision: str | None = None,
+    digest_of: Callable[[Path], str] = file_digest,
+) -> dict[str, Any]:
     """Return the digest and size of each file that makes a model what it is, and one digest over them all.
 
     Returns
     -------
     dict
-        ``name`` (of the directory), ``digest`` (over the sorted names and digests), ``files`` (name to ``digest`` and
-        ``bytes``).
+        ``name`` (on the hub, or of the directory), ``revision`` (commit; None for a directory), ``digest`` (over the
+        sorted names and digests), ``files`` (name to ``digest`` and ``bytes``).
     """
     files = {
-        file.name: {"digest": file_digest(file), "bytes": file.stat().st_size}
+        file.name: {"digest": digest_of(file), "bytes": file.stat().st_size}
         for file in sorted(directory.iterdir())
         if file.suffix in _MODEL_SUFFIXES and file.is_file()
     }
     return {
-        "name": directory.name,
+        "name": name if name is not None else directory.name,
+        "revision": revision,
         "digest": _digest_of((name, files[name]["digest"]) for name in files),
         "files": files,
     }

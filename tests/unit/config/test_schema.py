@@ -39,6 +39,8 @@ def test_defaults_of_every_key_match_the_agreed_table():
         "run.output_dir": None,
         "run.resume_from": None,
         "model.path": None,
+        "model.name": None,
+        "model.revision": None,
         "model.preset": None,
         "model.tokenizer": None,
         "model.device": "auto",
@@ -167,7 +169,11 @@ def test_value_out_of_type_or_bounds_is_refused(section, values):
 @pytest.mark.parametrize(
     ("section", "values", "text"),
     [
-        (ModelSection, {"path": "/m", "preset": "llama-tiny", "tokenizer": "/t"}, "both set"),
+        (ModelSection, {"path": "/m", "preset": "llama-tiny", "tokenizer": "/t"}, "model.preset are set together"),
+        (ModelSection, {"path": "/m", "name": "a/b"}, "model.path and model.name are set together"),
+        (ModelSection, {"name": "a/b", "preset": "p", "tokenizer": "/t"}, "model.name and model.preset are set"),
+        (ModelSection, {"path": "/m", "revision": "main"}, "revision chooses among the snapshots of a model.name"),
+        (ModelSection, {"name": "a/b", "tokenizer": "/t"}, "only for a preset"),
         (ModelSection, {"preset": "llama-tiny"}, "brings no tokenizer"),
         (ModelSection, {"path": "/m", "tokenizer": "/t"}, "only for a preset"),
         (DataSection, {"path": "/a", "valid": "/b"}, r"data\.valid \(split already\) are both set"),
@@ -186,6 +192,24 @@ def test_rule_across_fields_broken_is_refused(section, values, text):
     """Values that are fine one by one and contradict each other are refused, with the reason."""
     with pytest.raises(ValidationError, match=text):
         section.model_validate(values)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "openai-community/gpt2", "meta-llama/Llama-3.2-1B", "a_b/c--d.e"])
+def test_model_name_of_the_hub_is_taken(name):
+    """With and without an organisation."""
+    assert ModelSection(name=name, revision="refs/pr/1").name == name
+
+
+@pytest.mark.parametrize(
+    "text", ["", "/etc", "../x", "a/../b", "a/b/c", "a b", "a/.b", "a/b.", "~/m", "a\\b", "./a", "a/b\n"]
+)
+def test_model_name_that_could_be_a_path_is_refused(text):
+    """No name and no revision leads out of the cache directory."""
+    with pytest.raises(ValidationError):
+        ModelSection(name=text)
+    if text != "a/b/c":
+        with pytest.raises(ValidationError):
+            ModelSection(name="a/b", revision=text)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from codex_ml.errors import ModelError
 from codex_ml.models.directory import check_model_directory, check_tokenizer_directory, model_digest
+from codex_ml.storage import file_digest
 
 
 @pytest.fixture
@@ -87,6 +88,20 @@ def test_check_model_directory_no_weights_says_what_was_looked_for(directory: Pa
     assert caught.value.why == "looked for *.safetensors; there is config.json, tokenizer.json"
 
 
+def test_check_model_directory_missing_shard_is_named(directory: Path) -> None:
+    """Half of a sharded model is no model; a whole one passes, and a torn index is damage."""
+    index = directory / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}))
+    with pytest.raises(ModelError, match="1 of 2 weight files are missing") as caught:
+        check_model_directory(directory)
+    assert "model-2.safetensors" in caught.value.why
+    (directory / "model-2.safetensors").write_bytes(b"weights")
+    check_model_directory(directory)
+    index.write_text('{"weight_map": []}')
+    with pytest.raises(ModelError, match="is damaged"):
+        check_model_directory(directory)
+
+
 def test_check_model_directory_own_code_is_refused(directory: Path) -> None:
     """Code that comes with a model is never run."""
     (directory / "config.json").write_text('{"model_type": "x", "auto_map": {"AutoModelForCausalLM": "modeling.X"}}')
@@ -115,6 +130,18 @@ def test_check_tokenizer_directory_absent_names_its_key(tmp_path: Path) -> None:
     """The key of the config that is wrong leads the message."""
     with pytest.raises(ModelError, match=r"model.tokenizer: no tokenizer directory at"):
         check_tokenizer_directory(tmp_path / "absent", "model.tokenizer")
+
+
+def test_model_digest_takes_the_digests_it_is_given(directory: Path) -> None:
+    """A cache may stand in for reading; it is asked for config and weights."""
+    asked: list[str] = []
+
+    def digest_of(path: Path) -> str:
+        asked.append(path.name)
+        return file_digest(path)
+
+    assert model_digest(directory, digest_of) == model_digest(directory)
+    assert asked == ["config.json", "model.safetensors"]
 
 
 def test_model_digest_depends_on_weights_and_config_only(directory: Path) -> None:

@@ -132,6 +132,21 @@ def test_model_identity_readme_changed_changes_nothing(model: Path) -> None:
     assert model_identity(model) == before
 
 
+def test_collect_provenance_model_of_the_cache_names_model_and_commit(model: Path) -> None:
+    """A snapshot's directory is called by its commit: the name and the commit are given, digests may be cached."""
+    asked: list[str] = []
+
+    def digest_of(path: Path) -> str:
+        asked.append(path.name)
+        return file_digest(path)
+
+    base = collect(model, model_name="org/tiny", model_revision="abc", digest_of=digest_of)["base_model"]
+    assert (base["name"], base["revision"]) == ("org/tiny", "abc")
+    assert base["files"] == collect(model)["base_model"]["files"]
+    assert "model.safetensors" in asked
+    assert collect(model)["base_model"]["revision"] is None
+
+
 def git_that_answers(**answers: str | None) -> Any:
     """Return a git that answers by subcommand."""
 

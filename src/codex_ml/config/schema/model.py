@@ -8,14 +8,32 @@ from pydantic import Field
 
 from codex_ml.config.schema.base import ConfigPath, RelativePath, Rule, Section, Violation
 
+# As on the hub: letters, digits, '_', '-' and single points. Neither can lead out of the cache directory.
+_NAME_PART = r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.[A-Za-z0-9_-])*"
+_NAME_PATTERN = rf"^{_NAME_PART}(?:/{_NAME_PART})?$"
+_REVISION_PATTERN = rf"^{_NAME_PART}(?:/{_NAME_PART})*$"
+
 
 def _one_source(model: ModelSection) -> Violation | None:
-    if model.path is None or model.preset is None:
+    sources = {"path": model.path, "name": model.name, "preset": model.preset}
+    given = [f"model.{key}" for key, value in sources.items() if value is not None]
+    if len(given) < 2:
         return None
     return Violation(
-        "path",
-        "model.path and model.preset are both set, and a model has one source",
-        "keep model.path to adapt local weights, or model.preset to start from random weights; set the other to null",
+        given[0].removeprefix("model."),
+        f"{' and '.join(given)} are set together, and a model has one source",
+        "keep model.path (a local directory), model.name (the Hugging Face cache) or model.preset (random weights); "
+        "set the others to null",
+    )
+
+
+def _revision_has_name(model: ModelSection) -> Violation | None:
+    if model.revision is None or model.name is not None:
+        return None
+    return Violation(
+        "revision",
+        "model.revision chooses among the snapshots of a model.name, and none is given",
+        "remove model.revision (set it to null), or name the model: model.name=ORGANISATION/MODEL",
     )
 
 
@@ -30,28 +48,41 @@ def _preset_has_tokenizer(model: ModelSection) -> Violation | None:
 
 
 def _tokenizer_has_preset(model: ModelSection) -> Violation | None:
-    if model.tokenizer is None or model.path is None or model.preset is not None:
+    if model.tokenizer is None or model.preset is not None or (model.path is None and model.name is None):
         return None
     return Violation(
         "tokenizer",
-        "model.tokenizer is only for a preset; weights in model.path bring their own tokenizer",
+        "model.tokenizer is only for a preset; trained weights bring their own tokenizer",
         "remove model.tokenizer (set it to null)",
     )
 
 
 class ModelSection(Section):
-    """The base model: local weights, or a preset that starts from random weights."""
+    """The base model: local weights by directory or by name, or a preset that starts from random weights."""
 
     section_key: ClassVar[str] = "model"
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("model-one-source", ("path", "preset"), _one_source),
+        Rule("model-one-source", ("path", "name", "preset"), _one_source),
+        Rule("model-revision-name", ("name", "revision"), _revision_has_name),
         Rule("model-preset-tokenizer", ("preset", "tokenizer"), _preset_has_tokenizer),
-        Rule("model-path-tokenizer", ("path", "preset", "tokenizer"), _tokenizer_has_preset),
+        Rule("model-path-tokenizer", ("path", "name", "preset", "tokenizer"), _tokenizer_has_preset),
     )
 
     path: Annotated[ConfigPath | None, RelativePath()] = Field(
         default=None,
         description="Directory of a local causal language model (config.json, *.safetensors, tokenizer files).",
+    )
+    name: str | None = Field(
+        default=None,
+        pattern=_NAME_PATTERN,
+        max_length=200,
+        description="Model in the local Hugging Face cache, as ORGANISATION/MODEL; nothing is downloaded.",
+    )
+    revision: str | None = Field(
+        default=None,
+        pattern=_REVISION_PATTERN,
+        max_length=200,
+        description="Branch, tag or commit of model.name that the cache holds; null: main.",
     )
     preset: str | None = Field(
         default=None, min_length=1, description="Architecture to start from random weights, such as llama-tiny."

@@ -21,12 +21,14 @@ CURRENT_SCHEMA_VERSION = 1
 
 
 def _model_given(config: RunConfig) -> Violation | None:
-    if config.model.path is not None or config.model.preset is not None:
+    model = config.model
+    if any(source is not None for source in (model.path, model.name, model.preset)):
         return None
     return Violation(
         "model.path",
         "no model is given",
-        "set model.path=DIRECTORY (local weights), or model.preset=NAME with model.tokenizer=DIRECTORY",
+        "set model.path=DIRECTORY (local weights), model.name=ORGANISATION/MODEL (in the Hugging Face cache), or "
+        "model.preset=NAME with model.tokenizer=DIRECTORY",
     )
 
 
@@ -75,7 +77,7 @@ def _preset_trains_all(config: TrainConfig) -> Violation | None:
     return Violation(
         "adapter.kind",
         f"model.preset={config.model.preset} starts from random weights: an adapter would leave them random",
-        "set adapter=none (adapter.kind=none), or give trained weights by model.path",
+        "set adapter=none (adapter.kind=none), or give trained weights by model.path or model.name",
     )
 
 
@@ -102,7 +104,7 @@ class TrainConfig(RunConfig):
     """Everything `codex-ml train` reads."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("model-given", ("model.path", "model.preset"), _model_given),
+        Rule("model-given", ("model.path", "model.name", "model.preset"), _model_given),
         Rule("training-data-given", ("data.path", "data.train"), _training_has_data),
         Rule(
             "periodic-evaluation-data",
@@ -120,7 +122,7 @@ class EvaluateConfig(RunConfig):
     """Everything `codex-ml evaluate` reads."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("model-given", ("model.path", "model.preset"), _model_given),
+        Rule("model-given", ("model.path", "model.name", "model.preset"), _model_given),
         Rule(
             "evaluation-data",
             ("eval.split", "data.path", "data.train", "data.valid", "data.test", "data.split.ratios"),

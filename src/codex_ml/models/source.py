@@ -1,0 +1,61 @@
+"""Where the model and the tokenizer of a config lie: the directory it names, or a snapshot in the local cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from codex_ml.config.schema.model import ModelSection
+from codex_ml.errors import ModelError
+from codex_ml.models.hub_cache import find_snapshot
+
+
+@dataclass(frozen=True)
+class Source:
+    """A directory, the key of the config that led to it, and what it is called.
+
+    Attributes
+    ----------
+    name : str
+        Name on the hub, or of the directory.
+    revision : str, optional
+        Commit of the snapshot; None for a directory.
+    """
+
+    directory: Path
+    key: str
+    name: str
+    revision: str | None = None
+
+
+def locate_model(wish: ModelSection, environment: Mapping[str, str] | None = None) -> Source | None:
+    """Return where the weights of a config lie; None for a preset, which has none.
+
+    Raises
+    ------
+    ModelError
+        If the model is named and not in the cache.
+    """
+    if wish.path is not None:
+        return Source(wish.path, "model.path", wish.path.name)
+    if wish.name is not None:
+        snapshot = find_snapshot(wish.name, wish.revision, environment)
+        return Source(snapshot.directory, "model.name", snapshot.name, snapshot.commit)
+    return None
+
+
+def locate_tokenizer(wish: ModelSection, environment: Mapping[str, str] | None = None) -> Source:
+    """Return where the tokenizer of a config lies: beside its weights, or where a preset names it.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
+    source = locate_model(wish, environment)
+    if source is not None:
+        return source
+    if wish.tokenizer is None:
+        raise ModelError("model.tokenizer: not set", fix="name a tokenizer directory: model.tokenizer=DIR")
+    return Source(wish.tokenizer, "model.tokenizer", wish.tokenizer.name)
