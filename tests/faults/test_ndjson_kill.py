@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import random
 import signal
@@ -18,7 +19,6 @@ pytestmark = pytest.mark.slow
 
 RECORDS = 10_000
 MAX_BYTES = 3000
-KILLS = 12
 
 # Goes on after the records that are there; each is acknowledged once `write` has returned. Where the fourth argument
 # names an instant of a rotation, the process kills itself there, at the rotation that the fifth one counts.
@@ -57,23 +57,24 @@ with NdjsonWriter(path, max_bytes, redact=no_redaction, storage=KillingStorage()
 def start(path: Path, total: int = RECORDS, instant: str = "never", rotation: int = 0) -> subprocess.Popen[bytes]:
     """Start a writer that goes on until all records are there."""
     arguments = [str(path), str(total), str(MAX_BYTES), instant, str(rotation)]
-    return subprocess.Popen([sys.executable, "-c", WRITER, *arguments], stdout=subprocess.PIPE)
-
-
-def kill_after(writer: subprocess.Popen[bytes], number: int, pause_seconds: float) -> int | None:
-    """Kill a writer a moment after it has acknowledged a record, and return the last one that it acknowledged."""
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, *arguments], stdout=subprocess.PIPE)
     assert writer.stdout is not None
-    last = None
+    # A small pipe: the writer cannot run far ahead of whoever is to kill it.
+    fcntl.fcntl(writer.stdout, fcntl.F_SETPIPE_SZ, 4096)
+    return writer
+
+
+def acknowledged_until(writer: subprocess.Popen[bytes], kill_at: int, pause_seconds: float = 0.0) -> list[int]:
+    """Return the numbers that a writer acknowledges; after one of them it is killed, a moment later."""
+    assert writer.stdout is not None
+    seen: list[int] = []
     for line in writer.stdout:
-        last = int(line)
-        if last >= number:
-            break
-    time.sleep(pause_seconds)
-    writer.send_signal(signal.SIGKILL)
-    rest = writer.stdout.read().split(b"\n")
+        seen.append(int(line))
+        if seen[-1] == kill_at:  # numbers come one by one, so it is met
+            time.sleep(pause_seconds)
+            writer.send_signal(signal.SIGKILL)
     writer.wait()
-    # The last piece is empty: an acknowledgement is so short that a pipe takes it whole.
-    return int(rest[-2]) if len(rest) > 1 else last
+    return seen
 
 
 def numbers(path: Path) -> list[int]:
@@ -95,19 +96,24 @@ def check_files(path: Path) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_ndjson_killed_and_continued_holds_every_record_once(tmp_path, seed):
-    """10,000 records through some hundred files and twelve kills: what was acknowledged is there, and nothing twice."""
+    """10,000 records through some hundred files and many kills: what was acknowledged is there, and nothing twice."""
     path = tmp_path / "metrics.ndjson"
     chance = random.Random(seed)
-    for target in sorted(chance.sample(range(100, RECORDS - 500), KILLS)):
-        acknowledged = kill_after(start(path), target, chance.uniform(0, 0.003))
+    found: list[int] = []
+    kills = 0
+    while len(found) < RECORDS - 2000:
+        target = len(found) + chance.randrange(50, 1000)
+        acknowledged = acknowledged_until(start(path), target, chance.uniform(0, 0.003))
+        kills += 1
+        # It went on where the files ended: opening them for another round has taken nothing away.
+        assert acknowledged[0] == len(found)
         found = numbers(path)
         assert found == list(range(len(found)))
         # The one record after the last that was acknowledged may have been written, too.
-        assert acknowledged is not None
-        assert acknowledged + 1 <= len(found) <= acknowledged + 2
-    with start(path) as last:
-        assert last.stdout is not None
-        last.stdout.read()
+        assert acknowledged[-1] + 1 <= len(found) <= acknowledged[-1] + 2
+    assert kills >= 4
+    last = start(path)
+    assert acknowledged_until(last, RECORDS) == list(range(len(found), RECORDS))
     assert last.returncode == 0
     assert numbers(path) == list(range(RECORDS))
     check_files(path)
@@ -121,13 +127,11 @@ def test_ndjson_killed_inside_a_rotation_holds_every_record_once(tmp_path, insta
     path = tmp_path / "metrics.ndjson"
     total = 400
     killed = start(path, total, instant, rotation)
-    assert killed.stdout is not None
-    acknowledged = len(killed.stdout.read().split(b"\n")) - 1
-    assert killed.wait() == -signal.SIGKILL
-    assert numbers(path) == list(range(acknowledged))
-    with start(path, total) as last:
-        assert last.stdout is not None
-        last.stdout.read()
+    acknowledged = acknowledged_until(killed, total)
+    assert killed.returncode == -signal.SIGKILL
+    assert numbers(path) == acknowledged == list(range(len(acknowledged)))
+    last = start(path, total)
+    assert acknowledged_until(last, total) == list(range(len(acknowledged), total))
     assert last.returncode == 0
     assert numbers(path) == list(range(total))
     check_files(path)
