@@ -52,11 +52,13 @@ def _evaluate(
     from codex_ml.config.origins import render_resolved
     from codex_ml.config.paths import check_paths
     from codex_ml.config.validate import validate_evaluate
+    from codex_ml.recipes.config_check import refuse_unsafe_values
     from codex_ml.runs.targets import resolve_targets
 
     composed = _compose(overrides, references, config_name, config_dir)
     config = validate_evaluate(composed)
     check_paths(config)
+    refuse_unsafe_values(config)
     targets = resolve_targets(references, _output_dir(config), config.run.name if config_name else None)
     if not config.offline:
         from codex_ml.offline import GUARD

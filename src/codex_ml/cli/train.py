@@ -48,11 +48,13 @@ def _train(
     from codex_ml.config.origins import render_resolved
     from codex_ml.config.paths import check_paths
     from codex_ml.config.validate import validate_train
+    from codex_ml.recipes.config_check import refuse_unsafe_values
 
     extra = {"run.resume_from": resume_from} if resume_from is not None else {}
     composed = compose("train", config_name or "default", config_dir, overrides, extra_values=extra)
     config = validate_train(composed)
     check_paths(config)
+    refuse_unsafe_values(config)
     if not config.offline:
         from codex_ml.offline import GUARD
 
