@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from codex_ml.offline import go_offline
 
@@ -26,6 +27,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
+# Its examples and its copy of Unicode are a cache like any other.
+set_hypothesis_home_dir(REPOSITORY_ROOT / ".cache" / "hypothesis")
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +116,7 @@ def command_line() -> CommandLine:
 def isolated_command_line() -> CommandLine:
     """Return the command line in an empty network namespace; skipped with the reason where none can be made."""
     command_line = CommandLine(isolated=True)
-    probe = command_line.command()[: -3] + ["true"]
+    probe = [*command_line.command()[:-3], "true"]
     answer = subprocess.run(probe, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         pytest.skip(f"this machine allows no network namespace: {answer.stderr.strip()}")
