@@ -1,0 +1,108 @@
+"""Looks for secrets in every file under version control with the `secret` rules of the packaged safety policy.
+
+What may stay (the made-up keys in the tests of these very rules) is listed in ``secrets_allowed.txt``, one line each:
+path, rule, and the first 16 digits of the SHA-256 of what was found, or ``*`` for all that the rule finds in that file.
+An entry that no longer finds anything is an error too, so that the list cannot grow old.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from codex_ml.safety.matching import compile_rule
+from codex_ml.safety.policy import Rule, load_policy
+from tracked_files import report, tracked_files
+
+ALLOW_LIST = Path("tools") / "secrets_allowed.txt"
+
+
+@dataclass(frozen=True)
+class Secret:
+    """Where a secret was found; never what it is."""
+
+    path: str
+    line: int
+    rule_id: str
+    fingerprint: str
+
+
+def secret_rules() -> list[Rule]:
+    """Return the rules of the packaged policy that protect secrets."""
+    return [rule for rule in load_policy("default").rules if rule.kind == "secret"]
+
+
+def secrets_in(text: str, path: str, rules: Sequence[Rule]) -> list[Secret]:
+    """Return every secret in a text, in the order of the rules."""
+    matchers = [(rule.id, compile_rule(rule)) for rule in rules]
+    return [
+        Secret(path, text.count("\n", 0, start) + 1, rule_id, _fingerprint(text[start:end]))
+        for rule_id, matcher in matchers
+        for start, end in matcher(text)
+    ]
+
+
+def read_allow_list(text: str) -> set[tuple[str, str, str]]:
+    """Return the entries (path, rule, fingerprint or ``*``) of an allow list; ``#`` begins a comment.
+
+    Raises
+    ------
+    ValueError
+        If a line has not three fields.
+    """
+    entries = set()
+    for number, line in enumerate(text.split("\n"), start=1):
+        fields = line.split("#")[0].split()
+        if fields and len(fields) != 3:
+            raise ValueError(f"{ALLOW_LIST}:{number}: expected path, rule and fingerprint")
+        if fields:
+            entries.add((fields[0], fields[1], fields[2]))
+    return entries
+
+
+def problems_of(secrets: Iterable[Secret], allowed: set[tuple[str, str, str]]) -> list[str]:
+    """Return the secrets that are not allowed, and the entries of the allow list that allow nothing."""
+    problems = []
+    used = set()
+    for secret in secrets:
+        entries = {(secret.path, secret.rule_id, mark) for mark in (secret.fingerprint, "*")} & allowed
+        used |= entries
+        if not entries:
+            problems.append(
+                f"{secret.path}:{secret.line}: {secret.rule_id} {secret.fingerprint}: take it out and make it void; "
+                f"if it was never a secret, list it in {ALLOW_LIST}"
+            )
+    problems.extend(f"{ALLOW_LIST}: {' '.join(entry)} allows nothing: delete it" for entry in sorted(allowed - used))
+    return problems
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Scan a checkout and return the exit code."""
+    parser = argparse.ArgumentParser(description="Looks for secrets in every file under version control.")
+    parser.add_argument("--root", type=Path, default=Path(), help="the checkout (default: the working directory)")
+    root = parser.parse_args(arguments).root
+    rules = secret_rules()
+    files = tracked_files(root)
+    secrets = []
+    for file in files:
+        # Latin-1 gives every byte a character: a key in a binary file is found too.
+        text = file.read_bytes().decode("latin-1")
+        secrets.extend(secrets_in(text, file.relative_to(root).as_posix(), rules))
+    list_file = root / ALLOW_LIST
+    allowed = read_allow_list(list_file.read_text(encoding="utf-8")) if list_file.is_file() else set()
+    problems = problems_of(secrets, allowed)
+    if not rules:
+        problems.append("the packaged policy has no secret rules: nothing was looked for")
+    return report(problems, f"{len(files)} files, {len(rules)} rules")
+
+
+def _fingerprint(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""What vulture calls unused and is not; each with the reason. Code that nothing calls is deleted, not listed here."""
+
+from __future__ import annotations
+
+# Called by a library through a name or a decorator.
+_.model_config  # pydantic reads it
+_._check_rules  # a pydantic validator
+_._check_rule  # a pydantic validator
+_.showwarning  # the warnings module calls it
+_.error_type  # a parameter of __exit__, which Python passes
+_.pad_token  # set for the tokenizer, which reads it
+_.inference_mode  # set in a PEFT config that is then written
+
+# Fields of the configuration that are read by name; tools/check_dead_options.py knows by whom.
+_.task_type
+_.r
+_.alpha
+_.dropout
+_.target_modules
+_.schema_version
+
+# Entries of registries, loaded by "module:attribute".
+_.ROUGE_1
+_.ROUGE_2
+_.ROUGE_L
+_.ROUGE_LSUM
+_.F1
+_.EXACT_MATCH
+_.create_mlflow_sink
+
+# Read as part of the whole: compared, or written with all its fields.
+_.inode  # a key of the digest cache
+
+# Named by the requirements as what users call from Python.
+_.split_jsonl
+_.assign_split
+_.val  # of SplitPaths
+_.iter_jsonl
+_.read_ndjson
+_.permutation  # the order of an epoch as a pure function (DESIGN.md, promise 4)
