@@ -4,13 +4,17 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-RUNS   := runs
+CACHE  := .cache
+
+# The gate's programs are called by name; they come from the environment, and their caches stay below .cache.
+GATE := PATH="$(CURDIR)/$(BIN):$$PATH" PRE_COMMIT_HOME="$(CURDIR)/$(CACHE)/pre-commit"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e invariant faults lint types contracts pretrain-base clean clean-venv
+.PHONY: help demo test unit integration e2e invariant faults regression coverage-test coverage-report
+.PHONY: lint types contracts quality hooks gates-setup docs lock pretrain-base clean clean-venv
 
 help:  ## Show the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' codex.mk | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' codex.mk | expand -t 18
 
 # torch is installed first: on a machine without a GPU this keeps pip from drawing in a CUDA build with a later package.
 $(BIN)/python:
@@ -26,12 +30,15 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
+$(CACHE)/environments/semgrep/installed.txt: tools/semgrep/constraints.txt | $(VENV)/.installed-dev
+	$(BIN)/python tools/run_semgrep.py --setup
+
 demo: $(VENV)/.installed  ## Train the example adapter and compare it with its base
 	$(BIN)/codex-ml train --config-name=examples/minimal
 	$(BIN)/codex-ml evaluate --config-name=examples/minimal --checkpoint base --checkpoint best
 
-test: $(VENV)/.installed-dev  ## Run every test
-	$(BIN)/python -m pytest -q --durations=10
+test: $(VENV)/.installed-dev  ## Run every test, with branch coverage
+	$(BIN)/python -m pytest -q --durations=10 --cov
 
 unit: $(VENV)/.installed-dev  ## Run the unit tests
 	$(BIN)/python -m pytest -q tests/unit
@@ -48,21 +55,47 @@ faults: $(VENV)/.installed-dev  ## Run the fault tests
 e2e: $(VENV)/.installed-dev  ## Run the command line as a user does
 	$(BIN)/python -m pytest -q tests/e2e tests/offline
 
-lint: $(VENV)/.installed-dev  ## Check style and formatting
+regression: $(VENV)/.installed-dev  ## Run the tests of faults that were once there
+	$(BIN)/python -m pytest -q tests/regression
+
+coverage-test: $(VENV)/.installed-dev  ## Run every test and write the coverage as pages
+	$(BIN)/python -m pytest -q --cov --cov-report=html --cov-report=term
+
+coverage-report: $(VENV)/.installed-dev  ## Show the coverage of the last make test, gaps by line
+	$(BIN)/coverage report
+
+lint: $(VENV)/.installed-dev  ## Check style, formatting and this file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/lint_makefile.py
 
 types: $(VENV)/.installed-dev  ## Check types
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 contracts: $(VENV)/.installed-dev  ## Check that imports only go down
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --cache-dir $(CACHE)/import_linter
+
+quality: $(VENV)/.installed-dev gates-setup  ## Run the gate: every hook of .pre-commit-config.yaml
+	$(GATE) pre-commit run --all-files
+
+hooks: $(VENV)/.installed-dev gates-setup  ## Let git run the gate before each commit
+	$(GATE) pre-commit install
+
+gates-setup: $(CACHE)/environments/semgrep/installed.txt  ## Install what the gate needs besides .venv
+
+docs: $(VENV)/.installed-dev  ## Build the documentation into .cache/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+lock: $(VENV)/.installed-dev  ## Write constraints.txt again from a clean environment
+	$(BIN)/python tools/lock.py
 
 pretrain-base: $(VENV)/.installed  ## Make the example's tokenizer and base model again
 	$(BIN)/python examples/minimal/make_base.py
 
-clean:  ## Remove caches and build outputs
-	rm -rf .cache build dist *.egg-info
+clean:  ## Remove caches and build outputs, and keep the environments
+	rm -rf build dist *.egg-info
+	mkdir -p $(CACHE) && find $(CACHE) -mindepth 1 -maxdepth 1 ! -name environments -exec rm -rf {} +
 
-clean-venv: clean  ## Remove the environment too
-	rm -rf $(VENV)
+clean-venv: clean  ## Remove the environments too
+	rm -rf $(VENV) $(CACHE)
