@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,40 @@ def test_hold_lock_unreadable_holder_is_unknown(tmp_path: Path) -> None:
         with pytest.raises(UserError) as caught, hold_lock(path):
             pytest.fail("held twice")
     assert "process unknown" in caught.value.why
+
+
+def test_hold_lock_held_for_an_instant_only_is_had(tmp_path: Path) -> None:
+    """Whoever merely asks whether a run is alive takes its lock for an instant; a run that starts then waits."""
+    path = tmp_path / "run.lock"
+    waited: list[float] = []
+    with ExitStack() as looking:
+        looking.enter_context(hold_lock(path))
+
+        def sleep(seconds: float) -> None:
+            waited.append(seconds)
+            looking.close()
+
+        with hold_lock(path, sleep=sleep):
+            assert is_locked(path)
+    assert len(waited) == 1
+
+
+def test_hold_lock_of_a_run_in_progress_is_refused_after_its_patience(tmp_path: Path) -> None:
+    """It waits no longer than it was told, and not at all when told so."""
+    path = tmp_path / "run.lock"
+    with hold_lock(path):
+        for patience, expected in ((0.5, 10), (0.0, 0)):
+            waited: list[float] = []
+            with (
+                pytest.raises(UserError, match="in progress"),
+                hold_lock(path, patience_seconds=patience, sleep=waited.append),
+            ):
+                pytest.fail("held twice")
+            assert len(waited) == pytest.approx(expected, abs=1)
+
+
+def test_is_locked_file_that_may_only_be_read_can_be_asked(tmp_path: Path) -> None:
+    """A run directory on a disk that may not be written is looked at all the same."""
+    path = tmp_path / "run.lock"
+    path.touch(mode=0o400)
+    assert not is_locked(path)
