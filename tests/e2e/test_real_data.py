@@ -18,6 +18,7 @@ def _train(command_line, directory, *arguments: str):
         "training.eval_steps=null",
         "training.save_steps=null",
         "training.max_steps=8",
+        "training.warmup_steps=2",
         "data.on_overlong=drop",
         "data.max_bad_share=0.9",
         *arguments,

@@ -172,6 +172,7 @@ def test_installed_wheel_trains_and_evaluates_the_example_offline(installed, off
         "train",
         "--config-name=examples/minimal",
         "training.max_steps=3",
+        "training.warmup_steps=1",
         "training.eval_steps=3",
         directory=tmp_path,
     )

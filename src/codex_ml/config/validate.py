@@ -13,7 +13,7 @@ from codex_ml.config.compose import SCHEMA_DEFAULT, WORKING_DIRECTORY, Composed
 from codex_ml.config.describe import describe_schema, subsection, valid_keys
 from codex_ml.config.messages import field_problem, section_problem
 from codex_ml.config.migrations import Migrations, renamed_hint
-from codex_ml.config.overrides import COMMAND_LINE, ENVIRONMENT_OVERRIDES
+from codex_ml.config.overrides import COMMAND_LINE
 from codex_ml.config.schema.base import RuleError, Section, join_key
 from codex_ml.config.schema.root import EvaluateConfig, TrainConfig
 from codex_ml.config.suggestions import unknown_key_fix
@@ -21,7 +21,6 @@ from codex_ml.errors import ConfigError, ConfigProblem
 
 SectionT = TypeVar("SectionT", bound=Section)
 _FIELDS = {field.key: field for field in describe_schema(TrainConfig)}
-_CHOSEN_BY_HAND = (COMMAND_LINE, ENVIRONMENT_OVERRIDES)
 
 
 def validate_train(composed: Composed) -> TrainConfig:
@@ -40,7 +39,8 @@ def validate_evaluate(composed: Composed) -> EvaluateConfig:
     """Return the validated configuration of an evaluation.
 
     One file serves training and evaluation, so the sections that only training reads are validated and left out;
-    setting one of their keys by hand is an error, because it would do nothing.
+    setting one of their keys on the command line is an error, because it would do nothing. ``CODEX_ML_OVERRIDES`` is no
+    such word for one command: like a file, it serves both.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def _idle_overrides(composed: Composed) -> list[ConfigProblem]:
     return [
         ConfigProblem(key, f"has no effect on evaluate (set by {origin})", "leave it out; it belongs to train")
         for key, origin in composed.origins.items()
-        if origin in _CHOSEN_BY_HAND and key.partition(".")[0] in _training_only()
+        if origin == COMMAND_LINE and key.partition(".")[0] in _training_only()
     ]
 
 

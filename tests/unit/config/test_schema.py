@@ -139,6 +139,7 @@ def test_section_changed_after_validation_raises():
         (SafetySection, {"enabled": "yes"}),
         (SafetySection, {"enabled": 1}),
         (TrainingSection, {"learning_rate": 0}),
+        (TrainingSection, {"learning_rate": 1.1e9}),
         (TrainingSection, {"learning_rate": "1e-4"}),
         (TrainingSection, {"learning_rate": float("nan")}),
         (TrainingSection, {"learning_rate": float("inf")}),
@@ -156,6 +157,7 @@ def test_section_changed_after_validation_raises():
         (EvalSection, {"metrics": []}),
         (EvalSection, {"metrics": "bleu"}),
         (EvalSection, {"max_new_tokens": 0}),
+        (EvalSection, {"bleu_tokenize": "ja-mecab"}),
         (TrackingSection, {"sinks": ["wandb"]}),
         (LoggingSection, {"max_bytes": 100}),
     ],
@@ -177,9 +179,12 @@ def test_value_out_of_type_or_bounds_is_refused(section, values):
         (ModelSection, {"preset": "llama-tiny"}, "brings no tokenizer"),
         (ModelSection, {"path": "/m", "tokenizer": "/t"}, "only for a preset"),
         (DataSection, {"path": "/a", "valid": "/b"}, r"data\.valid \(split already\) are both set"),
+        (DataSection, {"train": "/a", "split": {"group_by": "g"}}, r"data\.train\): it would do nothing"),
+        (DataSection, {"test": "/a", "split": {"exact_sizes": True}}, r"split\.exact_sizes: data\.split divides"),
         (SplitSection, {"ratios": [0.8, 0.1, 0.2]}, "sum to 1.1, not to 1"),
         (SplitSection, {"ratios": [0.0, 0.5, 0.5]}, "share of train is 0"),
         (TrainingSection, {"epochs": 1, "max_steps": 2}, "both set"),
+        (TrainingSection, {"warmup_steps": 5, "max_steps": 5}, r"rise over 5 steps, and training ends after 5"),
         (TrainingSection, {"early_stopping_patience": 1}, r"eval_steps is null"),
         (SafetySection, {"enabled": False}, "needs a written reason"),
         (SafetySection, {"enabled": False, "bypass_reason": "  "}, "needs a written reason"),
@@ -273,3 +278,28 @@ def test_evaluate_config_split_must_have_data(data, split, valid):
     else:
         with pytest.raises(ValidationError, match=rf"eval\.split={split}, but"):
             EvaluateConfig.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        (TrainingSection, {"learning_rate": 1e6}),
+        (TrainingSection, {"warmup_steps": 4, "max_steps": 5}),
+        (TrainingSection, {"warmup_steps": 500, "epochs": 1}),
+        (DataSection, {"train": "/a", "split": {"seed": 4, "ratios": [1.0, 0.0, 0.0]}}),
+        (DataSection, {"path": "/a", "split": {"group_by": "g", "exact_sizes": True}}),
+        (DataSection, {"split": {"group_by": "g"}}),
+    ],
+)
+def test_value_just_within_a_rule_is_taken(section, values):
+    """The rules refuse what cannot work or does nothing, and not what stands beside it."""
+    section.model_validate(values)
+
+
+def test_bleu_tokenizers_are_those_that_the_metric_takes():
+    """What the schema offers, the metric can do without a download or another package."""
+    from typing import get_args
+
+    from codex_ml.eval.text_metrics import BLEU_TOKENIZERS
+
+    assert set(get_args(EvalSection.model_fields["bleu_tokenize"].annotation)) == set(BLEU_TOKENIZERS)

@@ -140,12 +140,21 @@ def test_validate_evaluate_fault_in_training_section_is_reported():
     assert set(problems_of(lambda: validate_evaluate(values))) == {"training.epochs", "adapter.rank"}
 
 
-@pytest.mark.parametrize("environment", [{}, {"CODEX_ML_OVERRIDES": '{"training": {"epochs": 2}}'}])
-def test_validate_evaluate_override_without_effect_is_refused(from_tree, environment):
+def test_validate_evaluate_override_without_effect_is_refused(from_tree):
     """An option that would do nothing is an error."""
-    overrides = [] if environment else ["training.epochs=2"]
-    composed_ = from_tree("plain", *overrides, command="evaluate", environment=environment)
+    composed_ = from_tree("plain", "training.epochs=2", command="evaluate")
     assert "no effect on evaluate" in problems_of(lambda: validate_evaluate(composed_))["training.epochs"][0]
+
+
+def test_validate_evaluate_environment_of_training_is_left_alone(from_tree):
+    """CODEX_ML_OVERRIDES holds for every command of a shell; what only training reads is checked, not refused."""
+    environment = {"CODEX_ML_OVERRIDES": '{"training": {"epochs": 2}, "adapter": {"r": 2}}'}
+    assert isinstance(
+        validate_evaluate(from_tree("plain", command="evaluate", environment=environment)), EvaluateConfig
+    )
+    wrong = {"CODEX_ML_OVERRIDES": '{"training": {"epochs": 0}}'}
+    composed_ = from_tree("plain", command="evaluate", environment=wrong)
+    assert set(problems_of(lambda: validate_evaluate(composed_))) == {"training.epochs"}
 
 
 def test_validate_section_keys_outside_are_refused():

@@ -68,11 +68,35 @@ def _one_source(data: DataSection) -> Violation | None:
     )
 
 
+def _split_divides(data: DataSection) -> Violation | None:
+    # Shares and seed have defaults that mean something, so only what somebody must have asked for can be idle.
+    idle = [
+        name for name, chosen in (("group_by", data.split.group_by), ("exact_sizes", data.split.exact_sizes)) if chosen
+    ]
+    named = [name for name in RATIO_ORDER if getattr(data, name) is not None]
+    if not idle or data.path is not None or not named:
+        return None
+    files = ", ".join(f"data.{name}" for name in named)
+    settings = {"group_by": "data.split.group_by=null", "exact_sizes": "data.split.exact_sizes=false"}
+    return Violation(
+        f"split.{idle[0]}",
+        f"data.split divides data.path, and the files are split already ({files}): it would do nothing",
+        f"set {' and '.join(settings[name] for name in idle)}, or give one file by data.path",
+    )
+
+
 class DataSection(Section):
     """The records: one file to split, or files split already."""
 
     section_key: ClassVar[str] = "data"
-    rules: ClassVar[tuple[Rule, ...]] = (Rule("data-one-source", ("path", "train", "valid", "test"), _one_source),)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("data-one-source", ("path", "train", "valid", "test"), _one_source),
+        Rule(
+            "data-split-divides",
+            ("path", "train", "valid", "test", "split.group_by", "split.exact_sizes"),
+            _split_divides,
+        ),
+    )
 
     path: Annotated[ConfigPath | None, RelativePath()] = Field(
         default=None, description="One JSONL file, divided into train, valid and test by data.split."

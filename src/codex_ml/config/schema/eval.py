@@ -33,6 +33,6 @@ class EvalSection(Section):
     batch_size: int = Field(default=32, ge=1, description="Records in one forward pass; changes no result.")
     max_new_tokens: int = Field(default=64, ge=1, description="Longest generated answer in tokens.")
     max_records: int | None = Field(default=None, ge=1, description="Evaluate the first so many records; null: all.")
-    bleu_tokenize: Literal["13a", "char", "intl", "none", "zh", "ja-mecab", "ko-mecab"] = Field(
+    bleu_tokenize: Literal["13a", "char", "intl", "none", "zh"] = Field(
         default="13a", description="Tokenizer of sacrebleu."
     )

@@ -32,6 +32,17 @@ def _patience_needs_evaluation(training: TrainingSection) -> Violation | None:
     )
 
 
+def _warmup_ends(training: TrainingSection) -> Violation | None:
+    if training.max_steps is None or training.warmup_steps < training.max_steps:
+        return None
+    return Violation(
+        "warmup_steps",
+        f"the learning rate would rise over {training.warmup_steps} steps, and training ends after "
+        f"{training.max_steps} (training.max_steps): it would never be reached",
+        f"set training.warmup_steps={training.max_steps // 10} (below training.max_steps), or train for longer",
+    )
+
+
 class TrainingSection(Section):
     """Length, batch, optimizer, schedule and the intervals of logging, evaluation and saving."""
 
@@ -39,6 +50,7 @@ class TrainingSection(Section):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("training-one-length", ("epochs", "max_steps"), _one_length),
         Rule("training-patience", ("early_stopping_patience", "eval_steps"), _patience_needs_evaluation),
+        Rule("training-warmup-ends", ("warmup_steps", "max_steps"), _warmup_ends),
     )
 
     epochs: int | None = Field(
@@ -47,7 +59,8 @@ class TrainingSection(Section):
     max_steps: int | None = Field(default=None, ge=1, description="Optimizer steps after which training ends.")
     micro_batch_size: int = Field(default=8, ge=1, description="Records in one forward pass.")
     gradient_accumulation_steps: int = Field(default=1, ge=1, description="Micro-batches in one optimizer step.")
-    learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate.")
+    # The bound stands far above any use, below what overflows 32-bit weights in one step.
+    learning_rate: float = Field(default=2e-4, gt=0, le=1e9, description="Peak learning rate.")
     weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay of AdamW.")
     adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="Decay of the mean of gradients.")
     adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="Decay of the mean of squared gradients.")
