@@ -85,8 +85,8 @@ def last_logged_step(metrics: Path) -> int | None:
             lines = handle.read().split(b"\n")
     except OSError:
         return None
-    # The last piece is empty, or a line that is being written.
-    for line in reversed(lines[:-1]):
+    # The last piece is empty or a line that is being written, the first may begin inside a line: neither is JSON.
+    for line in reversed(lines):
         try:
             step = json.loads(line)["step"]
         except (ValueError, KeyError, TypeError):

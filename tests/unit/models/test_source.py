@@ -30,6 +30,8 @@ def test_locate_model_by_path_name_and_preset(environment: dict[str, str], tmp_p
     assert by_name is not None
     assert by_name.directory == tmp_path / "models--org--tiny" / "snapshots" / "abc"
     assert (by_name.key, by_name.name, by_name.revision) == ("model.name", "org/tiny", "abc")
+    with pytest.raises(ModelError, match="no revision v2 of org/tiny"):
+        locate_model(ModelSection(name="org/tiny", revision="v2"), environment)
     assert locate_model(ModelSection(preset="llama-tiny", tokenizer=tmp_path), environment) is None
 
 
