@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.errors import ModelError
+from codex_ml.runs.manifest import PICKLE_SUFFIXES
 from codex_ml.storage import bytes_digest, file_digest
 
-_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 # Beside the weights in a checkpoint of `adapter.kind: none`; the optimizer's state is no part of the model.
 _TRAINING_STATE = "training_state.safetensors"
 _SHARD_INDEX = "model.safetensors.index.json"
@@ -52,7 +52,7 @@ def check_model_directory(path: Path, key: str = "model.path") -> dict[str, Any]
             fix="use a model whose architecture is part of transformers",
         )
     if not any(name.endswith(".safetensors") for name in names):
-        pickles = [name for name in names if name.endswith(_PICKLE_SUFFIXES)]
+        pickles = [name for name in names if name.endswith(PICKLE_SUFFIXES)]
         why = f"looked for *.safetensors; there is {_listing(names)}"
         if pickles:
             why = f"its weights are pickles ({', '.join(pickles)}), which can run code when loaded"

@@ -16,11 +16,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from codex_ml.clock import format_time, utc_now
 from codex_ml.errors import EXIT_DONE, CodexError, DiskSpaceError, UserError
 from codex_ml.monitoring.dependencies import DependencyStatus, probe_dependencies
 from codex_ml.monitoring.json_values import plain_json
@@ -32,16 +33,6 @@ DEFAULT_MAX_BYTES = 10 * 1024 * 1024
 RESERVED_KEYS = ("schema_version", "time", "non_finite")
 _TAIL_CHUNK_BYTES = 64 * 1024
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def utc_now() -> datetime:
-    """Return the present moment with its time zone; the default clock."""
-    return datetime.now(UTC)
-
-
-def format_time(moment: datetime) -> str:
-    """Return a moment as RFC 3339 in UTC with microseconds and ``Z``."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def no_redaction(value: Any) -> Any:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from codex_ml.clock import format_time
 from codex_ml.errors import UserError
-from codex_ml.runs.layout import RunLayout, RunRecord, format_time, read_record, write_record
+from codex_ml.runs.layout import RunLayout, RunRecord, read_record, write_record
 from codex_ml.runs.lock import hold_lock, is_locked
 from codex_ml.storage import Storage
 

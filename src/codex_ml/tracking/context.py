@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from codex_ml.clock import utc_now
 from codex_ml.errors import InterruptedRun
-from codex_ml.monitoring.codex_logging import utc_now
 from codex_ml.monitoring.dependencies import DependencyStatus
 from codex_ml.monitoring.json_values import flatten, plain_copy
 from codex_ml.tracking.background import BackgroundSink, SinkStatus

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from codex_ml.monitoring.codex_logging import DEFAULT_MAX_BYTES, utc_now
+from codex_ml.clock import utc_now
+from codex_ml.monitoring.codex_logging import DEFAULT_MAX_BYTES
 from codex_ml.monitoring.dependencies import PACKAGES, DependencyStatus, probe_dependency
 from codex_ml.registry import Registry
 from codex_ml.tracking.context import DEFAULT_CLOSE_TIMEOUT_SECONDS, DEFAULT_QUEUE_LIMIT, ExperimentContext

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from codex_ml.monitoring.codex_logging import format_time
+from codex_ml.clock import format_time
 from codex_ml.offline import OFFLINE_SWITCHES, PRIVACY_SWITCHES
 from codex_ml.storage import Storage, bytes_digest, file_digest
 

@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from codex_ml.monitoring.codex_logging import DEFAULT_MAX_BYTES, NdjsonWriter, utc_now
+from codex_ml.clock import utc_now
+from codex_ml.monitoring.codex_logging import DEFAULT_MAX_BYTES, NdjsonWriter
 from codex_ml.registry import Registry
 from codex_ml.storage import Storage
 

@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ import pytest
 from codex_ml.errors import DiskSpaceError, UserError
 from codex_ml.monitoring.codex_logging import (
     NdjsonWriter,
-    format_time,
     ndjson_files,
     no_redaction,
     read_ndjson,
@@ -50,12 +49,6 @@ def test_write_plain_record_stamps_version_and_time_first(path: Path) -> None:
     assert path.read_text("utf-8") == (
         '{"schema_version": 1, "time": "2026-11-03T10:11:12.345678Z", "step": 1, "name": "loss", "value": 2.5}\n'
     )
-
-
-def test_format_time_other_zone_is_given_in_utc() -> None:
-    """A moment in another zone is written in UTC."""
-    moment = datetime(2026, 11, 3, 12, 0, tzinfo=timezone(timedelta(hours=2)))
-    assert format_time(moment) == "2026-11-03T10:00:00.000000Z"
 
 
 def test_write_file_is_private(path: Path) -> None:

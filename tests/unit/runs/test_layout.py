@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from codex_ml.clock import format_time
 from codex_ml.errors import UserError
 from codex_ml.runs.layout import (
     RunLayout,
@@ -17,7 +18,6 @@ from codex_ml.runs.layout import (
     close_record,
     create_run,
     find_runs,
-    format_time,
     read_record,
     write_record,
 )
