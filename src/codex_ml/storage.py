@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 _CHUNK_BYTES = 1 << 20
+# Ends the name of a file that an atomic write has not renamed yet.
+PARTIAL_SUFFIX = ".partial"
 
 
 class Storage:
@@ -56,7 +58,7 @@ class Storage:
 
     def write_atomic(self, path: Path, data: bytes) -> None:
         """Write beside the target, force to disk, rename over it: readers see the old file or the new one."""
-        staged = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        staged = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
         try:
             self.write_bytes(staged, data)
             self.replace(staged, path)

@@ -34,6 +34,8 @@ def write_run_config(config: RunConfig, path: Path, storage: Storage | None = No
     """
     from omegaconf import OmegaConf
 
+    # What this run went on from is no setting of it: the file describes the run, and used again it starts another.
+    config = config.model_copy(update={"run": config.run.model_copy(update={"resume_from": None})})
     text = _HEADER.format(stem=path.stem) + OmegaConf.to_yaml(OmegaConf.create(run_config_values(config, path.parent)))
     (storage or Storage()).write_atomic(path, text.encode("utf-8"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,10 +13,11 @@ from typing import Any
 
 from torch import nn
 
+from codex_ml.clock import utc_now
 from codex_ml.config.paths import check_paths
 from codex_ml.config.schema.root import EvaluateConfig
 from codex_ml.data.batches import collate
-from codex_ml.errors import CheckpointError
+from codex_ml.errors import CheckpointError, DataError
 from codex_ml.eval.metrics import chosen_metrics
 from codex_ml.eval.results import EvaluatedModel, EvaluationResult, write_results
 from codex_ml.eval.runner import evaluate_model
@@ -25,13 +27,13 @@ from codex_ml.monitoring.codex_logging import NdjsonWriter
 from codex_ml.peft.adapter_files import adapter_on
 from codex_ml.recipes.config_check import refuse_unsafe_values
 from codex_ml.recipes.preparation import Prepared, open_digests, prepare
-from codex_ml.recipes.session import utc_now
 from codex_ml.runs.checkpoints import run_of_checkpoint
-from codex_ml.runs.layout import close_record, create_run
+from codex_ml.runs.layout import RunLayout, close_record, create_run
 from codex_ml.runs.lock import hold_lock
 from codex_ml.runs.targets import BASE, Target
 from codex_ml.safety.audit import SafetyAudit
 from codex_ml.storage import Storage
+from codex_ml.tracking.context import end_status
 
 
 def _say(text: str) -> None:
@@ -75,30 +77,53 @@ def evaluate(
     records = prepared.dataset.require(config.eval.split)
     if config.eval.max_records is not None:
         records = records[: config.eval.max_records]
+    _refuse_trained_records(config, targets, prepared)
     _check_tokenizers(targets, prepared)
     digests = open_digests(config)
     base = load_base_model(config.model, prepared.tokenizer, config.run.seed, digests)
     _check_bases(targets, base)
     outside.say(f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}")
     results: dict[str, EvaluationResult] = {}
-    with _evaluation_directory(config, targets, outside) as directory:
-        directory.mkdir(mode=0o700, exist_ok=True)
+    with _receiving_run(config, targets, outside) as receiving:
         digests.save()
-        with (
-            hold_lock(directory / "eval.lock"),
-            NdjsonWriter(
-                directory / "metrics.ndjson", config.logging.max_bytes, redact=prepared.filters.redact_value
-            ) as log,
-        ):
-            for event in prepared.audit_events:
-                log.write(event)
-            for target in targets:
-                outside.say(f"evaluating {target.name} on {len(records)} records of {config.eval.split}")
-                with _model_of(target, base) as model:
-                    result = _score(config, prepared, model, records, target, log)
-                _write(config, prepared, base, target, result, directory, log, outside.storage)
-                results[target.name] = result
-    return EvaluateOutcome(directory, _table(results), results)
+        for target in targets:
+            run = _own_run(target) or receiving
+            outside.say(f"evaluating {target.name} on {len(records)} records of {config.eval.split}")
+            with _open_log(config, prepared, run) as log, _model_of(target, base) as model:
+                result = _score(config, prepared, model, records, target, log)
+                _write(config, prepared, base, target, result, run, log, outside.storage)
+            results[target.name] = result
+    return EvaluateOutcome(receiving.evaluations, _table(results), results)
+
+
+@contextmanager
+def _open_log(config: EvaluateConfig, prepared: Prepared, run: RunLayout) -> Iterator[NdjsonWriter]:
+    """Open the log of a run's evaluations for this process alone."""
+    run.evaluations.mkdir(mode=0o700, exist_ok=True)
+    with (
+        hold_lock(run.evaluations / "eval.lock"),
+        NdjsonWriter(
+            run.evaluations / "metrics.ndjson", config.logging.max_bytes, redact=prepared.filters.redact_value
+        ) as log,
+    ):
+        for event in prepared.audit_events:
+            log.write(event)
+        yield log
+
+
+def _own_run(target: Target) -> RunLayout | None:
+    """Return the run a target lies in; None for the base and for a checkpoint that was moved out of its run."""
+    return run_of_checkpoint(target.directory) if target.directory is not None else None
+
+
+def _result_name(config: EvaluateConfig, target: Target) -> str:
+    """Name the directory of a result by checkpoint, split and share, so that no result takes another's place."""
+    name = target.name if target.directory is None or _own_run(target) is None else target.directory.name
+    if config.eval.split != "test":
+        name += f"-{config.eval.split}"
+    if config.eval.max_records is not None:
+        name += f"-first-{config.eval.max_records}"
+    return name
 
 
 def _table(results: dict[str, EvaluationResult]) -> str:
@@ -137,7 +162,7 @@ def _write(
     base: BaseModel,
     target: Target,
     result: EvaluationResult,
-    directory: Path,
+    run: RunLayout,
     log: NdjsonWriter,
     storage: Storage,
 ) -> None:
@@ -153,7 +178,7 @@ def _write(
         if name.endswith(".safetensors")
     }
     write_results(
-        directory / target.name,
+        run.evaluations / _result_name(config, target),
         result,
         EvaluatedModel(target.name, config.eval.split, digests),
         redact=prepared.filters.redact_value,
@@ -165,6 +190,7 @@ def _write(
             {
                 "kind": "evaluation",
                 "checkpoint": target.name,
+                "run_id": target.manifest.get("run_id"),
                 "step": target.manifest.get("step"),
                 "split": config.eval.split,
                 "name": name,
@@ -188,25 +214,51 @@ def _model_of(target: Target, base: BaseModel) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def _evaluation_directory(
+def _receiving_run(
     config: EvaluateConfig, targets: Sequence[Target], outside: EvaluateCollaborators
-) -> Iterator[Path]:
-    """Give the directory that receives the results: of the first checkpoint's run, or of a new run of its own."""
-    runs = [run_of_checkpoint(target.directory) for target in targets if target.directory is not None]
-    layout = next((run for run in runs if run is not None), None)
+) -> Iterator[RunLayout]:
+    """Give the run that receives what belongs to no run (the base): that of the first checkpoint, or a new one."""
+    layout = next((run for target in targets if (run := _own_run(target)) is not None), None)
     if layout is not None:
-        yield layout.evaluations
+        yield layout
         return
     assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
     layout, record = create_run(config.run.output_dir, f"{config.run.name}-evaluate", outside.clock(), outside.storage)
     # Like a training run: whoever lists runs tells by this lock that the evaluation is still in progress.
     with hold_lock(layout.lock):
         try:
-            yield layout.evaluations
-        except BaseException:
-            close_record(layout, record, "FAILED", outside.clock(), outside.storage)
+            yield layout
+        except BaseException as error:
+            close_record(layout, record, end_status(error), outside.clock(), outside.storage)
             raise
         close_record(layout, record, "FINISHED", outside.clock(), outside.storage)
+
+
+def _refuse_trained_records(config: EvaluateConfig, targets: Sequence[Target], prepared: Prepared) -> None:
+    """Stop when records to be scored were trained on by one of the checkpoints (another seed, other ratios).
+
+    Raises
+    ------
+    DataError
+        With how many of the records stand in the train split of which run.
+    """
+    if config.eval.split == "train":
+        return
+    scored = prepared.dataset.manifest["splits"][config.eval.split]
+    for target in targets:
+        run = _own_run(target)
+        if run is None or not run.data_splits.is_file():
+            continue
+        trained = json.loads(run.data_splits.read_text("utf-8"))["splits"]["train"]
+        if trained["source"]["digest"] != scored["source"]["digest"]:
+            continue
+        shared = len(set(trained["offsets"]) & set(scored["offsets"]))
+        if shared:
+            raise DataError(
+                f"data: {shared} of {len(scored['offsets'])} records to be scored were trained on by {target.name}",
+                why=f"the split {config.eval.split} of this config is not that of the run {run.directory.name}",
+                fix="evaluate with the run's own config (without --config-name or data.split.*), or take other data",
+            )
 
 
 def _check_tokenizers(targets: Sequence[Target], prepared: Prepared) -> None:

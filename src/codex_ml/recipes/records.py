@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +19,22 @@ from codex_ml.storage import Storage, file_digest
 from codex_ml.tracking.provenance import collect_provenance, write_provenance
 from codex_ml.training.plan import Plan
 
+_PROCESS_KEYS = ("code", "versions", "platform", "threads", "environment")
+
 
 def write_run_files(
-    config: TrainConfig, prepared: Prepared, trainable: TrainableModel, session: Session, plan: Plan, storage: Storage
+    config: TrainConfig,
+    prepared: Prepared,
+    trainable: TrainableModel,
+    session: Session,
+    plan: Plan,
+    storage: Storage,
+    say: Callable[[str], None],
 ) -> None:
-    """Write the run's own description and report it to the tracker."""
+    """Write the run's own description and report it to the tracker.
+
+    A resumed run keeps what its earlier processes ran on, and says what is different now.
+    """
     layout, context = session.layout, session.context
     write_run_config(config, layout.config)
     # The account names columns that are not read, and such a name comes from the data.
@@ -48,15 +62,53 @@ def write_run_files(
             "tokenizer_digest": prepared.tokenizer_digest,
         },
     )
+    earlier = _read_provenance(layout.provenance)
+    if earlier is not None:
+        provenance["earlier_processes"] = [*earlier.get("earlier_processes", []), process_identity(earlier)]
+        changed = changed_identity(earlier, provenance)
+        if changed:
+            context.log_event("provenance_changed", changed=changed)
+            say(
+                f"warning: this process differs from the one before ({', '.join(changed)}): equal bytes are "
+                "promised on the same versions and thread count only"
+            )
     write_provenance(layout.provenance, provenance, storage)
     trainable.digests.save()
-    for event in prepared.audit_events:
+    # The same records give the same findings: a resumed run has them in its events already.
+    for event in prepared.audit_events if earlier is None else ():
         fields = dict(event)
         context.log_event(fields.pop("kind"), **fields)
     context.log_params(run_config_values(config, layout.directory))
     context.log_event("plan", steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch, records=plan.records)
     for path in (layout.config, layout.provenance, layout.data_splits):
         context.log_artifact(path)
+
+
+def process_identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a provenance that is a process's own: code, versions, machine, threads."""
+    return {key: provenance.get(key) for key in _PROCESS_KEYS}
+
+
+def changed_identity(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what differs between two processes of one run, one level deep, as ``versions.torch: 1 -> 2``."""
+    changed = []
+    for key in _PROCESS_KEYS:
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+            changed += [f"{key}.{name}: {old.get(name)} -> {new.get(name)}" for name in names]
+        elif old != new:
+            changed.append(f"{key}: {old} -> {new}")
+    return changed
+
+
+def _read_provenance(path: Path) -> dict[str, Any] | None:
+    """Return the provenance that an earlier process of the run wrote; None where there is none, or none to be read."""
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def _data_identity(manifest: dict[str, Any]) -> dict[str, Any]:

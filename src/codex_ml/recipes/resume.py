@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import CheckpointError
 from codex_ml.monitoring.codex_logging import no_redaction, write_ndjson
 from codex_ml.runs.checkpoints import PassedOver, list_checkpoints, newest_whole, run_of_checkpoint
@@ -17,23 +14,6 @@ from codex_ml.runs.layout import RunLayout, RunRecord, find_runs, read_record
 from codex_ml.runs.lock import hold_lock
 from codex_ml.runs.manifest import MANIFEST_NAME
 from codex_ml.storage import Storage
-
-# Changing these changes where a run ends or what it writes, not what a step computes.
-CHANGEABLE_TRAINING_KEYS = frozenset(
-    {
-        "epochs",
-        "max_steps",
-        "logging_steps",
-        "eval_steps",
-        "save_steps",
-        "keep_last",
-        "keep_best",
-        "early_stopping_patience",
-        "early_stopping_min_delta",
-    }
-)
-# Paths are not compared: the digests of what lies there are.
-_DATA_KEYS = ("format", "columns", "split", "max_length_tokens", "on_overlong")
 
 
 @dataclass(frozen=True)
@@ -108,42 +88,6 @@ def note_death(layout: RunLayout, record: RunRecord) -> None:
         "last_sign_of_life": record.last_sign_of_life,
     }
     write_ndjson(layout.events, event, redact=no_redaction)
-
-
-def run_fingerprint(
-    config: TrainConfig, base_digest: str, tokenizer_digest: str, data_digest: str, policy_digest: str
-) -> dict[str, Any]:
-    """Return what must be equal for a checkpoint to be continued, as JSON values kept in every checkpoint."""
-    training = config.training.model_dump(mode="json")
-    data = config.data.model_dump(mode="json")
-    return {
-        "base_model_digest": base_digest,
-        "tokenizer_digest": tokenizer_digest,
-        "data_digest": data_digest,
-        "safety_policy_digest": policy_digest,
-        "safety_enabled": config.safety.enabled,
-        "run.seed": config.run.seed,
-        **{f"adapter.{key}": value for key, value in config.adapter.model_dump(mode="json").items()},
-        **{f"training.{key}": value for key, value in training.items() if key not in CHANGEABLE_TRAINING_KEYS},
-        **{f"data.{key}": data[key] for key in _DATA_KEYS},
-    }
-
-
-def check_fingerprint(saved: Mapping[str, Any], current: Mapping[str, Any], checkpoint: Path) -> None:
-    """Stop when a checkpoint belongs to another run than the config describes.
-
-    Raises
-    ------
-    CheckpointError
-        With every difference, as the checkpoint has it and as the config has it.
-    """
-    differing = [key for key in sorted(set(saved) | set(current)) if saved.get(key) != current.get(key)]
-    if differing:
-        raise CheckpointError(
-            f"run.resume_from: {checkpoint.name} belongs to a run with other settings or files",
-            why="; ".join(f"{key}: {saved.get(key)!r} there, {current.get(key)!r} now" for key in differing),
-            fix="put the settings and files back to resume, or start a new run without --resume-from",
-        )
 
 
 def _newest_of(layout: RunLayout, record: RunRecord) -> ResumePoint:

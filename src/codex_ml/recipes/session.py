@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
+from codex_ml.clock import utc_now
 from codex_ml.config.schema.root import RunConfig
 from codex_ml.recipes.resume import ResumePoint
-from codex_ml.runs.checkpoints import remove_staged
-from codex_ml.runs.layout import RunLayout, RunRecord, close_record, create_run, write_record
+from codex_ml.runs.checkpoints import remove_partial, remove_staged, set_aside_newer, step_of
+from codex_ml.runs.layout import RunLayout, RunRecord, close_record, create_run, format_stamp, write_record
 from codex_ml.runs.lock import hold_lock
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.storage import Storage
 from codex_ml.tracking.context import ExperimentContext, end_status
 from codex_ml.tracking.opening import TrackingDependencies, open_experiment
 from codex_ml.tracking.sinks import RunInfo
-
-
-def utc_now() -> datetime:
-    """Return the time of now in UTC."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,8 @@ def open_session(
         previous_status = record.status
         record = replace(record, status="RUNNING", ended=None, found_dead=None, last_sign_of_life=None)
         write_record(layout, record, storage)
-        leftovers = remove_staged(layout.checkpoints, storage)
+        leftovers = remove_staged(layout.checkpoints, storage) + remove_partial(layout.directory)
+        set_aside = _set_aside(layout, resume, clock(), storage)
         info = RunInfo(
             run_id=record.run_id,
             name=record.name,
@@ -93,6 +90,9 @@ def open_session(
             ) as context:
                 if reopened:
                     context.log_event("run_resumed", previous_status=previous_status, removed_unfinished=leftovers)
+                if set_aside:
+                    context.log_event("checkpoints_set_aside", checkpoints=set_aside)
+                    warn(f"later checkpoints were set aside, not deleted: checkpoints/{', '.join(set_aside)}")
                 for item in resume.passed_over:
                     context.log_event("checkpoint_passed_over", checkpoint=item.directory.name, reason=item.reason)
                     warn(f"passed over {item.directory.name}: {item.reason}")
@@ -101,3 +101,9 @@ def open_session(
             close_record(layout, record, end_status(error), clock(), storage)
             raise
         close_record(layout, record, "FINISHED", clock(), storage)
+
+
+def _set_aside(layout: RunLayout, resume: ResumePoint, now: datetime, storage: Storage) -> list[str]:
+    """Move checkpoints later than the one that the run goes on from out of the way, damaged ones included."""
+    step = step_of(resume.checkpoint) if resume.checkpoint is not None else None
+    return [] if step is None else set_aside_newer(layout.checkpoints, step, format_stamp(now), storage)

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from codex_ml.clock import utc_now
 from codex_ml.config.paths import check_paths
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import InterruptedRun
 from codex_ml.recipes.config_check import refuse_unsafe_values
+from codex_ml.recipes.fingerprint import check_fingerprint, run_fingerprint, settings_fingerprint
 from codex_ml.recipes.hooks import training_hooks
 from codex_ml.recipes.model_setup import TrainableModel, build_trainable_model, model_size
+from codex_ml.recipes.preflight import refuse_records_beyond_positions, refuse_several_processes, require_disk
 from codex_ml.recipes.preparation import Prepared, prepare, safety_summary
 from codex_ml.recipes.records import write_run_files
-from codex_ml.recipes.resume import ResumePoint, check_fingerprint, close_dead_run, find_resume_point, run_fingerprint
-from codex_ml.recipes.session import Session, SessionDependencies, open_session, utc_now
-from codex_ml.recipes.signals import StopRequest, listen_for_stop
+from codex_ml.recipes.resume import ResumePoint, close_dead_run, find_resume_point
+from codex_ml.recipes.session import Session, SessionDependencies, open_session
+from codex_ml.recipes.signals import listen_for_stop
 from codex_ml.storage import Storage
 from codex_ml.tracking.opening import TrackingDependencies, check_sinks
 from codex_ml.training.checkpoint import LoadedState, load_checkpoint
-from codex_ml.training.plan import Plan, check_disk, make_plan
+from codex_ml.training.plan import Plan, make_plan
 from codex_ml.training.state import TrainerState
-from codex_ml.training.trainer import TrainerDependencies, TrainingJob, TrainingResult, run_training
+from codex_ml.training.trainer import TrainerDependencies, TrainingJob, run_training
 
 
 def _say(text: str) -> None:
@@ -62,37 +66,21 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
         Of the kind that fits: configuration, data, model, adapter, checkpoint, disk, non-finite, interrupted.
     """
     outside = collaborators or TrainCollaborators()
-    check_paths(config)
-    refuse_unsafe_values(config)
+    refuse_several_processes(os.environ)
     check_sinks(config.tracking.sinks, outside.tracking)
-    resume = close_dead_run(_find_resume(config), outside.clock(), outside.storage)
-    if resume.message:
-        outside.say(resume.message)
-    prepared = prepare(config)
-    records = prepared.dataset.require("train")
-    trainable = build_trainable_model(config, prepared.tokenizer)
-    _announce(trainable, prepared, outside.say)
-    plan = make_plan(config.training, records, model_size(trainable))
-    fingerprint = run_fingerprint(
-        config,
-        trainable.base.digest,
-        prepared.tokenizer_digest,
-        prepared.dataset.digest("train"),
-        prepared.filters.policy.digest,
-    )
-    loaded = _load_state(resume, fingerprint)
-    if loaded is not None and is_finished(loaded.state, plan) and _ended_well(resume):
+    resume, loaded = _resume(config, outside)
+    if loaded is not None and config.training.max_steps is not None and _is_over(resume, loaded.state, config):
         return _already_finished(resume, loaded.state)
-    if loaded is not None and loaded.values["total_steps"] != plan.total_steps:
-        outside.say(
-            f"the run now has {plan.total_steps} steps instead of {loaded.values['total_steps']}: the learning rate of "
-            f"the steps to come follows the {config.training.schedule} schedule of the new length"
-        )
-    _check_disk(config, plan, outside.storage)
-    for line in plan.lines():
+    prepared, trainable, plan = _prepare(config, loaded)
+    for line in _introduction(prepared, trainable, plan):
         outside.say(line)
+    if loaded is not None and is_finished(loaded.state, plan.total_steps) and _ended_well(resume):
+        return _already_finished(resume, loaded.state)
     if loaded is not None:
         trainable.restore_weights(loaded.directory)
+        for line in _changes(config, loaded, plan):
+            outside.say(line)
+    require_disk(config, plan, outside.storage)
     tracker_run_ids = loaded.values.get("tracker_run_ids", {}) if loaded is not None else {}
     with (
         listen_for_stop() as stop,
@@ -104,55 +92,87 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
             SessionDependencies(outside.storage, outside.say, outside.clock, outside.tracking),
         ) as session,
     ):
-        write_run_files(config, prepared, trainable, session, plan, outside.storage)
-        result = _run(config, prepared, trainable, session, plan, fingerprint, loaded, stop, outside)
+        write_run_files(config, prepared, trainable, session, plan, outside.storage, outside.say)
+        state = loaded.state if loaded is not None else TrainerState()
+        try:
+            job = _job(config, prepared, trainable, session, plan)
+            hooks = training_hooks(config, prepared, trainable, session, state, plan)
+            session.context.rewind_to_step(state.step)
+            dependencies = TrainerDependencies(storage=outside.storage, stop_requested=stop)
+            result = run_training(job, state, hooks, loaded, dependencies)
+        finally:
+            account = _write_account(prepared, session, state, outside.storage)
         # A signal during the last step changes nothing: the run is finished.
-        if result.stopped_by_request is not None and not is_finished(result.state, plan):
+        if result.stopped_by_request is not None and not is_finished(state, plan.total_steps):
             raise InterruptedRun(
-                f"stopped by {result.stopped_by_request} after step {result.state.step}; a checkpoint was written, "
+                f"stopped by {result.stopped_by_request} after step {state.step}; a checkpoint was written, "
                 f"resume with --resume-from {session.layout.directory}",
                 stop.exit_code,
             )
-        return _finish(prepared, session, result, outside.storage)
+        return _outcome(prepared, session, state, account)
 
 
-def plan_only(config: TrainConfig) -> tuple[str, ...]:
-    """Return the lines of a dry run: the plan of what `train` would do, with data read and nothing written."""
+def plan_only(config: TrainConfig, collaborators: TrainCollaborators | None = None) -> tuple[str, ...]:
+    """Return the lines of a dry run: what `train` would do, after the same checks, with nothing written."""
+    outside = collaborators or TrainCollaborators()
+    refuse_several_processes(os.environ)
+    check_sinks(config.tracking.sinks, outside.tracking)
+    resume, loaded = _find_checkpoint(config)
+    prepared, trainable, plan = _prepare(config, loaded)
+    require_disk(config, plan, outside.storage)
+    lines = [*_introduction(prepared, trainable, plan), *prepared.dataset.account.lines()]
+    if resume.message:
+        lines.append(f"resume: {resume.message}")
+    return tuple(lines)
+
+
+def is_finished(state: TrainerState, total_steps: int) -> bool:
+    """Tell whether a run has nothing left to do."""
+    return state.step >= total_steps or state.stop_reason is not None
+
+
+def _resume(config: TrainConfig, outside: TrainCollaborators) -> tuple[ResumePoint, LoadedState | None]:
+    """Find the run that goes on, close it if it died, say so, and read its state."""
+    resume, loaded = _find_checkpoint(config)
+    resume = close_dead_run(resume, outside.clock(), outside.storage)
+    if resume.message:
+        outside.say(resume.message)
+    return resume, loaded
+
+
+def _find_checkpoint(config: TrainConfig) -> tuple[ResumePoint, LoadedState | None]:
+    """Find and verify the checkpoint to start from; other settings are refused here, before any data are read."""
+    output_dir = config.run.output_dir
+    assert output_dir is not None, "composing a config fills run.output_dir in"
     check_paths(config)
     refuse_unsafe_values(config)
-    resume = _find_resume(config)
+    resume = find_resume_point(config.run.resume_from, output_dir, config.run.name)
+    if resume.checkpoint is None:
+        return resume, None
+    loaded = load_checkpoint(resume.checkpoint)
+    check_fingerprint(loaded.values["fingerprint"], settings_fingerprint(config), resume.checkpoint)
+    patience = config.training.early_stopping_patience
+    if patience is None or loaded.state.evaluations_without_improvement < patience:
+        # The patience that ended the run is no longer the one that is asked for.
+        loaded.state.stop_reason = None
+    return resume, loaded
+
+
+def _prepare(config: TrainConfig, loaded: LoadedState | None) -> tuple[Prepared, TrainableModel, Plan]:
+    """Read the data, build the model and plan the run; whatever does not fit together is refused."""
     prepared = prepare(config)
     records = prepared.dataset.require("train")
     trainable = build_trainable_model(config, prepared.tokenizer)
-    plan = make_plan(config.training, records, model_size(trainable))
-    lines = [
-        f"device: {trainable.base.device.value} ({trainable.base.device.reason})",
-        f"dtype: {trainable.base.dtype.value} ({trainable.base.dtype.reason})",
-        f"trainable: {trainable.share}",
-        *plan.lines(),
-    ]
-    if resume.message:
-        lines.append(f"resume: {resume.message}")
-    return (*lines, *prepared.dataset.account.lines())
+    refuse_records_beyond_positions(config, prepared, trainable)
+    if loaded is not None:
+        current = run_fingerprint(config, prepared, trainable.base)
+        check_fingerprint(loaded.values["fingerprint"], current, loaded.directory)
+    return prepared, trainable, make_plan(config.training, records, model_size(trainable))
 
 
-def is_finished(state: TrainerState, plan: Plan) -> bool:
-    """Tell whether a run has nothing left to do."""
-    return state.step >= plan.total_steps or state.stop_reason is not None
-
-
-def _find_resume(config: TrainConfig) -> ResumePoint:
-    output_dir = config.run.output_dir
-    assert output_dir is not None, "composing a config fills run.output_dir in"
-    return find_resume_point(config.run.resume_from, output_dir, config.run.name)
-
-
-def _load_state(resume: ResumePoint, fingerprint: Mapping[str, Any]) -> LoadedState | None:
-    if resume.checkpoint is None:
-        return None
-    loaded = load_checkpoint(resume.checkpoint)
-    check_fingerprint(loaded.values["fingerprint"], fingerprint, resume.checkpoint)
-    return loaded
+def _is_over(resume: ResumePoint, state: TrainerState, config: TrainConfig) -> bool:
+    """Tell, before anything heavy is loaded, whether a run with a fixed number of steps has nothing left to do."""
+    return is_finished(state, config.training.max_steps or 0) and _ended_well(resume)
 
 
 def _ended_well(resume: ResumePoint) -> bool:
@@ -172,39 +192,39 @@ def _already_finished(resume: ResumePoint, state: TrainerState) -> TrainOutcome:
     )
 
 
-def _check_disk(config: TrainConfig, plan: Plan, storage: Storage) -> None:
-    directory = config.run.output_dir
-    while directory is not None and not directory.exists() and directory != directory.parent:
-        directory = directory.parent
-    if directory is not None:
-        check_disk(plan, directory, storage.free_bytes)
-
-
-def _announce(trainable: TrainableModel, prepared: Prepared, say: Callable[[str], None]) -> None:
-    say(f"device {trainable.base.device.value}: {trainable.base.device.reason}")
-    say(f"dtype {trainable.base.dtype.value}: {trainable.base.dtype.reason}")
-    say(f"trainable: {trainable.share}")
+def _introduction(prepared: Prepared, trainable: TrainableModel, plan: Plan) -> list[str]:
+    """Return what the user is told before the first step: what was chosen and why, what was found, the plan."""
+    base = trainable.base
+    lines = [
+        f"device {base.device.value}: {base.device.reason}",
+        f"dtype {base.dtype.value}: {base.dtype.reason}",
+        f"trainable: {trainable.share}",
+        *(f"warning: {text}" for text in prepared.dataset.warnings),
+    ]
     if prepared.filters.bypassed:
-        say("warning: safety filters are bypassed; the reason stands in provenance.json and events.ndjson")
+        lines.append("warning: safety filters are bypassed; the reason stands in provenance.json and events.ndjson")
     elif prepared.findings:
         found = ", ".join(f"{rule} {count}" for rule, count in sorted(prepared.findings.items()))
-        say(f"safety findings in the data: {found} (positions in events.ndjson)")
+        lines.append(f"safety findings in the data: {found} (positions in events.ndjson)")
+    return [*lines, *plan.lines()]
 
 
-def _run(
-    config: TrainConfig,
-    prepared: Prepared,
-    trainable: TrainableModel,
-    session: Session,
-    plan: Plan,
-    fingerprint: dict[str, Any],
-    loaded: LoadedState | None,
-    stop: StopRequest,
-    outside: TrainCollaborators,
-) -> TrainingResult:
-    state = loaded.state if loaded is not None else TrainerState()
-    session.context.rewind_to_step(state.step)
-    job = TrainingJob(
+def _changes(config: TrainConfig, loaded: LoadedState, plan: Plan) -> list[str]:
+    """Return what a resumed run does otherwise than the one it goes on from."""
+    before = loaded.values["total_steps"]
+    if before == plan.total_steps:
+        return []
+    return [
+        f"the run now has {plan.total_steps} steps instead of {before}: the learning rate of the steps to come follows "
+        f"the {config.training.schedule} schedule of the new length"
+    ]
+
+
+def _job(
+    config: TrainConfig, prepared: Prepared, trainable: TrainableModel, session: Session, plan: Plan
+) -> TrainingJob:
+    fingerprint = run_fingerprint(config, prepared, trainable.base)
+    return TrainingJob(
         model=trainable.model,
         records=prepared.dataset.require("train"),
         pad_token_id=_pad_token_id(prepared),
@@ -213,7 +233,7 @@ def _run(
         total_steps=plan.total_steps,
         checkpoints=session.layout.checkpoints,
         write_weights=trainable.write_weights,
-        checkpoint_values={
+        checkpoint_values=lambda: {
             "fingerprint": fingerprint,
             "total_steps": plan.total_steps,
             "tracker_run_ids": session.context.tracker_run_ids(),
@@ -226,9 +246,6 @@ def _run(
             "safety": safety_summary(prepared.filters, prepared.findings),
         },
     )
-    hooks = training_hooks(config, prepared, trainable, session, state, plan)
-    dependencies = TrainerDependencies(storage=outside.storage, stop_requested=stop)
-    return run_training(job, state, hooks, loaded, dependencies)
 
 
 def _pad_token_id(prepared: Prepared) -> int:
@@ -237,8 +254,8 @@ def _pad_token_id(prepared: Prepared) -> int:
     return pad_token_id
 
 
-def _finish(prepared: Prepared, session: Session, result: TrainingResult, storage: Storage) -> TrainOutcome:
-    state = result.state
+def _write_account(prepared: Prepared, session: Session, state: TrainerState, storage: Storage) -> dict[str, Any]:
+    """Write what was read and what was computed so far, however the run ended."""
     account = prepared.dataset.account.to_dict()
     account["run"] = {
         "positions_computed": state.trained_tokens + state.masked_tokens + state.padding_tokens,
@@ -246,8 +263,13 @@ def _finish(prepared: Prepared, session: Session, result: TrainingResult, storag
         "masked": state.masked_tokens,
         "padding": state.padding_tokens,
     }
+    # The account names columns that are not read, and such a name comes from the data.
     storage.write_json(session.layout.data_account, prepared.filters.redact_value(account))
     session.context.log_event("data_account", account=account)
+    return account
+
+
+def _outcome(prepared: Prepared, session: Session, state: TrainerState, account: dict[str, Any]) -> TrainOutcome:
     best = ""
     if state.best_step is not None:
         best = f", best validation loss {state.best_metric:.4f} at step {state.best_step}"

@@ -10,7 +10,7 @@ from typing import Literal
 from codex_ml.errors import CheckpointError, UserError
 from codex_ml.runs.layout import RunLayout, find_runs
 from codex_ml.runs.manifest import MANIFEST_NAME, verify_checkpoint
-from codex_ml.storage import Storage
+from codex_ml.storage import PARTIAL_SUFFIX, Storage
 
 Pointer = Literal["latest", "best"]
 _NAME = re.compile(r"step-(\d{8,})")
@@ -81,7 +81,34 @@ def remove_staged(checkpoints: Path, storage: Storage) -> list[str]:
     leftovers = [entry for entry in checkpoints.iterdir() if entry.name.startswith(STAGING_PREFIX)]
     for entry in leftovers:
         storage.remove_tree(entry)
+    return sorted(entry.name for entry in leftovers) + remove_partial(checkpoints)
+
+
+def remove_partial(directory: Path) -> list[str]:
+    """Delete the files of atomic writes that were interrupted before their rename, and return the names."""
+    leftovers = [entry for entry in directory.glob(f".*{PARTIAL_SUFFIX}") if entry.is_file()]
+    for entry in leftovers:
+        entry.unlink()
     return sorted(entry.name for entry in leftovers)
+
+
+def set_aside_newer(checkpoints: Path, step: int, stamp: str, storage: Storage) -> list[str]:
+    """Move checkpoints of later steps into ``abandoned-<stamp>/`` when a run goes on from an earlier one.
+
+    They belong to a future that is given up: left in place, a later resume would jump back into it, with logs that were
+    cut. They are moved and not deleted, because somebody spent hours on them.
+    """
+    newer = [directory for number, directory in list_checkpoints(checkpoints) if number > step]
+    if not newer:
+        return []
+    aside = checkpoints / f"abandoned-{stamp}"
+    storage.make_directory(aside)
+    for directory in newer:
+        storage.replace(directory, aside / directory.name)
+    storage.fsync_directory(aside)
+    storage.fsync_directory(checkpoints)
+    write_pointer(checkpoints, "latest", step, storage)
+    return [f"{aside.name}/{directory.name}" for directory in newer]
 
 
 def resolve_checkpoint(reference: str, output_dir: Path, run_name: str | None) -> Path | None:

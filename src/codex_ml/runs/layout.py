@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from codex_ml.clock import format_time
 from codex_ml.errors import UserError
 from codex_ml.storage import Storage
 
@@ -106,9 +107,9 @@ class Unreadable:
     reason: str
 
 
-def format_time(moment: datetime) -> str:
-    """Return a moment as RFC 3339 in UTC with microseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+def format_stamp(moment: datetime) -> str:
+    """Return a moment as the UTC stamp that begins the names of directories."""
+    return moment.astimezone(UTC).strftime(_STAMP_FORMAT)
 
 
 def create_run(output_dir: Path, name: str, started: datetime, storage: Storage) -> tuple[RunLayout, RunRecord]:
@@ -119,7 +120,7 @@ def create_run(output_dir: Path, name: str, started: datetime, storage: Storage)
     UserError
         If the directory cannot be made (missing rights, a file in the way).
     """
-    stamp = started.astimezone(UTC).strftime(_STAMP_FORMAT)
+    stamp = format_stamp(started)
     directory = output_dir / f"{stamp}-{name}"
     try:
         storage.make_directory(output_dir)

@@ -75,12 +75,16 @@ def _take(descriptor: int, path: Path, patience_seconds: float, sleep: Callable[
         except BlockingIOError as error:
             if left_seconds <= 0:
                 raise UserError(
-                    f"the run {path.parent.name} is in progress in another process",
+                    f"{_what(path)} is in progress in another process",
                     why=f"its lock is held ({_holder(path)})",
                     fix="wait for it to end, or start another run with another run.name",
                 ) from error
         sleep(_RETRY_SECONDS)
         left_seconds -= _RETRY_SECONDS
+
+
+def _what(path: Path) -> str:
+    return f"an evaluation of {path.parent.parent.name}" if path.name == "eval.lock" else f"the run {path.parent.name}"
 
 
 def _holder(path: Path) -> str:

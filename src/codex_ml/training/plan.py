@@ -83,7 +83,9 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
     }
     checkpoint_bytes = (1 + _ADAM_MOMENTS) * trainable_bytes + _OVERHEAD_BYTES
     # One more than retention keeps: the new one is whole before an old one goes.
-    kept = max(1, settings.keep_last) + settings.keep_best + 1
+    # The best one is kept even with keep_best=0, because `best` names it.
+    best = max(1, settings.keep_best) if settings.eval_steps is not None else settings.keep_best
+    kept = settings.keep_last + best + 1
     return Plan(
         records=len(records),
         steps_per_epoch=epoch_steps,

@@ -93,8 +93,10 @@ class TrainingJob:
         Directory that receives checkpoints.
     write_weights : callable
         Writes adapter or model, tokenizer and generation settings into a directory.
-    checkpoint_values, manifest : dict
-        JSON values kept in each checkpoint and in its manifest.
+    checkpoint_values : callable
+        Returns JSON values that each checkpoint keeps, as they are when it is written.
+    manifest : dict
+        What the manifest of each checkpoint says of the run.
     """
 
     model: nn.Module
@@ -105,7 +107,7 @@ class TrainingJob:
     total_steps: int
     checkpoints: Path
     write_weights: Callable[[Path], None]
-    checkpoint_values: dict[str, Any] = field(default_factory=dict)
+    checkpoint_values: Callable[[], dict[str, Any]] = dict
     manifest: dict[str, Any] = field(default_factory=dict)
 
 
@@ -347,7 +349,7 @@ class _Loop:
         content = CheckpointContent(
             state=self.state,
             tensors=optimizer_tensors(self.job.model, self.optimizer) | random_tensors(),
-            values={"random": random_values(), **self.job.checkpoint_values},
+            values={"random": random_values(), **self.job.checkpoint_values()},
             write_weights=self.job.write_weights,
             manifest=self.job.manifest,
         )

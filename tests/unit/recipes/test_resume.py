@@ -8,7 +8,8 @@ import pytest
 
 from codex_ml.errors import CheckpointError, UserError
 from codex_ml.monitoring.codex_logging import read_ndjson
-from codex_ml.recipes.resume import ResumePoint, check_fingerprint, close_dead_run, find_resume_point
+from codex_ml.recipes.fingerprint import check_fingerprint
+from codex_ml.recipes.resume import ResumePoint, close_dead_run, find_resume_point
 from codex_ml.runs.checkpoints import checkpoint_name
 from codex_ml.runs.layout import close_record, create_run, read_record
 from codex_ml.runs.lock import hold_lock

@@ -116,7 +116,7 @@ class Workshop:
             total_steps=total_steps,
             checkpoints=checkpoints,
             write_weights=lambda directory: save_file(model.state_dict(), directory / "model.safetensors"),
-            checkpoint_values={"fingerprint": {"seed": seed}},
+            checkpoint_values=lambda: {"fingerprint": {"seed": seed}},
             manifest={"kind": "model"},
         )
 

@@ -1,0 +1,70 @@
+"""What is checked before a run directory exists: processes, lengths, disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from codex_ml.config.schema.root import TrainConfig
+from codex_ml.data.tokenize import TokenizedRecord
+from codex_ml.errors import DataError, UserError
+from codex_ml.generation.generator import maximum_positions
+from codex_ml.recipes.model_setup import TrainableModel
+from codex_ml.recipes.preparation import Prepared
+from codex_ml.storage import Storage
+from codex_ml.training.plan import Plan, check_disk
+
+
+def refuse_several_processes(environment: Mapping[str, str]) -> None:
+    """Stop when a launcher started several processes: each would train alone on all records, in its own directory.
+
+    Raises
+    ------
+    UserError
+        If the environment says that there are more processes than this one.
+    """
+    count = environment.get("WORLD_SIZE", "1")
+    if count not in ("", "1"):
+        raise UserError(
+            f"started as one of {count} processes (WORLD_SIZE), which this version does not train in",
+            why="every process would train its own adapter on all of the records",
+            fix="start codex-ml train directly, without torchrun or accelerate launch",
+        )
+
+
+def refuse_records_beyond_positions(config: TrainConfig, prepared: Prepared, trainable: TrainableModel) -> None:
+    """Stop when a record is longer than the model has positions for.
+
+    Raises
+    ------
+    DataError
+        With how many there are, and the longest by its id.
+    """
+    limit = maximum_positions(trainable.base.model)
+    if limit is None:
+        return
+    splits = ["train", "valid"] if config.training.eval_steps is not None else ["train"]
+    records: Sequence[TokenizedRecord] = [
+        record for split in splits for record in prepared.dataset.splits.get(split, ()) if len(record.input_ids) > limit
+    ]
+    if records:
+        longest = max(records, key=lambda record: len(record.input_ids))
+        raise DataError(
+            f"data: {len(records)} records are longer than the {limit} positions of the model",
+            why=f"the longest, {longest.record_id}, has {len(longest.input_ids)} tokens",
+            fix=f"set data.max_length_tokens={limit} and say with data.on_overlong what happens to longer records",
+        )
+
+
+def require_disk(config: TrainConfig, plan: Plan, storage: Storage) -> None:
+    """Stop when the checkpoints to come do not fit on the disk of the output directory.
+
+    Raises
+    ------
+    DiskSpaceError
+        With the bytes needed and the bytes free.
+    """
+    directory = config.run.output_dir
+    while directory is not None and not directory.exists() and directory != directory.parent:
+        directory = directory.parent
+    if directory is not None:
+        check_disk(plan, directory, storage.free_bytes)
