@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 Span = tuple[int, int]
 
 _GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+# The date that a template is given for today. Token ids must not depend on the day on which a run is resumed.
+TEMPLATE_DATE = datetime(2026, 1, 1, tzinfo=UTC)
+_CLOCK_CALL = re.compile(r"""strftime_now\(\s*(['"])([^'"\\]*)\1\s*\)""")
+_CLOCK_OTHERWISE = re.compile(r"strftime_now(?!\s+is\b)")
 # Supplementary private use area: unassigned by Unicode, so that one of them is absent from any real conversation.
 _MARKER_CANDIDATES = range(0xF0000, 0xF1000)
 
@@ -57,10 +62,12 @@ class ChatRenderer:
     ordinary (such as ``<think>``) are part of what a model writes and stay tokens. Roles are checked elsewhere to be
     one of four words. The template itself is trusted.
 
+    A template that asks for today (``strftime_now``) is given `TEMPLATE_DATE`, in training as in generation.
+
     Raises
     ------
     DataError
-        If the tokenizer has no chat template.
+        If the tokenizer has no chat template, or one that reads the clock in a way that cannot be pinned.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, special_tokens: Sequence[str]) -> None:
@@ -69,7 +76,7 @@ class ChatRenderer:
                 "the tokenizer has no chat template, which records with messages need",
                 fix="use a tokenizer with a chat_template (a chat or instruct model), or prompt/completion records",
             )
-        self._template: str = tokenizer.get_chat_template()
+        self._template = _without_clock(tokenizer.get_chat_template())
         self._special_tokens_map: dict[str, Any] = dict(tokenizer.special_tokens_map)
         self._end_of_sequence = str(tokenizer.eos_token or "")
         self._special_tokens = sorted(special_tokens, key=len, reverse=True)
@@ -199,3 +206,27 @@ _NO_PREFIX = (
     "the chat template renders this conversation so that its beginning is no prefix of the whole, "
     "so the turns of the assistant cannot be told apart; use a template with {% generation %} marks"
 )
+
+
+def template_reads_clock(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Tell whether the tokenizer's chat template, if it has one, asks for today's date."""
+    return bool(tokenizer.chat_template) and bool(_CLOCK_CALL.search(tokenizer.get_chat_template()))
+
+
+def _without_clock(template: str) -> str:
+    """Return the template with `TEMPLATE_DATE` written out where it asks for today; transformers takes no other clock.
+
+    Raises
+    ------
+    DataError
+        If it asks in another way than by a format that stands in it.
+    """
+    pinned = _CLOCK_CALL.sub(lambda call: f"{call[1]}{TEMPLATE_DATE.strftime(call[2])}{call[1]}", template)
+    if _CLOCK_OTHERWISE.search(pinned):
+        raise DataError(
+            "the tokenizer's chat template reads the clock (strftime_now)",
+            why="token ids would depend on the day on which a run is resumed or evaluated",
+            fix="write a fixed date into the chat_template, or call strftime_now with a format in quotes: that is "
+            f"taken as {TEMPLATE_DATE:%Y-%m-%d}",
+        )
+    return pinned

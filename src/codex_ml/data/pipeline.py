@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from codex_ml.config.schema.data import DataSection
 from codex_ml.data.account import NO_SUPERVISED_TOKENS, OVERLONG, SAFETY_DROP, DataAccount, SplitAccount
+from codex_ml.data.manifest import build_manifest, warnings_of
 from codex_ml.data.overlong import shorten
 from codex_ml.data.problems import Problems
-from codex_ml.data.records import Record, TextRecord, map_strings
-from codex_ml.data.sources import SourceRecord, Sources, read_sources
+from codex_ml.data.records import MessagesRecord, Record, TextRecord, map_strings
+from codex_ml.data.sources import SourceRecord, read_sources
 from codex_ml.data.split_utils import SPLIT_NAMES
-from codex_ml.data.tokenize import RecordTokenizer, TokenizedRecord
+from codex_ml.data.tokenize import RecordTokenizer, TokenizedRecord, last_assistant_turn
 from codex_ml.errors import DataError, SafetyError
 
 if TYPE_CHECKING:
@@ -99,8 +99,20 @@ class Dataset:
         )
 
     def digest(self, split: str) -> str:
-        """Return the SHA-256 over the kept records of a split, for provenance."""
+        """Return the SHA-256 over the kept records of a split as they stand in the file, for provenance."""
         return str(self.manifest["splits"][split]["digest"])
+
+    def content_digest(self, split: str) -> str:
+        """Return the SHA-256 over what the model sees of a split: token ids and supervision of every kept record.
+
+        It differs where tokenizer, template, filters or cuts differ, though the bytes of the file are the same.
+        """
+        return str(self.manifest["splits"][split]["content_digest"])
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user is to be told of this data, one line each."""
+        return warnings_of(self.manifest)
 
 
 def build_dataset(
@@ -128,29 +140,43 @@ def build_dataset(
     Raises
     ------
     DataError
-        If a file or line is faulty, a record is too long (``data.on_overlong=error``), more than
-        ``data.max_bad_share`` of the records were dropped, no token is supervised, or end-of-sequence never is.
+        If a file or line is faulty, a record is too long (``data.on_overlong=error``), valid or test is the file of
+        train, or in any one split more than ``data.max_bad_share`` of the records were dropped, no token is supervised,
+        or end-of-sequence never is.
     SafetyError
         If the policy blocks a record; the message names the line and the rule.
     """
     sources = read_sources(data, splits)
-    builder = _Builder(data, RecordTokenizer(tokenizer), filter_text, on_findings)
+    record_tokenizer = RecordTokenizer(tokenizer)
+    builder = _Builder(data, record_tokenizer, filter_text, on_findings)
     built: dict[str, list[tuple[SourceRecord, TokenizedRecord]]] = {}
     account = DataAccount()
     for name, records in sources.records.items():
-        account.splits[name] = SplitAccount()
-        built[name] = [pair for record in records if (pair := builder.build(record, account.splits[name])) is not None]
+        counts = account.splits[name] = SplitAccount()
+        built[name] = [pair for record in records if (pair := builder.build(record, name, counts)) is not None]
     builder.problems.raise_if_any()
     files = {id(file): file.account for file in sources.files.values()}  # one file may stand behind several splits
     account.files = list(files.values())
     account.check()
-    builder.refuse_unlearnable(account.total())
-    _refuse_bad_share(account.total(), data.max_bad_share)
+    # Split by split: a large sound one would hide that another is of no use.
+    for name, counts in account.splits.items():
+        builder.refuse_unlearnable(name, counts)
+        _refuse_bad_share(name, counts, data.max_bad_share)
+    renders = any(isinstance(item.record, MessagesRecord) for items in sources.records.values() for item in items)
     return Dataset(
         splits={name: [tokenized for _, tokenized in pairs] for name, pairs in built.items()},
         account=account,
-        manifest=_manifest(data, sources, built),
+        manifest=build_manifest(data, sources, built, record_tokenizer.template_date if renders else None),
     )
+
+
+@dataclass
+class _EndWatch:
+    """Whether the records of one split owe an end-of-sequence token that is learned, and an example for the message."""
+
+    is_owed: bool = False
+    is_supervised: bool = False
+    example: TokenizedRecord | None = None
 
 
 class _Builder:
@@ -164,16 +190,16 @@ class _Builder:
         self._filter_text = filter_text
         self._on_findings = on_findings
         self.problems = Problems()
-        self._example: TokenizedRecord | None = None
-        self._end_is_owed = False
-        self._end_is_supervised = False
+        self._ends: dict[str, _EndWatch] = {}
 
-    def build(self, source: SourceRecord, account: SplitAccount) -> tuple[SourceRecord, TokenizedRecord] | None:
+    def build(
+        self, source: SourceRecord, split: str, account: SplitAccount
+    ) -> tuple[SourceRecord, TokenizedRecord] | None:
         """Return the tokenised record, or None where it was dropped or is faulty; either way it is counted."""
         if self.problems.full:
             return None
         account.records_read += 1
-        record, action = self._filter(source)
+        record, action, redacted_fields = self._filter(source)
         account.records_redacted += action == "redact"
         if action == "drop":
             account.drop(SAFETY_DROP)
@@ -190,26 +216,34 @@ class _Builder:
         if kept is None:
             account.drop(OVERLONG, tokenised)
             return None
-        self._note_end(kept, record)
+        self._note_end(split, kept, record)
         supervised = kept.supervised_count
         if not supervised:
             account.drop(NO_SUPERVISED_TOKENS, tokenised)
             return None
         account.keep(tokenised, supervised, len(kept.input_ids) - supervised)
-        return source, kept
+        in_prompt, in_reference = _redacted_parts(record, redacted_fields)
+        return source, replace(kept, prompt_redacted=in_prompt, reference_redacted=in_reference)
 
-    def refuse_unlearnable(self, total: SplitAccount) -> None:
-        """Stop when there are records but none of them teaches the model to answer, or to end its answer."""
-        if total.dropped[NO_SUPERVISED_TOKENS] and not total.records_kept:
-            self._refuse("no token of the data set is supervised", "there is nothing to learn from it")
-        if self._end_is_owed and not self._end_is_supervised:
+    def refuse_unlearnable(self, split: str, account: SplitAccount) -> None:
+        """Stop when a split has records but none of them teaches the model to answer, or to end its answer."""
+        end = self._ends.get(split, _EndWatch())
+        if account.dropped[NO_SUPERVISED_TOKENS] and not account.records_kept:
+            self._refuse(f"no token of the split {split!r} is supervised", "there is nothing to learn from it", end)
+        if end.is_owed and not end.is_supervised:
             self._refuse(
-                "the end-of-sequence token is never supervised", "a model trained on this would not learn to stop"
+                f"in the split {split!r} the end-of-sequence token is never supervised",
+                "a model trained on this would not learn to stop, and one measured on it is not asked whether it does",
+                end,
             )
 
-    def _filter(self, source: SourceRecord) -> tuple[Record, str]:
-        """Pass every string through the safety filters; return the record as it may be used and the severest action."""
+    def _filter(self, source: SourceRecord) -> tuple[Record, str, frozenset[str]]:
+        """Pass every string through the safety filters.
+
+        Return the record as it may be used, the severest action, and the fields whose text is another now.
+        """
         actions: list[str] = []
+        redacted: set[str] = set()
 
         def change(field: str, text: str) -> str:
             filtered = self._filter_text(text)
@@ -223,24 +257,28 @@ class _Builder:
                     fix="remove the record, or change the rule in a policy of your own (safety.policy=FILE)",
                 )
             actions.append(filtered.action)
+            if filtered.text != text:
+                redacted.add(field)
             return filtered.text
 
         record = map_strings(source.record, change)
-        return record, next((action for action in ("drop", "redact") if action in actions), "keep")
+        severest = next((action for action in ("drop", "redact") if action in actions), "keep")
+        return record, severest, frozenset(redacted)
 
-    def _note_end(self, record: TokenizedRecord, source: Record) -> None:
+    def _note_end(self, split: str, record: TokenizedRecord, source: Record) -> None:
         if isinstance(source, TextRecord):
             return
-        self._end_is_owed = True
-        if not self._end_is_supervised:
+        watch = self._ends.setdefault(split, _EndWatch())
+        watch.is_owed = True
+        if not watch.is_supervised:
             end = self._tokenizer.eos_token_id
             pairs = zip(record.input_ids, record.supervised, strict=True)
-            self._end_is_supervised = any(token == end and learned for token, learned in pairs)
-            self._example = self._example or record
+            watch.is_supervised = any(token == end and learned for token, learned in pairs)
+            watch.example = watch.example or record
 
-    def _refuse(self, what: str, why: str) -> None:
+    def _refuse(self, what: str, why: str, end: _EndWatch) -> None:
         shown = ""
-        if (example := self._example) is not None:
+        if (example := end.example) is not None:
             shown = (
                 f"; an example, with what is supervised in ⟦ ⟧, is {example.record_id}:\n       {self._show(example)}"
             )
@@ -276,41 +314,25 @@ _FIX_RECORD = (
 )
 
 
-def _refuse_bad_share(total: SplitAccount, max_bad_share: float) -> None:
-    share = total.records_dropped / total.records_read if total.records_read else 0.0
+def _redacted_parts(record: Record, redacted_fields: frozenset[str]) -> tuple[bool, bool]:
+    """Tell whether something was redacted in what a model is given of a record, and in what it is to answer."""
+    if isinstance(record, TextRecord):
+        return False, False
+    if not isinstance(record, MessagesRecord):
+        return "prompt" in redacted_fields, "completion" in redacted_fields
+    last = last_assistant_turn(record.messages)
+    before = len(record.messages) if last is None else last
+    in_prompt = any(f"messages[{index}].content" in redacted_fields for index in range(before))
+    return in_prompt, f"messages[{last}].content" in redacted_fields
+
+
+def _refuse_bad_share(split: str, account: SplitAccount, max_bad_share: float) -> None:
+    share = account.records_dropped / account.records_read if account.records_read else 0.0
     if share > max_bad_share:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(total.dropped.items()))
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(account.dropped.items()))
         raise DataError(
-            f"data: {total.records_dropped} of {total.records_read} records were dropped ({share:.1%})",
+            f"data: {account.records_dropped} of {account.records_read} records of the split {split!r} were dropped "
+            f"({share:.1%})",
             why=f"data.max_bad_share allows {max_bad_share:.1%}; reasons: {reasons}",
             fix="raise data.max_length_tokens, choose another data.on_overlong, or raise data.max_bad_share knowingly",
         )
-
-
-def _manifest(
-    data: DataSection, sources: Sources, built: dict[str, list[tuple[SourceRecord, TokenizedRecord]]]
-) -> dict[str, Any]:
-    """Return what identifies the data of each split: files, digests, and the byte offset of every kept record."""
-    splits: dict[str, Any] = {}
-    train = {source.raw for source, _ in built.get("train", [])}
-    for name, pairs in built.items():
-        hasher = hashlib.sha256()
-        for source, _ in pairs:
-            hasher.update(source.raw + b"\n")
-        splits[name] = {
-            "source": sources.files[name].to_dict(),
-            "records": len(pairs),
-            "digest": f"sha256:{hasher.hexdigest()}",
-            "offsets": [source.offset for source, _ in pairs],
-        }
-        if name != "train" and "train" in built:
-            splits[name]["overlap_with_train"] = sum(source.raw in train for source, _ in pairs)
-    manifest: dict[str, Any] = {"schema_version": 1, "splits": splits}
-    if data.path is not None:
-        manifest["split"] = {
-            "seed": data.split.seed,
-            "ratios": list(data.split.ratios),
-            "group_by": data.split.group_by,
-            "exact_sizes": data.split.exact_sizes,
-        }
-    return manifest

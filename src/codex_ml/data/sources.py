@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from codex_ml.data.problems import Problems
 from codex_ml.data.records import Record, RecordReader
 from codex_ml.data.split_utils import SPLIT_NAMES, assign_splits, split_key
 from codex_ml.errors import DataError
+from codex_ml.storage import file_digest
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def read_sources(data: DataSection, splits: Collection[str] = SPLIT_NAMES) -> So
     Raises
     ------
     DataError
-        If no file is named, a file cannot be read, or lines are faulty: all of them at once, by ``file:line``.
+        If no file is named, a file cannot be read, valid or test is the file of train, or lines are faulty: all of them
+        at once, by ``file:line``.
     """
     if data.path is not None:
         return _read_and_divide(data, data.path, splits)
@@ -74,6 +76,7 @@ def read_sources(data: DataSection, splits: Collection[str] = SPLIT_NAMES) -> So
             "data: no file is named",
             fix="set data.path=FILE.jsonl (it is split by data.split), or data.train, data.valid and data.test",
         )
+    _refuse_file_of_train(data, paths)
     sources = Sources()
     for name, path in paths.items():
         sources.records[name], sources.files[name] = read_file(path, data)
@@ -107,6 +110,22 @@ def read_file(path: Path, data: DataSection) -> tuple[list[SourceRecord], Source
     problems.raise_if_any()
     account = FileAccount(path.name, file.empty_lines, dict(reader.unused_columns))
     return records, SourceFile(path.name, file.digest, file.byte_count, str(reader.format), account)
+
+
+def _refuse_file_of_train(data: DataSection, paths: Mapping[str, Path]) -> None:
+    """Stop when records are to be measured on that are all trained on, whether or not train is itself read now."""
+    train = data.train
+    if train is None or not train.is_file():
+        return
+    for name, path in paths.items():
+        if name == "train" or not path.is_file() or path.stat().st_size != train.stat().st_size:
+            continue
+        if path.samefile(train) or file_digest(path) == file_digest(train):
+            raise DataError(
+                f"data.{name} and data.train are the same file, or copies of it ({path.name})",
+                why="a score on records that were trained on measures memory, not skill",
+                fix=f"name another file, or give one file by data.path, from which data.split sets {name} apart",
+            )
 
 
 def _read_and_divide(data: DataSection, path: Path, splits: Collection[str]) -> Sources:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from codex_ml.data.chat import ChatRenderer, Conversation
+from codex_ml.data.chat import TEMPLATE_DATE, ChatRenderer, Conversation, template_reads_clock
 from codex_ml.data.records import Message, MessagesRecord, Record, TextRecord
 from codex_ml.errors import DataError
 
@@ -33,6 +33,8 @@ class TokenizedRecord:
         The prompt as text after the safety filters; a conversation as the chat template renders it.
     reference : str or None
         The completion, or the last turn of the assistant, after the safety filters; None for running text.
+    prompt_redacted, reference_redacted : bool
+        Whether the safety filters changed prompt or reference when the record was read.
     """
 
     record_id: str
@@ -41,6 +43,8 @@ class TokenizedRecord:
     prompt_length: int
     prompt: str
     reference: str | None
+    prompt_redacted: bool = False
+    reference_redacted: bool = False
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:
@@ -152,6 +156,11 @@ class RecordTokenizer:
         """Return ids as text, control tokens included."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
+    @property
+    def template_date(self) -> str | None:
+        """The date that the chat template is given for today; None where it asks for none."""
+        return f"{TEMPLATE_DATE:%Y-%m-%d}" if template_reads_clock(self.tokenizer) else None
+
     @cached_property
     def _renderer(self) -> ChatRenderer:
         return ChatRenderer(self.tokenizer, self._special_tokens)
@@ -160,7 +169,7 @@ class RecordTokenizer:
         conversation = self._renderer.conversation(record.messages)
         ids, mask, prompt_length = self._encode_conversation(conversation)
         prompt = "".join(segment.text for segment in conversation.segments[: conversation.prompt_segments])
-        last = _last_assistant_turn(record.messages)
+        last = last_assistant_turn(record.messages)
         if last is None:
             return _tokenized(record_id, tuple(ids), mask, 0, prompt, None)
         at_inference = self._encode_conversation(self._renderer.prompt(record.messages[:last]))[0]
@@ -212,7 +221,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, record: Record | str) -> t
     return RecordTokenizer(tokenizer).encode_prompt(record)
 
 
-def _last_assistant_turn(messages: Sequence[Message]) -> int | None:
+def last_assistant_turn(messages: Sequence[Message]) -> int | None:
+    """Return which message is the answer of a conversation: the last of the assistant; None where it says nothing."""
     return max((index for index, message in enumerate(messages) if message.role == "assistant"), default=None)
 
 

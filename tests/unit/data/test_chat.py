@@ -165,3 +165,16 @@ def test_tokenize_messages_tokenizer_without_template_is_refused(plain_tokenizer
     """No template is made up."""
     with pytest.raises(DataError, match="has no chat template"):
         RecordTokenizer(plain_tokenizer).tokenize("d:1", CHAT)
+
+
+def test_tokenize_messages_template_that_reads_the_clock_otherwise_is_refused(
+    make_tokenizer: MakeTokenizer, chat_templates: Templates
+) -> None:
+    """A date that cannot be pinned would change the tokens of a run that is resumed on another day."""
+    asks = '{% if strftime_now is defined %}{% set day = strftime_now("%d %B") %}{% endif %}{{ day }}'
+    record = RecordTokenizer(make_tokenizer(chat_template=asks + chat_templates["plain"])).tokenize("d:1", CHAT)
+    assert record.prompt.startswith("01 January<|role|>system")
+    for hidden in ("{% set format = '%d' %}{{ strftime_now(format) }}", "{% set clock = strftime_now %}"):
+        tokenizer = make_tokenizer(chat_template=hidden + chat_templates["plain"])
+        with pytest.raises(DataError, match="reads the clock"):
+            RecordTokenizer(tokenizer).tokenize("d:1", CHAT)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from codex_ml.config.schema.data import DataSection
+from codex_ml.data.manifest import content_digest
 from codex_ml.data.pipeline import Dataset, build_dataset
 from codex_ml.errors import DataError, SafetyError
 
@@ -82,6 +84,74 @@ def test_build_dataset_separate_files_count_their_overlap(build: _Build, write_j
     assert sorted(dataset.splits) == ["test", "train"]
     assert dataset.manifest["splits"]["test"]["overlap_with_train"] == 3
     assert "split" not in dataset.manifest
+    assert len(dataset.warnings) == 1
+    assert "data.test: 3 of 4 records stand in data.train too" in dataset.warnings[0]
+    assert build(train=train, test=write_jsonl(_pairs(3, "other"), "c.jsonl")).warnings == ()
+
+
+@pytest.mark.parametrize("asked", [("train", "valid", "test"), ("test",)])
+def test_build_dataset_test_file_that_is_the_file_of_train_is_refused(
+    build: _Build, write_jsonl: Write, asked: tuple[str, ...]
+) -> None:
+    """By path or as a copy, and also where an evaluation reads the test split alone."""
+    train = write_jsonl(_pairs(10), "a.jsonl")
+    for test in (train, write_jsonl(_pairs(10), "b.jsonl")):
+        with pytest.raises(DataError, match=r"data\.test and data\.train are the same file, or copies of it"):
+            build(asked, train=train, test=test)
+    other = write_jsonl(_pairs(10, "nine cups"), "c.jsonl")
+    assert len(build(asked, train=train, test=other).splits["test"]) == 10
+
+
+def test_content_digest_says_what_the_model_sees(build: _Build, write_jsonl: Write) -> None:
+    """Equal for equal tokens and supervision; another cut of the same bytes, or another mask, changes it."""
+    path = write_jsonl([*_pairs(30), {"prompt": "a " * 40, "completion": "b"}])
+    whole = build(train=path)
+    assert whole.content_digest("train") == build(train=path).content_digest("train")
+    cut = build(train=path, max_length_tokens=60, on_overlong="truncate_prompt_left")
+    assert cut.digest("train") == whole.digest("train")
+    assert cut.content_digest("train") != whole.content_digest("train")
+    records = whole.splits["train"]
+    unlearned = replace(records[0], supervised=(False,) * len(records[0].input_ids))
+    assert content_digest(records) == whole.content_digest("train") != content_digest([unlearned, *records[1:]])
+
+
+@pytest.mark.parametrize("bad", ["end", "dropped"])
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_build_dataset_sound_split_hides_no_bad_one(build: _Build, write_jsonl: Write, split: str, bad: str) -> None:
+    """Each split is judged by itself, however large and sound the other is."""
+    other = {"train": "valid", "valid": "train"}[split]
+    if bad == "end":
+        pairs = [{"prompt": "a ", "completion": f"b{number} " * 50} for number in range(5)]
+        reason = f"in the split '{split}' the end-of-sequence token is never supervised"
+    else:
+        pairs = [*_pairs(5, "two"), *({"prompt": f"x{number}", "completion": "DROPME"} for number in range(5))]
+        reason = f"5 of 10 records of the split '{split}' were dropped"
+    files = {split: write_jsonl(pairs, "a.jsonl"), other: write_jsonl(_pairs(200), "b.jsonl")}
+    with pytest.raises(DataError, match=reason):
+        build(**files, max_length_tokens=50, on_overlong="truncate_completion")
+
+
+def test_build_dataset_redacted_parts_are_marked(
+    make_tokenizer: Callable[..., PreTrainedTokenizerFast],
+    chat_templates: Mapping[str, str],
+    word_filter: Filter,
+    write_jsonl: Write,
+) -> None:
+    """An evaluation has to know which references were changed when they were read: they look whole to it."""
+    build = _Build(make_tokenizer(chat_template=chat_templates["plain"]), word_filter)
+    texts = [("a", "b"), ("REDACTME", "b"), ("a", "REDACTME"), ("REDACTME", "REDACTME")]
+    expected = [(False, False), (True, False), (False, True), (True, True)]
+
+    def marks(values: list[Any]) -> list[tuple[bool, bool]]:
+        records = build(train=write_jsonl(values)).splits["train"]
+        return [(record.prompt_redacted, record.reference_redacted) for record in records]
+
+    assert marks([{"prompt": prompt, "completion": answer} for prompt, answer in texts]) == expected
+    turns = [[("user", "x"), ("assistant", first), ("user", "y"), ("assistant", last)] for first, last in texts]
+    turns.append([("user", "x"), ("assistant", "y"), ("user", "REDACTME")])
+    chats = [{"messages": [{"role": role, "content": text} for role, text in chat]} for chat in turns]
+    assert marks(chats) == [*expected, (False, False)]
+    assert marks([{"text": "REDACTME one"}]) == [(False, False)]
 
 
 def test_build_dataset_safety_policy_moves_no_record_between_splits(
@@ -183,7 +253,7 @@ def test_build_dataset_too_many_dropped_records_stop(build: _Build, write_jsonl:
     """The share counts all reasons; exactly the allowed share passes."""
     path = write_jsonl([*_pairs(18), {"prompt": "x", "completion": "DROPME"}, {"prompt": "a " * 90, "completion": "b"}])
     section = {"train": path, "max_length_tokens": 60, "on_overlong": "drop"}
-    with pytest.raises(DataError, match=r"2 of 20 records were dropped \(10\.0%\)") as caught:
+    with pytest.raises(DataError, match=r"2 of 20 records of the split 'train' were dropped \(10\.0%\)") as caught:
         build(**section)
     assert "overlong 1, safety_drop 1" in caught.value.why
     assert len(build(**section, max_bad_share=0.1).splits["train"]) == 18
@@ -198,7 +268,7 @@ def test_build_dataset_no_supervised_token_stops_with_an_example(
     """Conversations in which the assistant says nothing teach nothing; the example is filtered."""
     build = _Build(make_tokenizer(chat_template=chat_templates["plain"]), word_filter)
     path = write_jsonl([{"messages": [{"role": "user", "content": "hello REDACTME"}]}] * 5)
-    with pytest.raises(DataError, match="no token of the data set is supervised") as caught:
+    with pytest.raises(DataError, match="no token of the split 'train' is supervised") as caught:
         build(train=path, max_bad_share=1.0)
     assert "data.jsonl:1" in caught.value.why
     assert "hello [redact]<|end|>" in caught.value.why
@@ -261,7 +331,7 @@ def test_require_split_of_which_all_was_dropped_says_so(build: _Build, write_jso
     dataset = build(
         train=write_jsonl(_pairs(9), "a.jsonl"),
         test=write_jsonl([{"prompt": "x", "completion": "DROPME"}], "b.jsonl"),
-        max_bad_share=0.5,
+        max_bad_share=1.0,
     )
     with pytest.raises(DataError, match="all 1 were dropped"):
         dataset.require("test")
@@ -299,3 +369,23 @@ def test_build_dataset_unknown_shape_stops_at_its_first_line(build: _Build, writ
     with pytest.raises(DataError, match=r"data\.jsonl:1: the line has 'a', which is no format known here") as caught:
         build(train=write_jsonl([{"a": 1}] * 5))
     assert "problems" not in caught.value.block()
+
+
+def test_build_dataset_template_that_reads_the_clock_is_given_a_recorded_date(
+    make_tokenizer: Callable[..., PreTrainedTokenizerFast],
+    chat_templates: Mapping[str, str],
+    word_filter: Filter,
+    write_jsonl: Write,
+) -> None:
+    """Token ids depend on no day: the date is fixed, in the manifest, and said; data without messages has none."""
+    build = _Build(
+        make_tokenizer(chat_template="{{ strftime_now('%d %b %Y') }}" + chat_templates["plain"]), word_filter
+    )
+    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "four"}]
+    dataset = build(train=write_jsonl([{"messages": chat}] * 5))
+    assert build.tokenizer.decode(dataset.splits["train"][0].input_ids).startswith("01 Jan 2026<|role|>user")
+    assert dataset.manifest["chat_template_date"] == "2026-01-01"
+    assert "it is given 2026-01-01 always" in dataset.warnings[0]
+    pairs = build(train=write_jsonl(_pairs(5)))
+    assert "chat_template_date" not in pairs.manifest
+    assert pairs.warnings == ()
