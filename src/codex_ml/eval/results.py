@@ -43,8 +43,9 @@ class EvaluationResult:
         Tokens of all predictions; 0 when no text metric was asked for.
     predictions : tuple of Prediction
         In the order of the records; empty when no text metric was asked for.
-    redacted_predictions, redacted_references : int
-        How many the safety policy changed or took away before they were scored.
+    redacted_predictions, redacted_references, redacted_prompts : int
+        How many the safety policy changed or took away before they were scored or answered, when the records were read
+        or later; counted where text is generated.
     finish_reasons : mapping
         How many predictions ended by each reason.
     settings : mapping
@@ -58,6 +59,7 @@ class EvaluationResult:
     predictions: tuple[Prediction, ...] = ()
     redacted_predictions: int = 0
     redacted_references: int = 0
+    redacted_prompts: int = 0
     finish_reasons: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -70,11 +72,14 @@ class EvaluatedModel:
     ----------
     digests : mapping
         Digests by what they are of, such as ``{"base_model": "sha256:…", "adapter": "sha256:…", "data": "sha256:…"}``.
+    safety : mapping
+        Whether the filters were on, by which policy (name and digest), and the written reason where they were bypassed.
     """
 
     checkpoint: str
     split: str
     digests: Mapping[str, str]
+    safety: Mapping[str, Any]
 
 
 def write_results(
@@ -155,9 +160,10 @@ def _put_in_place(staged: Path, directory: Path, storage: Storage) -> None:
 def results_json(result: EvaluationResult, evaluated: EvaluatedModel) -> dict[str, Any]:
     """Return the content of results.json but for the digests of the files beside it.
 
-    Keys: ``schema_version``, ``checkpoint``, ``split``, ``digests``, ``records_scored``, ``supervised_tokens``,
-    ``generated_tokens``, ``redacted_predictions``, ``redacted_references``, ``finish_reasons``, ``settings`` and
-    ``metrics``, which holds for each name its ``value``, ``scale``, ``higher_is_better``, ``signature``, ``settings``
+    Keys: ``schema_version``, ``checkpoint``, ``split``, ``digests``, ``safety``, ``records_scored``,
+    ``supervised_tokens``, ``generated_tokens``, ``redacted_predictions``, ``redacted_references``,
+    ``redacted_prompts``, ``finish_reasons``, ``settings`` and ``metrics``, which
+    holds for each name its ``value``, ``scale``, ``higher_is_better``, ``signature``, ``settings``
     and ``undefined``.
     """
     return {
@@ -165,11 +171,13 @@ def results_json(result: EvaluationResult, evaluated: EvaluatedModel) -> dict[st
         "checkpoint": evaluated.checkpoint,
         "split": evaluated.split,
         "digests": dict(evaluated.digests),
+        "safety": dict(evaluated.safety),
         "records_scored": result.records_scored,
         "supervised_tokens": result.supervised_tokens,
         "generated_tokens": result.generated_tokens,
         "redacted_predictions": result.redacted_predictions,
         "redacted_references": result.redacted_references,
+        "redacted_prompts": result.redacted_prompts,
         "finish_reasons": dict(result.finish_reasons),
         "settings": dict(result.settings),
         "metrics": {

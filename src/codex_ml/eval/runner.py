@@ -54,6 +54,16 @@ class EvaluationRecord(Protocol):
         """The text to be generated; None in a text stream."""
         ...
 
+    @property
+    def prompt_redacted(self) -> bool:
+        """Whether the safety policy changed the prompt when the record was read."""
+        ...
+
+    @property
+    def reference_redacted(self) -> bool:
+        """Whether the safety policy changed the reference when the record was read."""
+        ...
+
 
 Collate = Callable[[Sequence[Any], int], SupervisedBatch]
 OnFindings = Callable[[str, str, Sequence[Any]], None]
@@ -163,6 +173,12 @@ def evaluate_model(
         else (),
         redacted_predictions=sum(generation.redacted for generation in generations),
         redacted_references=sum(changed for _, changed in references),
+        redacted_prompts=sum(
+            record.prompt_redacted or generation.prompt_redacted
+            for record, generation in zip(records, generations, strict=True)
+        )
+        if on_text
+        else 0,
         finish_reasons=dict(sorted(Counter(generation.finish_reason for generation in generations).items())),
         settings={
             "metrics": list(chosen),
@@ -171,7 +187,6 @@ def evaluate_model(
             "decoding": "greedy",
             "stop_token_ids": None if stop_token_ids is None else sorted(stop_token_ids),
             "bleu_tokenize": bleu_tokenize,
-            "safety_filter": filter_text is not None,
         },
     )
 
@@ -257,15 +272,15 @@ class _OnDevice:
 def _safe_reference(
     record: EvaluationRecord, filter_text: TextFilter | None, on_findings: OnFindings | None
 ) -> tuple[str, bool]:
-    """Return the reference after the policy, and whether the policy changed it."""
+    """Return the reference after the policy, and whether the policy changed it, here or when the record was read."""
     reference = record.reference or ""
     if filter_text is None:
-        return reference, False
+        return reference, record.reference_redacted
     filtered = filter_text(reference)
     if filtered.findings and on_findings is not None:
         on_findings(record.record_id, "reference", filtered.findings)
     safe = allowed_text(filtered) or ""
-    return safe, safe != reference
+    return safe, record.reference_redacted or safe != reference
 
 
 def _report_findings(

@@ -39,6 +39,8 @@ class Generation:
         What the filters found, for the audit.
     redacted : bool
         Whether the output filter changed the text.
+    prompt_redacted : bool
+        Whether the prompt filter changed the prompt or took it away.
     """
 
     text: str
@@ -48,6 +50,7 @@ class Generation:
     prompt_findings: tuple[Any, ...] = ()
     output_findings: tuple[Any, ...] = ()
     redacted: bool = False
+    prompt_redacted: bool = False
 
 
 def generate(
@@ -137,7 +140,7 @@ def generate(
             done += len(indices)
             if on_progress is not None:
                 on_progress(done, len(prompts))
-    return [results[index] for index in range(len(prepared))]
+    return [replace(results[index], prompt_redacted=prompt.redacted) for index, prompt in enumerate(prepared)]
 
 
 def require_room(model: nn.Module, prompt_lengths: Sequence[int], max_new_tokens: int) -> None:

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 class FilteredPrompt:
     """The tokens that may go into the model, or None when the prompt is blocked, and what was found.
 
-    Offsets of the findings are those in the prompt decoded with its special tokens.
+    Offsets of the findings are those in the prompt decoded with its special tokens. ``redacted`` says whether the
+    policy changed the prompt or took it away.
     """
 
     token_ids: tuple[int, ...] | None
     findings: tuple[Any, ...] = ()
+    redacted: bool = False
 
 
 def filter_prompt_tokens(
@@ -39,7 +41,7 @@ def filter_prompt_tokens(
     findings = tuple(filtered.findings)
     allowed = allowed_text(filtered)
     if allowed is None:
-        return FilteredPrompt(None, findings)
+        return FilteredPrompt(None, findings, redacted=True)
     if allowed == text:
         return FilteredPrompt(tuple(token_ids), findings)
     special = _special_ids(tokenizer)
@@ -48,11 +50,11 @@ def filter_prompt_tokens(
         pieces = list(run)
         safe = pieces if is_special else _redact_run(tokenizer, pieces, filter_text, special)
         if safe is None:
-            return FilteredPrompt(None, findings)
+            return FilteredPrompt(None, findings, redacted=True)
         redacted += safe
     result = _decode(tokenizer, redacted)
     clean = allowed_text(filter_text(result)) == result
-    return FilteredPrompt(tuple(redacted) if clean else None, findings)
+    return FilteredPrompt(tuple(redacted) if clean else None, findings, redacted=True)
 
 
 def _redact_run(

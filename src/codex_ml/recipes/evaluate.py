@@ -26,7 +26,7 @@ from codex_ml.models.registry import BaseModel, load_base_model, load_model_dire
 from codex_ml.monitoring.codex_logging import NdjsonWriter
 from codex_ml.peft.adapter_files import adapter_on
 from codex_ml.recipes.config_check import refuse_unsafe_values
-from codex_ml.recipes.preparation import Prepared, open_digests, prepare
+from codex_ml.recipes.preparation import Prepared, open_digests, prepare, safety_summary
 from codex_ml.runs.checkpoints import run_of_checkpoint
 from codex_ml.runs.layout import RunLayout, close_record, create_run
 from codex_ml.runs.lock import hold_lock
@@ -177,10 +177,13 @@ def _write(
         for name, entry in target.manifest.get("files", {}).items()
         if name.endswith(".safetensors")
     }
+    safety = safety_summary(prepared.filters, prepared.findings)
+    # What was found when the records were read is no account of an evaluation, whose filters speak once more.
+    del safety["findings_by_rule"]
     write_results(
         run.evaluations / _result_name(config, target),
         result,
-        EvaluatedModel(target.name, config.eval.split, digests),
+        EvaluatedModel(target.name, config.eval.split, digests, safety),
         redact=prepared.filters.redact_value,
         max_bytes=config.logging.max_bytes,
         storage=storage,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ import pytest
 import torch
 from torch import nn
 
+from codex_ml.config.schema.data import DataSection
+from codex_ml.data.pipeline import build_dataset
 from codex_ml.errors import NonFiniteError, UserError
 from codex_ml.eval.results import EvaluationResult
 from codex_ml.eval.runner import evaluate_model
@@ -38,6 +41,17 @@ class Record:
     supervised: tuple[bool, ...]
     prompt_length: int
     reference: str | None
+    prompt_redacted: bool = False
+    reference_redacted: bool = False
+
+
+@dataclass(frozen=True)
+class Span:
+    """A finding as the data room reads it."""
+
+    rule_id: str
+    start: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,7 @@ class Filtered:
     """The answer of a filter."""
 
     text: str
-    findings: tuple[str, ...]
+    findings: tuple[Any, ...]
     action: str
 
 
@@ -260,6 +274,25 @@ def test_evaluate_policy_changes_predictions_and_references_alike_and_counts_the
 
 
 @pytest.mark.safety
+def test_evaluate_redaction_at_reading_is_counted(model: nn.Module, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    """From file to result: the second pass finds nothing more, and the numbers still say what was taken out."""
+    lines = [("Who? ", " red"), ("Who? ", " SECRET"), ("SECRET? ", " red"), ("SECRET? ", " SECRET"), ("x ", " y")]
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps({"prompt": one, "completion": two}) + "\n" for one, two in lines), "utf-8")
+
+    def redact(text: str) -> Filtered:
+        found = "SECRET" in text
+        finding = Span("rule-1", text.index("SECRET"), 6) if found else None
+        return Filtered(text.replace("SECRET", "[X]"), (finding,) if finding else (), "redact" if found else "keep")
+
+    dataset = build_dataset(DataSection(test=path), tiny_tokenizer, redact, lambda *_: None, ("test",))
+    for filter_text in (redact, None):
+        result = run(model, tiny_tokenizer, dataset.require("test"), metrics=["f1"], filter_text=filter_text)
+        assert [one.reference for one in result.predictions] == [" red", " [X]", " red", " [X]", " y"]
+        assert (result.redacted_references, result.redacted_prompts) == (2, 2)
+
+
+@pytest.mark.safety
 def test_evaluate_policy_that_blocks_scores_empty_texts(
     model: nn.Module, tiny_tokenizer: Any, records: list[Record]
 ) -> None:
@@ -296,3 +329,4 @@ def test_evaluate_prompt_that_the_policy_blocks_is_not_generated_from(
     )
     assert [one.finish_reason == "blocked" for one in result.predictions] == [True, False]
     assert heard == [("r0", "prompt")]
+    assert result.redacted_prompts == 1

@@ -1,9 +1,13 @@
-"""The directory that receives an evaluation: a run of its own is locked while it is in progress."""
+"""The evaluation job: a run of its own is locked while it is in progress, and results say how they came about."""
 
 from __future__ import annotations
 
+import json
+
+import pytest
+
 from codex_ml.config.schema.root import EvaluateConfig
-from codex_ml.recipes.evaluate import EvaluateCollaborators, _receiving_run
+from codex_ml.recipes.evaluate import EvaluateCollaborators, _receiving_run, evaluate
 from codex_ml.runs.layout import read_record
 from codex_ml.runs.lock import is_locked
 from codex_ml.runs.targets import BASE, Target
@@ -23,3 +27,29 @@ def test_receiving_run_of_its_own_run_is_locked_until_it_ends(tmp_path):
         assert is_locked(layout.lock)
     assert read_record(layout).status == "FINISHED"
     assert not is_locked(layout.lock)
+
+
+@pytest.mark.safety
+@pytest.mark.parametrize("reason", [None, "made-up data"])
+def test_evaluate_results_say_whether_filters_were_bypassed_and_why(tmp_path, tiny_llama_directory, reason):
+    """A number from unfiltered texts must not look like one from filtered texts."""
+    data = tmp_path / "d.jsonl"
+    data.write_text('{"prompt": "Who? ", "completion": "red"}\n', "utf-8")
+    values = {
+        "run": {"output_dir": str(tmp_path / "runs")},
+        "model": {"path": str(tiny_llama_directory)},
+        "data": {"test": str(data)},
+        "eval": {"metrics": ["loss"]},
+        "safety": {"enabled": reason is None, "bypass_reason": reason},
+    }
+    config = EvaluateConfig.model_validate(values)
+    outcome = evaluate(config, [Target(BASE, None, {})], EvaluateCollaborators(say=[].append))
+    results = json.loads((outcome.directory / "base" / "results.json").read_text("utf-8"))
+    digest = results["digests"]["safety_policy"]
+    assert results["safety"] == {
+        "enabled": reason is None,
+        "policy": "default",
+        "policy_digest": digest,
+        "bypass_reason": reason,
+    }
+    assert "safety_filter" not in results["settings"]
