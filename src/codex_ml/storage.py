@@ -56,6 +56,10 @@ class Storage:
         """Return the bytes an unprivileged user may still write on the filesystem of ``path``."""
         return shutil.disk_usage(path).free
 
+    def total_bytes(self, path: Path) -> int:
+        """Return the size of the filesystem of ``path``; 0 for one that holds no files, such as /proc."""
+        return shutil.disk_usage(path).total
+
     def write_atomic(self, path: Path, data: bytes) -> None:
         """Write beside the target, force to disk, rename over it: readers see the old file or the new one."""
         staged = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")

@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ParamSpec, TextIO
 
@@ -63,7 +63,7 @@ def run_command(body: Callable[[], int]) -> None:
         GUARD.activate()
         code = body()
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): nothing is left to say to it.
+        # Whoever read our output went away in the middle of the work: nothing is left to say to them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_RUN_FAILED
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last border: all that is left becomes one block
@@ -74,13 +74,29 @@ def run_command(body: Callable[[], int]) -> None:
     raise typer.Exit(code)
 
 
+def print_results(lines: Iterable[str]) -> None:
+    """Print results on standard output; a reader that went away (`| head`) does not make finished work a failure."""
+    try:
+        for line in lines:
+            typer.echo(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Else the interpreter would complain once more when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
     """Return a command whose errors are reported as `run_command` does, with the same options."""
 
     @functools.wraps(command)
     def inside(*arguments: Arguments.args, **options: Arguments.kwargs) -> None:
         def body() -> int:
-            command(*arguments, **options)
+            try:
+                command(*arguments, **options)
+                sys.stdout.flush()
+            except BrokenPipeError:
+                # These commands only show something; a reader that has seen enough (`| head`) is no failure.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return EXIT_DONE
 
         run_command(body)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codex_ml.cli.boundary import run_command
+from codex_ml.cli.boundary import print_results, run_command
 from codex_ml.cli.options import ConfigDirectory, ConfigName, DryRun, Overrides
 
 if TYPE_CHECKING:
@@ -65,16 +65,17 @@ def _evaluate(
 
         GUARD.deactivate()
     if dry_run:
-        typer.echo(render_resolved(config, composed.origins))
-        typer.echo(f"\n# would evaluate on {config.eval.split}: {', '.join(target.name for target in targets)}")
+        names = ", ".join(target.name for target in targets)
+        print_results(
+            [render_resolved(config, composed.origins), f"\n# would evaluate on {config.eval.split}: {names}"]
+        )
         return 0
 
     # Only now, with a configuration that can work: the next import takes seconds.
     from codex_ml.recipes.evaluate import evaluate
 
     outcome = evaluate(config, targets)
-    typer.echo(outcome.table)
-    typer.echo(f"outputs: {outcome.directory}")
+    print_results([outcome.table, f"outputs: {outcome.directory}"])
     return 0
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from codex_ml.cli.boundary import guarded
@@ -13,7 +16,6 @@ from codex_ml.cli.validate import validate_command
 
 app = typer.Typer(
     name="codex-ml",
-    help="Fine-tune causal language models with LoRA on this machine, with no network.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -24,6 +26,21 @@ app.command()(evaluate)
 app.command("validate")(guarded(validate_command))
 app.add_typer(configs_app, name="configs")
 app.add_typer(runs_app, name="runs")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"codex-ml {version('codex-ml')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Fine-tune causal language models with LoRA on this machine, with no network."""
 
 
 def run() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from codex_ml.cli.boundary import run_command
+from codex_ml.cli.boundary import print_results, run_command
 from codex_ml.cli.options import ConfigDirectory, ConfigName, DryRun, Overrides
 
 _EPILOG = """\
@@ -16,6 +16,9 @@ Examples:\n
   codex-ml train model.path=models/base data.path=notes.jsonl adapter.r=16 adapter.alpha=32\n
   codex-ml train --config-name=examples/minimal --resume-from latest\n
 """
+
+# Where runs lie without run.output_dir; a bare run name is looked for there.
+DEFAULT_OUTPUT = Path("runs")
 
 ResumeFrom = Annotated[
     str | None,
@@ -49,8 +52,11 @@ def _train(
     from codex_ml.config.paths import check_paths
     from codex_ml.config.validate import validate_train
     from codex_ml.recipes.config_check import refuse_unsafe_values
+    from codex_ml.runs.checkpoints import locate_run
 
-    extra = {"run.resume_from": resume_from} if resume_from is not None else {}
+    extra: dict[str, object] = {}
+    if resume_from is not None:
+        extra["run.resume_from"] = resume_from if resume_from == "latest" else locate_run(resume_from, DEFAULT_OUTPUT)
     composed = compose("train", config_name or "default", config_dir, overrides, extra_values=extra)
     config = validate_train(composed)
     check_paths(config)
@@ -64,11 +70,7 @@ def _train(
     from codex_ml.recipes.train import plan_only, train
 
     if dry_run:
-        typer.echo(render_resolved(config, composed.origins))
-        typer.echo("\n# plan")
-        for line in plan_only(config):
-            typer.echo(line)
+        print_results([render_resolved(config, composed.origins), "\n# plan", *plan_only(config)])
         return 0
-    for line in train(config).lines:
-        typer.echo(line)
+    print_results(train(config).lines)
     return 0

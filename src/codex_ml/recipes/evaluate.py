@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from codex_ml.models.registry import BaseModel, load_base_model, load_model_dire
 from codex_ml.monitoring.codex_logging import NdjsonWriter
 from codex_ml.peft.adapter_files import adapter_on
 from codex_ml.recipes.config_check import refuse_unsafe_values
+from codex_ml.recipes.console import say
 from codex_ml.recipes.preparation import Prepared, open_digests, prepare, safety_summary
 from codex_ml.runs.checkpoints import run_of_checkpoint
 from codex_ml.runs.layout import RunLayout, close_record, create_run
@@ -36,17 +36,12 @@ from codex_ml.storage import Storage
 from codex_ml.tracking.context import end_status
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 @dataclass(frozen=True)
 class EvaluateCollaborators:
     """What the job uses of the outside world; tests pass others."""
 
     storage: Storage = field(default_factory=Storage)
-    say: Callable[[str], None] = _say
+    say: Callable[[str], None] = say
     clock: Callable[[], datetime] = utc_now
 
 

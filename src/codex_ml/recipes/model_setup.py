@@ -18,6 +18,7 @@ from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import CheckpointError, ModelError
 from codex_ml.models.model_files import write_generation_config, write_model, write_tokenizer
 from codex_ml.models.registry import BaseModel, load_base_model
+from codex_ml.models.source import locate_tokenizer
 from codex_ml.peft.adapter_files import restore_adapter, write_adapter
 from codex_ml.peft.peft_adapter import TrainableShare, apply_lora, trainable_share
 from codex_ml.recipes.preparation import open_digests
@@ -67,8 +68,9 @@ def build_trainable_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBas
     return _adapted(base, tokenizer, config.adapter, digests)
 
 
-def model_size(trainable: TrainableModel) -> ModelSize:
-    """Return what the plan needs to know of a model."""
+def model_size(config: TrainConfig, trainable: TrainableModel) -> ModelSize:
+    """Return what the plan needs to know of a model and its tokenizer."""
+    beside = locate_tokenizer(config.model).directory.iterdir()
     settings = trainable.base.model.config
     return ModelSize(
         parameters=trainable.share.total,
@@ -77,6 +79,7 @@ def model_size(trainable: TrainableModel) -> ModelSize:
         layers=int(settings.num_hidden_layers),
         hidden_size=int(settings.hidden_size),
         vocabulary_size=int(settings.vocab_size),
+        tokenizer_bytes=sum(f.stat().st_size for f in beside if f.is_file() and f.suffix != ".safetensors"),
     )
 
 

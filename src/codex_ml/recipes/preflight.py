@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 from codex_ml.config.schema.root import TrainConfig
@@ -56,15 +57,24 @@ def refuse_records_beyond_positions(config: TrainConfig, prepared: Prepared, tra
 
 
 def require_disk(config: TrainConfig, plan: Plan, storage: Storage) -> None:
-    """Stop when the checkpoints to come do not fit on the disk of the output directory.
+    """Stop when the output directory cannot be made, or the checkpoints to come do not fit on its disk.
 
     Raises
     ------
+    UserError
+        If nothing can be written where run.output_dir would be.
     DiskSpaceError
         With the bytes needed and the bytes free.
     """
+    assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
     directory = config.run.output_dir
-    while directory is not None and not directory.exists() and directory != directory.parent:
+    while not directory.exists() and directory != directory.parent:
         directory = directory.parent
-    if directory is not None:
-        check_disk(plan, directory, storage.free_bytes)
+    # A filesystem without any room at all (/proc, /sys) holds no files of users.
+    if not os.access(directory, os.W_OK | os.X_OK) or storage.total_bytes(directory) == 0:
+        raise UserError(
+            f"run.output_dir: nothing can be written in {directory}",
+            why=f"{config.run.output_dir} would have to be made there",
+            fix="choose another run.output_dir, or correct the permissions",
+        )
+    check_disk(plan, directory, storage.free_bytes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +14,7 @@ from codex_ml.config.paths import check_paths
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import InterruptedRun
 from codex_ml.recipes.config_check import refuse_unsafe_values
+from codex_ml.recipes.console import say
 from codex_ml.recipes.fingerprint import check_fingerprint, run_fingerprint, settings_fingerprint
 from codex_ml.recipes.hooks import training_hooks
 from codex_ml.recipes.model_setup import TrainableModel, build_trainable_model, model_size
@@ -32,17 +32,12 @@ from codex_ml.training.state import TrainerState
 from codex_ml.training.trainer import TrainerDependencies, TrainingJob, run_training
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 @dataclass(frozen=True)
 class TrainCollaborators:
     """What the job uses of the outside world; tests pass others."""
 
     storage: Storage = field(default_factory=Storage)
-    say: Callable[[str], None] = _say
+    say: Callable[[str], None] = say
     clock: Callable[[], datetime] = utc_now
     tracking: TrackingDependencies = field(default_factory=TrackingDependencies)
 
@@ -72,7 +67,7 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
     if loaded is not None and config.training.max_steps is not None and _is_over(resume, loaded.state, config):
         return _already_finished(resume, loaded.state)
     prepared, trainable, plan = _prepare(config, loaded)
-    for line in _introduction(prepared, trainable, plan):
+    for line in _introduction(config, prepared, trainable, plan):
         outside.say(line)
     if loaded is not None and is_finished(loaded.state, plan.total_steps) and _ended_well(resume):
         return _already_finished(resume, loaded.state)
@@ -120,7 +115,7 @@ def plan_only(config: TrainConfig, collaborators: TrainCollaborators | None = No
     resume, loaded = _find_checkpoint(config)
     prepared, trainable, plan = _prepare(config, loaded)
     require_disk(config, plan, outside.storage)
-    lines = [*_introduction(prepared, trainable, plan), *prepared.dataset.account.lines()]
+    lines = [*_introduction(config, prepared, trainable, plan), *prepared.dataset.account.lines()]
     if resume.message:
         lines.append(f"resume: {resume.message}")
     return tuple(lines)
@@ -167,7 +162,7 @@ def _prepare(config: TrainConfig, loaded: LoadedState | None) -> tuple[Prepared,
     if loaded is not None:
         current = run_fingerprint(config, prepared, trainable.base)
         check_fingerprint(loaded.values["fingerprint"], current, loaded.directory)
-    return prepared, trainable, make_plan(config.training, records, model_size(trainable))
+    return prepared, trainable, make_plan(config.training, records, model_size(config, trainable))
 
 
 def _is_over(resume: ResumePoint, state: TrainerState, config: TrainConfig) -> bool:
@@ -192,7 +187,7 @@ def _already_finished(resume: ResumePoint, state: TrainerState) -> TrainOutcome:
     )
 
 
-def _introduction(prepared: Prepared, trainable: TrainableModel, plan: Plan) -> list[str]:
+def _introduction(config: TrainConfig, prepared: Prepared, trainable: TrainableModel, plan: Plan) -> list[str]:
     """Return what the user is told before the first step: what was chosen and why, what was found, the plan."""
     base = trainable.base
     lines = [
@@ -200,6 +195,11 @@ def _introduction(prepared: Prepared, trainable: TrainableModel, plan: Plan) -> 
         f"dtype {base.dtype.value}: {base.dtype.reason}",
         f"trainable: {trainable.share}",
         *(f"warning: {text}" for text in prepared.dataset.warnings),
+        *(
+            f"warning: the split {name} has no record; nothing can be evaluated on it later"
+            for name in ("valid", "test")
+            if config.data.has_split(name) and not prepared.dataset.splits.get(name)
+        ),
     ]
     if prepared.filters.bypassed:
         lines.append("warning: safety filters are bypassed; the reason stands in provenance.json and events.ndjson")

@@ -132,7 +132,7 @@ def resolve_checkpoint(reference: str, output_dir: Path, run_name: str | None) -
         return None
     if reference in ("latest", "best"):
         return _of_newest_run(reference, output_dir, run_name)
-    path = Path(reference).resolve()
+    path = locate_run(reference, output_dir).resolve()
     if (path / MANIFEST_NAME).is_file():
         return path
     if (path / "run.json").is_file():
@@ -142,6 +142,13 @@ def resolve_checkpoint(reference: str, output_dir: Path, run_name: str | None) -
         why=_what_is_at(path),
         fix="name a checkpoint directory (checkpoints/step-…), a run directory, latest, best or base",
     )
+
+
+def locate_run(reference: str | Path, output_dir: Path) -> Path:
+    """Return the path a reference means: as it stands, or where it is the bare name of a run, below the runs."""
+    path = Path(reference)
+    named = output_dir / path
+    return named if not path.exists() and len(path.parts) == 1 and (named / "run.json").is_file() else path
 
 
 def run_of_checkpoint(directory: Path) -> RunLayout | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -111,9 +112,14 @@ class Progress:
             if self._bar is not None:
                 self._bar.write(line, file=self._stream)
             else:
-                print(line, file=self._stream, flush=True)
+                self._print(line)
         if self._bar is not None and step == self._total_steps:
             self._bar.close()
+
+    def _print(self, line: str) -> None:
+        # A watcher that went away is no reason to end a run.
+        with contextlib.suppress(BrokenPipeError):
+            print(line, file=self._stream, flush=True)
 
 
 def line_is_due(step: int, metrics: Mapping[str, float], every_steps: int, total_steps: int) -> bool:

@@ -13,8 +13,8 @@ from codex_ml.errors import DiskSpaceError
 
 _ADAM_MOMENTS = 2
 _FLOAT32_BYTES = 4
-# Tokenizer, configs, state and manifest of one checkpoint, and logs of the run: small, but not nothing.
-_OVERHEAD_BYTES = 16 * 2**20
+# Configs, state and manifest of one checkpoint, and its share of the logs: small, but not nothing.
+_OVERHEAD_BYTES = 2**19
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class ModelSize:
     layers: int
     hidden_size: int
     vocabulary_size: int
+    tokenizer_bytes: int
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Plan:
             f"steps: {self.total_steps} ({self.total_steps / self.steps_per_epoch:.2f} epochs of "
             f"{self.steps_per_epoch} steps over {self.records} records)",
             f"tokens an epoch: {self.tokens_per_epoch:,}, of them supervised {self.supervised_tokens_per_epoch:,}",
-            f"memory (estimate): {format_bytes(sum(self.memory_bytes.values()))} = {memory}",
+            f"memory of tensors (estimate): {format_bytes(sum(self.memory_bytes.values()))} = {memory}",
             f"disk: {format_bytes(self.disk_bytes)} at most ({format_bytes(self.checkpoint_bytes)} a checkpoint)",
         ]
 
@@ -81,7 +82,7 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
         "activations": 34 * size.hidden_size * size.layers * longest_positions * _FLOAT32_BYTES // 2,
         "logits": 2 * size.vocabulary_size * longest_positions * _FLOAT32_BYTES,
     }
-    checkpoint_bytes = (1 + _ADAM_MOMENTS) * trainable_bytes + _OVERHEAD_BYTES
+    checkpoint_bytes = (1 + _ADAM_MOMENTS) * trainable_bytes + size.tokenizer_bytes + _OVERHEAD_BYTES
     # One more than retention keeps: the new one is whole before an old one goes.
     # The best one is kept even with keep_best=0, because `best` names it.
     best = max(1, settings.keep_best) if settings.eval_steps is not None else settings.keep_best

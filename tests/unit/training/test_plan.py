@@ -11,7 +11,15 @@ from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.errors import DiskSpaceError
 from codex_ml.training.plan import ModelSize, check_disk, count_steps, format_bytes, make_plan
 
-SIZE = ModelSize(parameters=1_000, trainable=100, weight_bytes=4_000, layers=2, hidden_size=8, vocabulary_size=32)
+SIZE = ModelSize(
+    parameters=1_000,
+    trainable=100,
+    weight_bytes=4_000,
+    layers=2,
+    hidden_size=8,
+    vocabulary_size=32,
+    tokenizer_bytes=1_000,
+)
 
 
 def settings(**values: object) -> TrainingSection:
@@ -66,7 +74,7 @@ def test_plan_lines_hold_every_number_for_people() -> None:
     lines = make_plan(settings(max_steps=3, micro_batch_size=2), [record(4, 2), record(5, 1)], SIZE).lines()
     assert lines[0] == "steps: 3 (3.00 epochs of 1 steps over 2 records)"
     assert lines[1] == "tokens an epoch: 9, of them supervised 3"
-    assert lines[2].startswith("memory (estimate): ")
+    assert lines[2].startswith("memory of tensors (estimate): ")
     assert lines[3].startswith("disk: ")
 
 
