@@ -83,7 +83,7 @@ def ensure_environment(root: Path) -> Path:
     if not stamp.is_file() or stamp.read_bytes() != pins.read_bytes():
         print(f"installing semgrep into {ENVIRONMENT} …", flush=True)
         venv.create(directory, with_pip=True, clear=True)
-        pip = [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", "--requirement", str(pins)]
+        pip = [str(directory / "bin" / "python"), "-m", "pip", "install", "-qq", "--requirement", str(pins)]
         subprocess.run(pip, check=True, cwd=root)
         stamp.write_bytes(pins.read_bytes())
     return directory / "bin" / "semgrep"
