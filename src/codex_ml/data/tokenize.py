@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from codex_ml.data.chat import TEMPLATE_DATE, ChatRenderer, Conversation, template_reads_clock
+from codex_ml.data.chat import TEMPLATE_DATE, ChatRenderer, Conversation, Segment, template_reads_clock
 from codex_ml.data.records import Message, MessagesRecord, Record, TextRecord
 from codex_ml.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_SPELLS_CONTROL_TOKEN = "the text spells a control token, and this tokenizer cannot read it as ordinary text"
+# How much of the segment before another is looked at; no special token is longer.
+_CONTEXT_CHARACTERS = 64
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ class RecordTokenizer:
             return self._ids(text)
         ids = self._ids(text, split_special_tokens=True)
         if not self._control_ids.isdisjoint(ids):
-            raise ValueError("the text spells a control token, and this tokenizer cannot read it as ordinary text")
+            raise ValueError(_SPELLS_CONTROL_TOKEN)
         return ids
 
     def leading_tokens(self, record: TokenizedRecord) -> int:
@@ -182,14 +186,57 @@ class RecordTokenizer:
         ids: list[int] = []
         mask: list[bool] = []
         prompt_length = 0
+        previous: Segment | None = None
         for index, segment in enumerate(conversation.segments):
             # The template writes its own begin-of-sequence token, so nothing is added to what it renders.
-            part = self.encode_text(segment.text) if segment.literal else self._ids(segment.text)
+            part = self._encode_segment(segment, previous)
+            previous = segment
             ids += part
             mask += [segment.supervised] * len(part)
             if index < conversation.prompt_segments:
                 prompt_length = len(ids)
         return ids, mask, prompt_length
+
+    def _encode_segment(self, segment: Segment, previous: Segment | None) -> list[int]:
+        """Return the ids of a segment as it stands behind the one before it, none of them reaching over the border.
+
+        Depends on nothing that comes later, so that a prompt has the same ids in training and in generation.
+        """
+        if previous is not None and self._opening_differs:
+            before = previous.text[-1:] if previous.literal else previous.text[-_CONTEXT_CHARACTERS:]
+            for context in (before, *self._contexts):
+                if (part := self._encode_behind(context, segment.text, segment.literal)) is not None:
+                    return part
+        return self.encode_text(segment.text) if segment.literal else self._ids(segment.text)
+
+    def _encode_behind(self, context: str, text: str, literal: bool = False) -> list[int] | None:
+        """Return the ids of a text behind a context; None where a token would reach over the border.
+
+        Where none does, they are the ids that the text has behind any other context of which this is true.
+        """
+        left = self._ids(context, split_special_tokens=literal)
+        whole = self._ids(context + text, split_special_tokens=literal)
+        part = whole[len(left) :]
+        if not left or not part or whole[: len(left)] != left:
+            return None
+        if literal and not self._control_ids.isdisjoint(part):
+            raise ValueError(_SPELLS_CONTROL_TOKEN)
+        return part
+
+    @cached_property
+    def _contexts(self) -> tuple[str, ...]:
+        """Texts that may stand before a segment whose own neighbour would merge with it."""
+        return ("\n", ".", "a", str(self.tokenizer.eos_token))
+
+    @cached_property
+    def _opening_differs(self) -> bool:
+        """Whether the first word of a text has other tokens than one further on, as with sentencepiece (``▁``)."""
+        probes = ("a", "[", "<")
+        return any(
+            part is not None and part != self._ids(probe)
+            for probe in probes
+            for part in (self._encode_behind(context, probe) for context in self._contexts)
+        )
 
     def _affixes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return what the tokenizer puts before and behind a text, the latter always ending with end-of-sequence."""
