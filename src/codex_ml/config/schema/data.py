@@ -121,7 +121,10 @@ class DataSection(Section):
         default="error", description="What happens to a longer record; what is dropped or cut is counted."
     )
     max_bad_share: float = Field(
-        default=0.05, ge=0.0, le=1.0, description="Largest share of refused records of any one split before the run stops."
+        default=0.05,
+        ge=0.0,
+        le=1.0,
+        description="Largest share of refused records of any one split before the run stops.",
     )
 
     def has_split(self, name: SplitName) -> bool:
