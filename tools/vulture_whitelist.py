@@ -7,6 +7,7 @@ _.model_config  # pydantic reads it
 _._check_rules  # a pydantic validator
 _._check_rule  # a pydantic validator
 _.showwarning  # the warnings module calls it
+_.show_version  # an option whose callback Typer calls
 _.error_type  # a parameter of __exit__, which Python passes
 _.pad_token  # set for the tokenizer, which reads it
 _.inference_mode  # set in a PEFT config that is then written
