@@ -77,6 +77,8 @@ def evaluate(
     digests = open_digests(config)
     base = load_base_model(config.model, prepared.tokenizer, config.run.seed, digests)
     _check_bases(targets, base)
+    for text in prepared.dataset.warnings:
+        outside.say(f"warning: {text}")
     outside.say(f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}")
     results: dict[str, EvaluationResult] = {}
     with _receiving_run(config, targets, outside) as receiving:

@@ -17,9 +17,7 @@ from codex_ml.errors import ConfigError
 
 def test_run_file_written_and_loaded_is_the_same(from_tree, tmp_path):
     """What was written composes to the very same configuration, by file and by name."""
-    config = validate_train(
-        from_tree("nested/deep", "safety.policy=p.yaml", "run.resume_from=old", "adapter.target_modules=[q,v]")
-    )
+    config = validate_train(from_tree("nested/deep", "safety.policy=p.yaml", "adapter.target_modules=[q,v]"))
     run = tmp_path / "runs" / "20260101T000000Z-run"
     run.mkdir(parents=True)
     write_run_config(config, run / "config.yaml")
@@ -32,6 +30,16 @@ def test_run_file_written_and_loaded_is_the_same(from_tree, tmp_path):
     named = compose("train", "config", run, environment={}, working_directory=elsewhere)
     assert validate_train(named) == config
     assert validate_file(run / "config.yaml").config == config
+
+
+def test_run_file_of_a_resumed_run_starts_anew_when_used_again(from_tree, tmp_path):
+    """What the last process went on from is no part of the configuration that is written."""
+    config = validate_train(from_tree("nested/deep", "run.resume_from=old"))
+    run = tmp_path / "runs" / "r"
+    run.mkdir(parents=True)
+    write_run_config(config, run / "config.yaml")
+    again = validate_train(compose_from_run_file("train", run / "config.yaml", working_directory=run, environment={}))
+    assert again.run.resume_from is None
 
 
 def test_run_file_paths_are_relative_to_the_run(from_tree, tmp_path):
