@@ -22,7 +22,7 @@ PRIVACY_SWITCHES: dict[str, str] = {
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",  # nosec B105: a switch, not a password
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
     "HF_HUB_DISABLE_XET": "1",
     "DISABLE_SAFETENSORS_CONVERSION": "1",
     "DO_NOT_TRACK": "true",
