@@ -112,8 +112,8 @@ def plan_only(config: TrainConfig, collaborators: TrainCollaborators | None = No
     outside = collaborators or TrainCollaborators()
     refuse_several_processes(os.environ)
     check_sinks(config.tracking.sinks, outside.tracking)
-    resume, loaded = _find_checkpoint(config)
-    prepared, trainable, plan = _prepare(config, loaded)
+    resume = _find_resume(config)
+    prepared, trainable, plan = _prepare(config, _load_state(config, resume))
     require_disk(config, plan, outside.storage)
     lines = [*_introduction(config, prepared, trainable, plan), *prepared.dataset.account.lines()]
     if resume.message:
@@ -128,29 +128,31 @@ def is_finished(state: TrainerState, total_steps: int) -> bool:
 
 def _resume(config: TrainConfig, outside: TrainCollaborators) -> tuple[ResumePoint, LoadedState | None]:
     """Find the run that goes on, close it if it died, say so, and read its state."""
-    resume, loaded = _find_checkpoint(config)
-    resume = close_dead_run(resume, outside.clock(), outside.storage)
+    resume = close_dead_run(_find_resume(config), outside.clock(), outside.storage)
     if resume.message:
         outside.say(resume.message)
-    return resume, loaded
+    return resume, _load_state(config, resume)
 
 
-def _find_checkpoint(config: TrainConfig) -> tuple[ResumePoint, LoadedState | None]:
-    """Find and verify the checkpoint to start from; other settings are refused here, before any data are read."""
+def _find_resume(config: TrainConfig) -> ResumePoint:
     output_dir = config.run.output_dir
     assert output_dir is not None, "composing a config fills run.output_dir in"
     check_paths(config)
     refuse_unsafe_values(config)
-    resume = find_resume_point(config.run.resume_from, output_dir, config.run.name)
+    return find_resume_point(config.run.resume_from, output_dir, config.run.name)
+
+
+def _load_state(config: TrainConfig, resume: ResumePoint) -> LoadedState | None:
+    """Verify and read the checkpoint to start from; other settings are refused here, before any data are read."""
     if resume.checkpoint is None:
-        return resume, None
+        return None
     loaded = load_checkpoint(resume.checkpoint)
     check_fingerprint(loaded.values["fingerprint"], settings_fingerprint(config), resume.checkpoint)
     patience = config.training.early_stopping_patience
     if patience is None or loaded.state.evaluations_without_improvement < patience:
         # The patience that ended the run is no longer the one that is asked for.
         loaded.state.stop_reason = None
-    return resume, loaded
+    return loaded
 
 
 def _prepare(config: TrainConfig, loaded: LoadedState | None) -> tuple[Prepared, TrainableModel, Plan]:
