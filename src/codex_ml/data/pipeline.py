@@ -206,11 +206,15 @@ class _Builder:
             return None
         try:
             whole = self._tokenizer.tokenize(source.record_id, record)
+        except ValueError as error:
+            self.problems.add(source.record_id, str(error), _FIX_TEXT)
+            return None
+        try:
             kept = shorten(
                 whole, self._data.max_length_tokens, self._data.on_overlong, self._tokenizer.leading_tokens(whole)
             )
         except ValueError as error:
-            self.problems.add(source.record_id, str(error), _FIX_RECORD)
+            self.problems.add(source.record_id, str(error), _FIX_LENGTH)
             return None
         tokenised = len(whole.input_ids)
         if kept is None:
@@ -308,9 +312,13 @@ class _Builder:
         return text.replace("\n", "\\n")
 
 
-_FIX_RECORD = (
-    "correct the record; where it is too long, raise data.max_length_tokens or set data.on_overlong to drop, "
-    "truncate_prompt_left or truncate_completion (what is cut is counted)"
+_FIX_TEXT = (
+    "correct these records or leave them out; text that answers no prompt is trained on in a file of its own, as "
+    '{"text": "…"}'
+)
+_FIX_LENGTH = (
+    "raise data.max_length_tokens, or set data.on_overlong to drop, truncate_prompt_left or truncate_completion (what "
+    "is cut is counted)"
 )
 
 

@@ -226,6 +226,15 @@ def test_build_dataset_overlong_records_stop_by_default(build: _Build, write_jso
     assert "data.on_overlong" in block
 
 
+def test_build_dataset_empty_prompt_is_no_matter_of_length(build: _Build, write_jsonl: Write) -> None:
+    """A record without a prompt is not answered with advice on long ones; both kinds are named."""
+    path = write_jsonl([{"prompt": "", "completion": "b"}, *_pairs(3), {"prompt": "b " * 50, "completion": "b"}])
+    with pytest.raises(DataError) as caught:
+        build(train=path, max_length_tokens=40)
+    assert "data.jsonl:1: prompt is empty" in caught.value.what
+    assert "max_length_tokens" not in caught.value.fix
+
+
 @pytest.mark.parametrize(
     ("choice", "kept", "dropped"),
     [
