@@ -52,6 +52,7 @@ def _evaluate(
     from codex_ml.config.origins import render_resolved
     from codex_ml.config.paths import check_paths
     from codex_ml.config.validate import validate_evaluate
+    from codex_ml.models.source import check_source
     from codex_ml.recipes.config_check import refuse_unsafe_values
     from codex_ml.runs.targets import resolve_targets
 
@@ -59,6 +60,7 @@ def _evaluate(
     config = validate_evaluate(composed)
     check_paths(config)
     refuse_unsafe_values(config)
+    check_source(config.model)
     targets = resolve_targets(references, _output_dir(config), config.run.name if config_name else None)
     if not config.offline:
         from codex_ml.offline import GUARD

@@ -51,6 +51,7 @@ def _train(
     from codex_ml.config.origins import render_resolved
     from codex_ml.config.paths import check_paths
     from codex_ml.config.validate import validate_train
+    from codex_ml.models.source import check_source
     from codex_ml.recipes.config_check import refuse_unsafe_values
     from codex_ml.runs.checkpoints import locate_run
 
@@ -61,6 +62,7 @@ def _train(
     config = validate_train(composed)
     check_paths(config)
     refuse_unsafe_values(config)
+    check_source(config.model)
     if not config.offline:
         from codex_ml.offline import GUARD
 

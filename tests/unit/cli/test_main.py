@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -26,6 +27,27 @@ def test_help_exits_0_without_heavy_imports(arguments, tmp_path):
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert answer.returncode == 0, answer.stderr
     assert "Usage" in answer.stdout
+
+
+@pytest.mark.parametrize("command", [["train"], ["evaluate", "--checkpoint", "base"]])
+def test_absent_model_is_refused_without_heavy_imports(command, tmp_path, small_records):
+    """A model that is not in the cache is named before seconds are spent on imports."""
+    arguments = [*command, "model.name=no/such", f"data.path={small_records}"]
+    program = (
+        "import sys\n"
+        "from codex_ml.cli.main import app\n"
+        f"try:\n    app({arguments!r}, prog_name='codex-ml')\n"
+        "except SystemExit as stop:\n    code = stop.code or 0\n"
+        f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "assert not heavy, heavy\n"
+        "sys.exit(code)\n"
+    )
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path)}
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+    assert answer.returncode == 2, answer.stderr
+    assert "model.name: no/such is not in the Hugging Face cache" in answer.stderr
 
 
 def test_train_help_names_lora_resume_and_examples(command_line, tmp_path):

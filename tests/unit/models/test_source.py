@@ -8,7 +8,7 @@ import pytest
 
 from codex_ml.config.schema.model import ModelSection
 from codex_ml.errors import ModelError
-from codex_ml.models.source import locate_model, locate_tokenizer
+from codex_ml.models.source import check_source, locate_model, locate_tokenizer
 
 
 @pytest.fixture
@@ -45,3 +45,18 @@ def test_locate_tokenizer_lies_beside_the_weights_or_where_a_preset_names_it(
     assert (preset.directory, preset.key) == (tmp_path / "t", "model.tokenizer")
     with pytest.raises(ModelError, match=r"model.tokenizer: not set"):
         locate_tokenizer(ModelSection(), environment)
+
+
+def test_check_source_whole_model_passes_and_half_a_model_does_not(
+    environment: dict[str, str], tiny_llama_directory: Path, tmp_path: Path
+) -> None:
+    """What loading would refuse is refused before: an empty directory, an empty snapshot, no tokenizer."""
+    check_source(ModelSection(path=tiny_llama_directory))
+    check_source(ModelSection(preset="llama-tiny", tokenizer=tiny_llama_directory))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"model\.path: no config\.json"):
+        check_source(ModelSection(path=tmp_path / "empty"))
+    with pytest.raises(ModelError, match=r"model\.name: no config\.json"):
+        check_source(ModelSection(name="org/tiny"), environment)
+    with pytest.raises(ModelError, match=r"model\.tokenizer: no tokenizer in"):
+        check_source(ModelSection(preset="llama-tiny", tokenizer=tmp_path / "empty"))
