@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.config.schema.base import Section, join_key
+from codex_ml.config.schema.root import TrainConfig
+from codex_ml.config.schema.training import DEFAULT_EPOCHS
 
 _INDENT = "  "
 _WIDEST_COLUMN = 60
@@ -17,6 +19,8 @@ _WIDEST_COLUMN = 60
 def render_resolved(config: Section, origins: Mapping[str, str]) -> str:
     """Return every value of a configuration as YAML, each line with where the value came from as its comment.
 
+    A null that stands for another value is shown as that value, with the reason.
+
     Parameters
     ----------
     config : Section
@@ -24,7 +28,12 @@ def render_resolved(config: Section, origins: Mapping[str, str]) -> str:
     origins : mapping
         Dotted key -> origin, as `compose` returns it; a key it does not name has the schema's default.
     """
-    lines = list(_lines(config.model_dump(mode="python"), "", 0))
+    values = config.model_dump(mode="python")
+    origins = dict(origins)
+    if isinstance(config, TrainConfig) and config.training.epochs is None and config.training.max_steps is None:
+        values["training"]["epochs"] = DEFAULT_EPOCHS
+        origins["training.epochs"] = "default where training.epochs and training.max_steps are null"
+    lines = list(_lines(values, "", 0))
     width = min(max(len(text) for _, text in lines), _WIDEST_COLUMN)
     shown = []
     for key, text in lines:

@@ -6,6 +6,7 @@ import yaml
 
 from codex_ml.config.describe import describe_schema
 from codex_ml.config.origins import render_resolved
+from codex_ml.config.schema.training import DEFAULT_EPOCHS
 from codex_ml.config.validate import validate_train
 
 
@@ -23,7 +24,9 @@ def test_render_resolved_shows_every_value_with_its_origin(from_tree):
 def test_render_resolved_is_yaml_of_the_configuration(from_tree):
     """The text reads back as the configuration, also where words look like other types."""
     config = validate_train(
-        from_tree("whole", "run.name='1e3'", "data.split.group_by='null'", "tracking.experiment='a: b'")
+        from_tree(
+            "whole", "training.epochs=2", "run.name='1e3'", "data.split.group_by='null'", "tracking.experiment='a: b'"
+        )
     )
     assert yaml.safe_load(render_resolved(config, {})) == config.model_dump(mode="json")
 
@@ -34,3 +37,15 @@ def test_render_resolved_origins_stand_in_one_column(from_tree):
     lines = render_resolved(validate_train(composed), composed.origins).splitlines()
     places = {line.index("  # ") for line in lines if "  # " in line and len(line.partition("  # ")[0].rstrip()) < 60}
     assert len(places) == 1
+
+
+def test_render_resolved_epochs_that_nobody_set_are_shown_as_used(from_tree):
+    """What a run without a length does is in the list, not a null; a number of steps leaves it null."""
+    composed = from_tree("whole", "training.epochs=null", "training.max_steps=null")
+    config = validate_train(composed)
+    (line,) = [line for line in render_resolved(config, composed.origins).splitlines() if "epochs:" in line]
+    assert line.split("#")[0].split() == ["epochs:", str(DEFAULT_EPOCHS)]
+    assert line.endswith("# default where training.epochs and training.max_steps are null")
+    steps = from_tree("whole", "training.epochs=null", "training.max_steps=5")
+    (line,) = [text for text in render_resolved(validate_train(steps), steps.origins).splitlines() if "epochs:" in text]
+    assert line.split("#")[0].split() == ["epochs:", "null"]
