@@ -9,6 +9,7 @@ import typer
 
 from codex_ml.cli.boundary import print_results, run_command
 from codex_ml.cli.options import ConfigDirectory, ConfigName, DryRun, Overrides
+from codex_ml.errors import ConfigError, ConfigProblem
 
 if TYPE_CHECKING:
     from codex_ml.config.compose import Composed
@@ -56,8 +57,11 @@ def _evaluate(
     from codex_ml.recipes.config_check import refuse_unsafe_values
     from codex_ml.runs.targets import resolve_targets
 
-    composed = _compose(overrides, references, config_name, config_dir)
-    config = validate_evaluate(composed)
+    composed, moved = _compose(overrides, references, config_name, config_dir)
+    try:
+        config = validate_evaluate(composed)
+    except ConfigError as error:
+        raise _with_hint(error, moved) from error
     check_paths(config)
     refuse_unsafe_values(config)
     check_source(config.model)
@@ -81,18 +85,24 @@ def _evaluate(
     return 0
 
 
-def _compose(overrides: list[str], references: list[str], config_name: str | None, config_dir: Path | None) -> Composed:
-    """Compose the named config; without a name, that of the run whose checkpoint is meant, if one is."""
+def _compose(
+    overrides: list[str], references: list[str], config_name: str | None, config_dir: Path | None
+) -> tuple[Composed, Path | None]:
+    """Compose the named config; without a name, that of the run whose checkpoint is meant, if one is.
+
+    Where there is none because the checkpoint lies in no run, that checkpoint is returned besides.
+    """
     from codex_ml.config.compose import compose
     from codex_ml.config.run_file import compose_from_run_file
     from codex_ml.runs.checkpoints import resolve_checkpoint, run_of_checkpoint
     from codex_ml.runs.manifest import verify_checkpoint
 
     if config_name is not None or config_dir is not None or references == ["base"]:
-        return compose("evaluate", config_name or "default", config_dir, overrides)
+        return compose("evaluate", config_name or "default", config_dir, overrides), None
     # Where runs lie is itself part of the config, so the defaults are asked for it first.
     defaults = compose("evaluate", "default", None, overrides)
     output_dir = Path(defaults.values["run"]["output_dir"])
+    moved: Path | None = None
     for reference in references:
         directory = resolve_checkpoint(reference, output_dir, None)
         if directory is None:
@@ -101,8 +111,21 @@ def _compose(overrides: list[str], references: list[str], config_name: str | Non
         verify_checkpoint(directory)
         run = run_of_checkpoint(directory)
         if run is not None:
-            return compose_from_run_file("evaluate", run.config, overrides)
-    return defaults
+            return compose_from_run_file("evaluate", run.config, overrides), None
+        moved = moved or directory
+    return defaults, moved
+
+
+def _with_hint(error: ConfigError, moved: Path | None) -> ConfigError:
+    """Return the error with how a checkpoint outside its run gets its config, where model or data are not named."""
+    if moved is None or not {"model.path", "eval.split"} & {problem.key for problem in error.problems}:
+        return error
+    hint = ConfigProblem(
+        "--checkpoint",
+        f"{moved} lies in no run, so there is no config beside it that names its model and data",
+        "name the config it was trained with: --config-dir RUN --config-name config (or --config-name NAME)",
+    )
+    return ConfigError([*error.problems, hint])
 
 
 def _output_dir(config: EvaluateConfig) -> Path:
