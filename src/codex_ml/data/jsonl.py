@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from codex_ml.data.json_fast import parse_fast
 from codex_ml.data.problems import Problems, shown_name
 from codex_ml.errors import DataError
 
@@ -83,7 +84,7 @@ class JsonlFile:
                     continue
                 record_seen = True
                 try:
-                    value = parse_object(raw)
+                    value = parse_fast(raw, parse_object, MAX_NESTING)
                 except ValueError as error:
                     problems.add(f"{self.path.name}:{number}", str(error))
                     if problems.full:
