@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,36 +18,38 @@ PARTIAL_SUFFIX = ".partial"
 class Storage:
     """The few filesystem operations that decide whether a file survives a crash.
 
-    Everything durable goes through one instance, so that a test can pass another that records or fails.
+    Everything durable goes through one instance, so that a test can pass another that records, fails or kills. The
+    first group asks the kernel for one thing each; the second is made of the first and of nothing else, so whoever
+    replaces the first sees every change and every request to force one to the disk.
     """
 
-    def write_bytes(self, path: Path, data: bytes) -> None:
-        """Write a file and force its content to the disk before returning."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
+    def open_file(self, path: Path, flags: int) -> int:
+        """Open a file and return its descriptor; one that ``O_CREAT`` makes is private (mode 0600)."""
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
-    def fsync_file(self, path: Path) -> None:
-        """Force the content of a file that a library wrote to the disk."""
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        """Hand bytes to the kernel and return how many it took."""
+        return os.write(descriptor, data)
 
-    def fsync_directory(self, path: Path) -> None:
-        """Force the names in a directory to the disk; without it a rename can be lost at power failure."""
-        self.fsync_file(path)
+    def truncate(self, descriptor: int, size_bytes: int) -> None:
+        """Cut a file to a size."""
+        os.ftruncate(descriptor, size_bytes)
+
+    def fsync(self, descriptor: int) -> None:
+        """Force the content of a file, or the names in a directory, to the disk."""
+        os.fsync(descriptor)
 
     def replace(self, source: Path, target: Path) -> None:
-        """Rename atomically; source and target lie in one directory, so never across filesystems."""
+        """Rename atomically; source and target lie on one filesystem."""
         os.replace(source, target)
 
-    def make_directory(self, path: Path) -> None:
-        """Make a private directory (mode 0700) and its parents."""
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def unlink(self, path: Path) -> None:
+        """Delete one file."""
+        path.unlink()
+
+    def make_one_directory(self, path: Path) -> None:
+        """Make one private directory (mode 0700); its parent must exist, and it must not."""
+        path.mkdir(mode=0o700)
 
     def remove_tree(self, path: Path) -> None:
         """Delete a directory and all it holds."""
@@ -60,14 +63,58 @@ class Storage:
         """Return the size of the filesystem of ``path``; 0 for one that holds no files, such as /proc."""
         return shutil.disk_usage(path).total
 
+    def write_bytes(self, path: Path, data: bytes) -> None:
+        """Write a file and force its content to the disk before returning."""
+        descriptor = self.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            left = memoryview(data)
+            # The kernel takes about 2 GiB at once, and less where the disk is nearly full.
+            while left:
+                left = left[self.write(descriptor, left) :]
+            self.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def fsync_file(self, path: Path) -> None:
+        """Force the content of a file that a library wrote to the disk."""
+        descriptor = self.open_file(path, os.O_RDONLY)
+        try:
+            self.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def fsync_directory(self, path: Path) -> None:
+        """Force the names in a directory to the disk; without it a rename can be lost at power failure."""
+        self.fsync_file(path)
+
+    def make_directory(self, path: Path) -> None:
+        """Make a private directory (mode 0700) and its parents, so that each of them survives a power failure."""
+        made = True
+        try:
+            self.make_one_directory(path)
+        except FileNotFoundError:
+            self.make_directory(path.parent)
+            self.make_one_directory(path)
+        except FileExistsError:
+            if not path.is_dir():
+                raise
+            made = False
+        # Also for one that is there already: whoever made it may have been killed before this line. Only one that
+        # others made can lie in a directory that may not be read.
+        if made or os.access(path.parent, os.R_OK):
+            self.fsync_directory(path.parent)
+
     def write_atomic(self, path: Path, data: bytes) -> None:
         """Write beside the target, force to disk, rename over it: readers see the old file or the new one."""
         staged = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
         try:
             self.write_bytes(staged, data)
             self.replace(staged, path)
-        finally:
-            staged.unlink(missing_ok=True)
+        except BaseException:
+            # What cannot be removed on a failing disk is removed by the next start; the first error is the one to show.
+            with contextlib.suppress(OSError):
+                self.unlink(staged)
+            raise
         self.fsync_directory(path.parent)
 
     def write_json(self, path: Path, value: Any) -> None:

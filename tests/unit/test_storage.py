@@ -80,6 +80,59 @@ def test_write_atomic_new_file_is_private(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == 0o700
 
 
+class Slow(Storage):
+    """Takes three bytes at once, as a kernel may."""
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        """Write the beginning."""
+        return super().write(descriptor, data[:3])
+
+
+class Syncing(Storage):
+    """Notes which directories were forced to the disk."""
+
+    def __init__(self) -> None:
+        self.synced: list[str] = []
+
+    def fsync_directory(self, path: Path) -> None:
+        """Note and sync."""
+        self.synced.append(path.name)
+        super().fsync_directory(path)
+
+
+def test_write_bytes_taken_in_pieces_is_written_whole(tmp_path: Path) -> None:
+    """What the kernel did not take at once is offered again."""
+    Slow().write_bytes(tmp_path / "a", b"twelve bytes")
+    assert (tmp_path / "a").read_bytes() == b"twelve bytes"
+
+
+def test_fsync_reaches_the_kernel() -> None:
+    """A pipe cannot be forced to a disk, and only the kernel knows that it is one."""
+    reading, writing = os.pipe()
+    try:
+        with pytest.raises(OSError, match="Invalid argument"):
+            Storage().fsync(writing)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_make_directory_with_parents_syncs_every_directory_that_got_a_name(tmp_path: Path) -> None:
+    """Each new name is forced to the disk, from the top; of one that was there its own name."""
+    storage = Syncing()
+    storage.make_directory(tmp_path / "a" / "b" / "c")
+    assert storage.synced == [tmp_path.name, "a", "b"]
+    storage.make_directory(tmp_path / "a" / "b" / "c")
+    assert storage.synced[3:] == ["b"]
+
+
+def test_make_directory_where_a_file_lies_is_an_error(tmp_path: Path) -> None:
+    """A file in the way is not taken for a directory."""
+    (tmp_path / "a").write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        Storage().make_directory(tmp_path / "a")
+
+
 def test_write_bytes_over_longer_file_leaves_only_the_new(tmp_path: Path) -> None:
     """Nothing of a longer predecessor remains."""
     Storage().write_bytes(tmp_path / "a", b"long content")

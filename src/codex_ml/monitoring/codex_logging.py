@@ -2,8 +2,9 @@
 
 ``metrics.ndjson`` is the current file. When the next line would pass ``max_bytes`` it is renamed to
 ``metrics.ndjson.N`` with N one above the highest number there is, so ``.1`` is the oldest and the numbers never move.
-Each line is handed to the kernel at once (it survives a kill of the process); `NdjsonWriter.sync` and
-`NdjsonWriter.close` force the file to the disk (then it survives a power failure too).
+Flush policy: each line is handed to the kernel at once, so it survives a kill of the process. It survives a power
+failure once it was forced to the disk: by `NdjsonWriter.sync` (training calls it before each checkpoint, so that no
+step up to a checkpoint's is missing beside it), by a rotation, and by `NdjsonWriter.close`.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class NdjsonWriter:
     clock : callable
         Gives the time stamped on each line.
     storage : Storage
-        Renames and fsyncs.
+        Opens, writes, cuts, renames and fsyncs.
 
     Raises
     ------
@@ -111,7 +112,7 @@ class NdjsonWriter:
         """Force what was written to the disk."""
         with self._lock:
             if self._descriptor is not None:
-                os.fsync(self._descriptor)
+                self._storage.fsync(self._descriptor)
 
     def close(self) -> None:
         """Force what was written to the disk and close the file; a second call does nothing."""
@@ -119,7 +120,7 @@ class NdjsonWriter:
             if self._descriptor is not None:
                 descriptor, self._descriptor = self._descriptor, None
                 try:
-                    os.fsync(descriptor)
+                    self._storage.fsync(descriptor)
                 finally:
                     os.close(descriptor)
 
@@ -153,11 +154,13 @@ class NdjsonWriter:
         return _encode(whole)
 
     def _open(self) -> None:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        descriptor = self._storage.open_file(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
             # The kernel lets go of this lock when the process dies, however it dies.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._size_bytes = _cut_torn_tail(descriptor)
+            # A file that this call made must keep its name, or its lines would be forced to the disk in vain.
+            self._storage.fsync_directory(self.path.parent)
+            self._size_bytes = _cut_torn_tail(descriptor, self._storage)
         except BlockingIOError as error:
             os.close(descriptor)
             raise UserError(
@@ -174,12 +177,12 @@ class NdjsonWriter:
         # Asked anew: an interrupt (Ctrl-C) between the write and the count below would leave a stale size.
         self._size_bytes = os.fstat(descriptor).st_size
         try:
-            written = os.write(descriptor, line)
+            written = self._storage.write(descriptor, line)
             if written != len(line):
                 # The kernel takes a part of a line only when there is no room for the rest.
                 raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes were written")
         except OSError as error:
-            os.ftruncate(descriptor, self._size_bytes)
+            self._storage.truncate(descriptor, self._size_bytes)
             if error.errno in _NO_ROOM:
                 raise DiskSpaceError(
                     f"{self.path} cannot grow any further",
@@ -192,13 +195,12 @@ class NdjsonWriter:
     def _rotate(self) -> None:
         if self._descriptor is None:
             raise ValueError(f"{self.path.name} is closed")
-        os.fsync(self._descriptor)
+        self._storage.fsync(self._descriptor)
         highest = max((number for number, _ in _rotated_files(self.path)), default=0)
         self._storage.replace(self.path, self.path.with_name(f"{self.path.name}.{highest + 1}"))
         os.close(self._descriptor)
         self._descriptor = None
         self._open()
-        self._storage.fsync_directory(self.path.parent)
 
 
 def write_ndjson(
@@ -208,9 +210,10 @@ def write_ndjson(
     redact: Callable[[Any], Any],
     max_bytes: int = DEFAULT_MAX_BYTES,
     clock: Callable[[], datetime] = utc_now,
+    storage: Storage | None = None,
 ) -> None:
     """Append one record to an NDJSON file and force it to the disk; see `NdjsonWriter` for many records."""
-    with NdjsonWriter(path, max_bytes, redact=redact, clock=clock) as writer:
+    with NdjsonWriter(path, max_bytes, redact=redact, clock=clock, storage=storage) as writer:
         writer.write(record)
 
 
@@ -248,7 +251,7 @@ def truncate_after_step(path: Path, step: int, *, storage: Storage | None = None
     step : int
         Optimizer step of the checkpoint that the run goes on from.
     storage : Storage, optional
-        Writes the shortened files.
+        Writes the shortened files and deletes the empty ones.
 
     Returns
     -------
@@ -266,7 +269,7 @@ def truncate_after_step(path: Path, step: int, *, storage: Storage | None = None
         if kept or file == path:
             storage.write_atomic(file, b"".join(kept))
         else:
-            file.unlink()
+            storage.unlink(file)
     return removed
 
 
@@ -309,7 +312,7 @@ def _encode(record: Mapping[str, Any]) -> bytes:
         return (json.dumps(record, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
 
 
-def _cut_torn_tail(descriptor: int) -> int:
+def _cut_torn_tail(descriptor: int, storage: Storage) -> int:
     """Cut the file back to its last newline and return its size in bytes."""
     size = os.fstat(descriptor).st_size
     end = size
@@ -321,7 +324,7 @@ def _cut_torn_tail(descriptor: int) -> int:
             break
         end = start
     if end != size:
-        os.ftruncate(descriptor, end)
+        storage.truncate(descriptor, end)
     return end
 
 

@@ -36,7 +36,7 @@ def write_run_files(
     A resumed run keeps what its earlier processes ran on, and says what is different now.
     """
     layout, context = session.layout, session.context
-    write_run_config(config, layout.config)
+    write_run_config(config, layout.config, storage)
     # The account names columns that are not read, and such a name comes from the data.
     storage.write_json(layout.data_account, prepared.filters.redact_value(prepared.dataset.account.to_dict()))
     storage.write_json(layout.data_splits, prepared.dataset.manifest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from codex_ml.errors import CheckpointError
@@ -70,7 +71,7 @@ def close_dead_run(resume: ResumePoint, now: datetime, storage: Storage) -> Resu
     layout, record = resume.layout, resume.record
     if layout is None or record is None or record.status != "RUNNING":
         return resume
-    closed = close_if_dead(layout, record, now, storage, note_death)
+    closed = close_if_dead(layout, record, now, storage, partial(note_death, storage=storage))
     if closed.record.status == "RUNNING":
         # Refused now, not after the data has been read and the model loaded.
         with hold_lock(layout.lock):
@@ -79,7 +80,7 @@ def close_dead_run(resume: ResumePoint, now: datetime, storage: Storage) -> Resu
     return replace(resume, record=closed.record, message="\n".join(messages))
 
 
-def note_death(layout: RunLayout, record: RunRecord) -> None:
+def note_death(layout: RunLayout, record: RunRecord, storage: Storage | None = None) -> None:
     """Write into the events of a run that its process died without a word."""
     event = {
         "run_id": record.run_id,
@@ -87,7 +88,7 @@ def note_death(layout: RunLayout, record: RunRecord) -> None:
         "closed_as": record.status,
         "last_sign_of_life": record.last_sign_of_life,
     }
-    write_ndjson(layout.events, event, redact=no_redaction)
+    write_ndjson(layout.events, event, redact=no_redaction, storage=storage)
 
 
 def _newest_of(layout: RunLayout, record: RunRecord) -> ResumePoint:

@@ -65,10 +65,12 @@ def open_session(
     else:
         layout, record = create_run(output_dir, config.run.name, clock(), storage)
     with hold_lock(layout.lock):
+        # The process that made the directory may have been killed before its name was forced to the disk.
+        storage.make_directory(layout.directory)
         previous_status = record.status
         record = replace(record, status="RUNNING", ended=None, found_dead=None, last_sign_of_life=None)
         write_record(layout, record, storage)
-        leftovers = remove_staged(layout.checkpoints, storage) + remove_partial(layout.directory)
+        leftovers = remove_staged(layout.checkpoints, storage) + remove_partial(layout.directory, storage)
         set_aside = _set_aside(layout, resume, clock(), storage)
         info = RunInfo(
             run_id=record.run_id,
@@ -87,6 +89,7 @@ def open_session(
                 on_warning=warn,
                 max_bytes=config.logging.max_bytes,
                 dependencies=dependencies.tracking,
+                storage=storage,
             ) as context:
                 if reopened:
                     context.log_event("run_resumed", previous_status=previous_status, removed_unfinished=leftovers)

@@ -93,7 +93,9 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
             job = _job(config, prepared, trainable, session, plan)
             hooks = training_hooks(config, prepared, trainable, session, state, plan)
             session.context.rewind_to_step(state.step)
-            dependencies = TrainerDependencies(storage=outside.storage, stop_requested=stop)
+            dependencies = TrainerDependencies(
+                storage=outside.storage, stop_requested=stop, sync_logs=session.context.sync
+            )
             result = run_training(job, state, hooks, loaded, dependencies)
         finally:
             account = _write_account(prepared, session, state, outside.storage)

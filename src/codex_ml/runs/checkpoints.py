@@ -15,6 +15,8 @@ from codex_ml.storage import PARTIAL_SUFFIX, Storage
 Pointer = Literal["latest", "best"]
 _NAME = re.compile(r"step-(\d{8,})")
 STAGING_PREFIX = ".staging-"
+# Begins the name of a checkpoint that another of its step is about to replace; the step's name and a number follow.
+REPLACED_PREFIX = f"{STAGING_PREFIX}replaced-"
 
 
 @dataclass(frozen=True)
@@ -75,20 +77,28 @@ def read_pointer(checkpoints: Path, pointer: Pointer) -> Path | None:
 
 
 def remove_staged(checkpoints: Path, storage: Storage) -> list[str]:
-    """Delete what an interrupted save left behind, and return the names."""
+    """Delete what an interrupted save or deletion left behind, and return the names.
+
+    A checkpoint that was about to be replaced comes back under its name when its successor did not arrive.
+    """
     if not checkpoints.is_dir():
         return []
     leftovers = [entry for entry in checkpoints.iterdir() if entry.name.startswith(STAGING_PREFIX)]
     for entry in leftovers:
-        storage.remove_tree(entry)
-    return sorted(entry.name for entry in leftovers) + remove_partial(checkpoints)
+        target = _replaced_by(entry)
+        if target is not None and not target.exists():
+            storage.replace(entry, target)
+            storage.fsync_directory(checkpoints)
+        else:
+            storage.remove_tree(entry)
+    return sorted(entry.name for entry in leftovers) + remove_partial(checkpoints, storage)
 
 
-def remove_partial(directory: Path) -> list[str]:
+def remove_partial(directory: Path, storage: Storage) -> list[str]:
     """Delete the files of atomic writes that were interrupted before their rename, and return the names."""
     leftovers = [entry for entry in directory.glob(f".*{PARTIAL_SUFFIX}") if entry.is_file()]
     for entry in leftovers:
-        entry.unlink()
+        storage.unlink(entry)
     return sorted(entry.name for entry in leftovers)
 
 
@@ -155,6 +165,12 @@ def run_of_checkpoint(directory: Path) -> RunLayout | None:
     """Return the run a checkpoint lies in; None when it was moved out of its run."""
     layout = RunLayout(directory.parent.parent)
     return layout if directory.parent.name == "checkpoints" and layout.record.is_file() else None
+
+
+def _replaced_by(entry: Path) -> Path | None:
+    """Return where a checkpoint belongs that was set aside to be replaced; None for any other leftover."""
+    name = entry.name.removeprefix(REPLACED_PREFIX).split(".")[0]
+    return entry.with_name(name) if entry.name.startswith(REPLACED_PREFIX) and _NAME.fullmatch(name) else None
 
 
 def _of_newest_run(pointer: Literal["latest", "best"] | str, output_dir: Path, run_name: str | None) -> Path:

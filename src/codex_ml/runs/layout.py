@@ -127,7 +127,7 @@ def create_run(output_dir: Path, name: str, started: datetime, storage: Storage)
         attempt = 1
         while True:
             try:
-                directory.mkdir(mode=0o700)
+                storage.make_one_directory(directory)
                 break
             except FileExistsError:
                 # Two runs of one name within one second: the later gets a number, nobody shares a directory.
@@ -140,6 +140,7 @@ def create_run(output_dir: Path, name: str, started: datetime, storage: Storage)
             fix="choose another run.output_dir, or correct its permissions",
         ) from error
     layout = RunLayout(directory)
+    storage.fsync_directory(output_dir)
     storage.make_directory(layout.checkpoints)
     record = RunRecord(run_id=secrets.token_hex(8), name=name, started=format_time(started), status="RUNNING")
     write_record(layout, record, storage)

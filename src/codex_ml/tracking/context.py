@@ -133,6 +133,10 @@ class ExperimentContext:
         removed = self._local.rewind_to_step(step)
         self.log_event("rewound", step=step, removed_lines=removed)
 
+    def sync(self) -> None:
+        """Force the run's own lines to the disk; trackers look after theirs."""
+        self._local.sync()
+
     def tracker_run_ids(self) -> dict[str, str]:
         """Return what each tracker calls this run, as far as it has started; saved in every checkpoint.
 

@@ -15,6 +15,7 @@ from codex_ml.clock import utc_now
 from codex_ml.monitoring.codex_logging import DEFAULT_MAX_BYTES
 from codex_ml.monitoring.dependencies import PACKAGES, DependencyStatus, probe_dependency
 from codex_ml.registry import Registry
+from codex_ml.storage import Storage
 from codex_ml.tracking.context import DEFAULT_CLOSE_TIMEOUT_SECONDS, DEFAULT_QUEUE_LIMIT, ExperimentContext
 from codex_ml.tracking.mlflow_sink import require_local_store
 from codex_ml.tracking.sinks import SINKS, EndStatus, NdjsonSink, RunInfo, Sink, SinkFactory
@@ -93,6 +94,7 @@ def open_experiment(
     queue_limit: int = DEFAULT_QUEUE_LIMIT,
     close_timeout_seconds: float | None = None,
     dependencies: TrackingDependencies | None = None,
+    storage: Storage | None = None,
 ) -> ExperimentContext:
     """Open the context of one run; NDJSON is always there, the named sinks where they are installed.
 
@@ -110,6 +112,8 @@ def open_experiment(
         Size at which NDJSON files are rotated.
     dependencies : TrackingDependencies, optional
         Clock, module finder, sink registry and environment.
+    storage : Storage, optional
+        Writes the NDJSON files and forces them to the disk.
 
     Raises
     ------
@@ -118,7 +122,7 @@ def open_experiment(
     """
     dependencies = dependencies if dependencies is not None else TrackingDependencies()
     sinks, missing = build_sinks(sink_names, run_directory.parent, dependencies)
-    local = NdjsonSink(run_directory, max_bytes, redact=redact, clock=dependencies.clock)
+    local = NdjsonSink(run_directory, max_bytes, redact=redact, clock=dependencies.clock, storage=storage)
     return ExperimentContext(
         run,
         local,

@@ -13,7 +13,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from codex_ml.errors import CheckpointError
-from codex_ml.runs.checkpoints import STAGING_PREFIX, checkpoint_name, list_checkpoints, write_pointer
+from codex_ml.runs.checkpoints import (
+    REPLACED_PREFIX,
+    STAGING_PREFIX,
+    checkpoint_name,
+    list_checkpoints,
+    write_pointer,
+)
 from codex_ml.runs.manifest import verify_checkpoint, write_manifest
 from codex_ml.storage import Storage, json_bytes
 from codex_ml.training.state import TrainerState
@@ -62,7 +68,8 @@ def save_checkpoint(checkpoints: Path, content: CheckpointContent, storage: Stor
     """Write a checkpoint so that at every instant it is whole or absent, and return its directory.
 
     The order is what makes it safe: files, their fsync, the manifest, the directory's fsync, the rename, the parent's
-    fsync. It is verified by reading it back before the caller lets any older checkpoint go.
+    fsync. Whoever calls has forced the logs to the disk before, so that no line of an earlier step is missing beside
+    a checkpoint that survives. It is verified by reading it back before the caller lets any older checkpoint go.
     """
     target = checkpoints / checkpoint_name(content.state.step)
     staged = checkpoints / f"{STAGING_PREFIX}{target.name}.{os.getpid()}"
@@ -70,11 +77,12 @@ def save_checkpoint(checkpoints: Path, content: CheckpointContent, storage: Stor
         storage.remove_tree(staged)
     storage.make_directory(staged)
     content.write_weights(staged)
-    (staged / TENSORS_NAME).write_bytes(save(content.tensors))
-    (staged / STATE_NAME).write_bytes(json_bytes({"trainer": content.state.to_json(), **content.values}))
-    for file in sorted(staged.rglob("*")):
-        file.chmod(0o700 if file.is_dir() else 0o600)
-        storage.fsync_file(file)
+    # What libraries wrote, with the names in every directory that they made.
+    for entry in sorted(staged.rglob("*")):
+        entry.chmod(0o700 if entry.is_dir() else 0o600)
+        storage.fsync_file(entry)
+    storage.write_bytes(staged / TENSORS_NAME, save(content.tensors))
+    storage.write_bytes(staged / STATE_NAME, json_bytes({"trainer": content.state.to_json(), **content.values}))
     write_manifest(staged, {"step": content.state.step, **content.manifest}, storage)
     storage.fsync_directory(staged)
     _move_into_place(staged, target, storage)
@@ -124,6 +132,8 @@ def point_and_prune(
         # Renamed first: a deletion that is interrupted must not leave a torso under a checkpoint's name.
         doomed = checkpoints / f"{STAGING_PREFIX}removed-{checkpoint_name(step)}"
         storage.replace(checkpoints / checkpoint_name(step), doomed)
+        # Forced to the disk before the first file goes: a power failure must not bring the name back without them.
+        storage.fsync_directory(checkpoints)
         storage.remove_tree(doomed)
     return removed
 
@@ -137,7 +147,7 @@ def _move_into_place(staged: Path, target: Path, storage: Storage) -> None:
     aside = None
     if target.exists():
         # A resume from an older checkpoint reaches this step again: the one there is replaced, never merged.
-        aside = target.with_name(f"{STAGING_PREFIX}replaced-{target.name}.{os.getpid()}")
+        aside = target.with_name(f"{REPLACED_PREFIX}{target.name}.{os.getpid()}")
         storage.replace(target, aside)
     storage.replace(staged, target)
     storage.fsync_directory(target.parent)

@@ -46,6 +46,10 @@ def _never_stop() -> str | None:
     return None
 
 
+def _no_logs() -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class TrainerDependencies:
     """Collaborators of the loop; the defaults are the real ones, and giving them explicitly changes nothing.
@@ -62,6 +66,9 @@ class TrainerDependencies:
         Resident bytes of this process, for the log line.
     stop_requested : callable
         Returns a reason when the run was asked to stop (a signal); asked once a step.
+    sync_logs : callable
+        Forces to the disk what was logged so far; called before each checkpoint, so that a checkpoint which survives a
+        power failure never stands beside logs in which its steps are missing.
     """
 
     save_checkpoint: Callable[[Path, CheckpointContent, Storage], Path] = save_checkpoint
@@ -69,6 +76,7 @@ class TrainerDependencies:
     clock: Callable[[], float] = time.monotonic
     memory_bytes: Callable[[], int] = lambda: int(psutil.Process().memory_info().rss)
     stop_requested: Callable[[], str | None] = _never_stop
+    sync_logs: Callable[[], None] = _no_logs
 
 
 @dataclass(frozen=True)
@@ -353,6 +361,7 @@ class _Loop:
             write_weights=self.job.write_weights,
             manifest=self.job.manifest,
         )
+        self.dependencies.sync_logs()
         directory = self.dependencies.save_checkpoint(self.job.checkpoints, content, self.dependencies.storage)
         settings = self.job.settings
         point_and_prune(

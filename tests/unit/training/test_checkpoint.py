@@ -182,7 +182,7 @@ def test_save_checkpoint_that_does_not_read_back_is_an_error(tmp_path: Path) -> 
 
 
 def test_save_checkpoint_manifest_is_written_after_every_sync(tmp_path: Path) -> None:
-    """Files and their sync, the manifest, the directory's sync, the rename, the parent's sync."""
+    """The new directory's name, libraries' files, own files, the manifest, the directory, the rename, the parent."""
 
     class Recording(Storage):
         def __init__(self) -> None:
@@ -203,16 +203,38 @@ def test_save_checkpoint_manifest_is_written_after_every_sync(tmp_path: Path) ->
     storage = Recording()
     save_checkpoint(tmp_path, content(7), storage)
     assert storage.log == [
+        f"sync {tmp_path.name}",
         "sync adapter_model.safetensors",
         "sync templates",
         "sync tool.jinja",
-        "sync trainer_state.json",
-        "sync training_state.safetensors",
+        "write training_state.safetensors",
+        "write trainer_state.json",
         "write manifest.json",
         "sync directory",
         "rename to step-00000007",
         f"sync {tmp_path.name}",
     ]
+
+
+def test_remove_staged_checkpoint_whose_successor_did_not_arrive_comes_back(tmp_path: Path) -> None:
+    """Killed between the two renames of a replacement: the earlier checkpoint of that step is not lost."""
+
+    class DiesBetween(Storage):
+        renames = 0
+
+        def replace(self, source: Path, target: Path) -> None:
+            self.renames += 1
+            if self.renames == 2:
+                raise OSError(5, "Input/output error")
+            super().replace(source, target)
+
+    save_checkpoint(tmp_path, content(7, "old"), Storage())
+    with pytest.raises(OSError, match="Input/output"):
+        save_checkpoint(tmp_path, content(7, "new"), DiesBetween())
+    assert steps_there(tmp_path) == []
+    assert len(remove_staged(tmp_path, Storage())) == 2
+    assert word_of(tmp_path / checkpoint_name(7)) == "old 7"
+    assert [entry.name for entry in tmp_path.iterdir()] == [checkpoint_name(7)]
 
 
 def test_load_checkpoint_without_training_state_says_so(tmp_path: Path) -> None:

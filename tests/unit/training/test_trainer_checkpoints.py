@@ -43,6 +43,19 @@ def test_run_training_save_into_memory_is_used(workshop: Workshop) -> None:
     assert steps_there(job) == []
 
 
+def test_run_training_logs_are_forced_to_the_disk_before_each_checkpoint(workshop: Workshop) -> None:
+    """A checkpoint that survives a power failure has all its log lines beside it."""
+    order: list[str] = []
+
+    def keep(checkpoints: Path, content: CheckpointContent, storage: Storage) -> Path:  # noqa: ARG001 - interface
+        order.append(f"save {content.state.step}")
+        return checkpoints
+
+    dependencies = TrainerDependencies(save_checkpoint=keep, sync_logs=lambda: order.append("sync"))
+    train(workshop.job(total_steps=3, save_steps=2), dependencies=dependencies)
+    assert order == ["sync", "save 2", "sync", "save 3"]
+
+
 @pytest.mark.parametrize(("save_steps", "expected"), [(None, [5]), (2, [2, 4, 5]), (1, [1, 2, 3, 4, 5])])
 def test_run_training_checkpoints_are_written_when_due(
     save_steps: int | None, expected: list[int], workshop: Workshop
