@@ -11,9 +11,11 @@ from codex_ml.errors import CheckpointError, UserError
 from codex_ml.runs.layout import RunLayout, find_runs
 from codex_ml.runs.manifest import MANIFEST_NAME, verify_checkpoint
 from codex_ml.storage import PARTIAL_SUFFIX, Storage
+from codex_ml.untrusted import read_bytes
 
 Pointer = Literal["latest", "best"]
 _NAME = re.compile(r"step-(\d{8,})")
+_POINTER_BYTES = 200
 STAGING_PREFIX = ".staging-"
 # Begins the name of a checkpoint that another of its step is about to replace; the step's name and a number follow.
 REPLACED_PREFIX = f"{STAGING_PREFIX}replaced-"
@@ -42,7 +44,9 @@ def list_checkpoints(checkpoints: Path) -> list[tuple[int, Path]]:
     """Return (step, directory) of every checkpoint, oldest first, ordered by number."""
     if not checkpoints.is_dir():
         return []
-    pairs = [(step_of(entry), entry) for entry in checkpoints.iterdir() if entry.is_dir()]
+    # A link is no checkpoint of this run: retention must not delete, nor resume read, what lies elsewhere.
+    own = [entry for entry in checkpoints.iterdir() if entry.is_dir() and not entry.is_symlink()]
+    pairs = [(step_of(entry), entry) for entry in own]
     return sorted((step, entry) for step, entry in pairs if step is not None)
 
 
@@ -65,15 +69,14 @@ def write_pointer(checkpoints: Path, pointer: Pointer, step: int, storage: Stora
 
 
 def read_pointer(checkpoints: Path, pointer: Pointer) -> Path | None:
-    """Return the checkpoint a pointer names; None when there is no such pointer or checkpoint."""
+    """Return the checkpoint a pointer names; None when there is no such pointer or checkpoint, or it is damaged."""
     try:
-        name = (checkpoints / pointer).read_text("utf-8").strip()
-    except FileNotFoundError:
+        name = read_bytes(checkpoints / pointer, _POINTER_BYTES, follow_links=False).decode("ascii").strip()
+    except (OSError, ValueError):
         return None
     # Only a name of the known form: a pointer from a stranger must not lead out of the run directory.
-    if not _NAME.fullmatch(name) or not (checkpoints / name).is_dir():
-        return None
-    return checkpoints / name
+    directory = checkpoints / name
+    return directory if _NAME.fullmatch(name) and directory.is_dir() and not directory.is_symlink() else None
 
 
 def remove_staged(checkpoints: Path, storage: Storage) -> list[str]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from codex_ml.clock import format_time
 from codex_ml.errors import UserError
 from codex_ml.storage import Storage
+from codex_ml.untrusted import read_json
 
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+_RECORD_BYTES, _LONGEST_TEXT = 65536, 200
 _STAMP_FORMAT = "%Y%m%dT%H%M%SZ"
 _RUN_NAME = re.compile(r"\d{8}T\d{6}Z-(?P<name>.+)")
 
@@ -140,10 +141,15 @@ def create_run(output_dir: Path, name: str, started: datetime, storage: Storage)
             fix="choose another run.output_dir, or correct its permissions",
         ) from error
     layout = RunLayout(directory)
-    storage.fsync_directory(output_dir)
-    storage.make_directory(layout.checkpoints)
     record = RunRecord(run_id=secrets.token_hex(8), name=name, started=format_time(started), status="RUNNING")
-    write_record(layout, record, storage)
+    try:
+        storage.fsync_directory(output_dir)
+        storage.make_directory(layout.checkpoints)
+        write_record(layout, record, storage)
+    except OSError:
+        # A full disk, say: without its record it is no run, only something to stumble over.
+        storage.remove_tree(directory)
+        raise
     return layout, record
 
 
@@ -170,9 +176,8 @@ def read_record(layout: RunLayout) -> RunRecord:
         If the directory is not a run directory or its record is damaged.
     """
     try:
-        record = RunRecord(**json.loads(layout.record.read_text("utf-8")))
-        if not all(isinstance(value, str) for value in (record.run_id, record.name, record.started, record.status)):
-            raise ValueError("run_id, name, started and status must be text")
+        record = RunRecord(**read_json(layout.record, _RECORD_BYTES, follow_links=False))
+        _check_record(record)
         return record
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
@@ -186,6 +191,27 @@ def read_record(layout: RunLayout) -> RunRecord:
             why=str(error),
             fix="restore the file from a copy, or name a checkpoint directory directly",
         ) from error
+
+
+def is_named_for(directory: Path, name: str) -> bool:
+    """Tell whether `create_run` may have made a directory for a run of this name; its record is not asked."""
+    match = _RUN_NAME.fullmatch(directory.name)
+    return match is not None and re.fullmatch(rf"{re.escape(name)}(\.\d+)?", match["name"]) is not None
+
+
+def _check_record(record: RunRecord) -> None:
+    """Refuse a record whose values could not be shown or compared; a run directory may come from somebody else."""
+    texts = [record.run_id, record.name, record.started, record.status]
+    if not all(isinstance(value, str) for value in texts):
+        raise ValueError("run_id, name, started and status must be text")
+    texts += [value for value in (record.ended, record.found_dead, record.last_sign_of_life) if value is not None]
+    if not all(isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_TEXT for value in texts):
+        raise ValueError("it holds what is no printable text")
+    if "/" in record.name:
+        raise ValueError("its name is none that codex-ml gives")
+    if record.status not in get_args(RunStatus):
+        raise ValueError(f"the status {record.status!r} is none of {', '.join(get_args(RunStatus))}")
+    datetime.fromisoformat(record.started)
 
 
 def find_runs(output_dir: Path, name: str | None = None) -> list[tuple[RunLayout, RunRecord]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -10,7 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from codex_ml.clock import format_time, utc_now
 from codex_ml.errors import UserError
+from codex_ml.untrusted import kind_of
 
 # Whoever asks whether a lock is held takes it for an instant to find out; a run must not be refused because of that.
 _PATIENCE_SECONDS = 1.0
@@ -24,7 +27,7 @@ def hold_lock(
     """Hold the lock of a run directory for the length of a ``with`` block.
 
     The lock is `flock(2)`: the kernel releases it when the process ends, however it ends, so no stale lock can remain.
-    The process id written into the file is information for people, never evidence.
+    What is written into the file (process id, boot id of the machine, start) is information for people, never evidence.
 
     Parameters
     ----------
@@ -38,13 +41,14 @@ def hold_lock(
     Raises
     ------
     UserError
-        If another process holds the lock.
+        If another process holds the lock, or something else lies in its place: it is emptied when it is taken, so a
+        link, or a file that has a second name, may be somebody's own.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = _open_own(path)
     try:
         _take(descriptor, path, patience_seconds, sleep)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps({"pid": os.getpid()}).encode("utf-8"), 0)
+        os.pwrite(descriptor, json.dumps(_information()).encode("utf-8"), 0)
         yield
     finally:
         os.close(descriptor)
@@ -53,10 +57,14 @@ def hold_lock(
 def is_locked(path: Path) -> bool:
     """Tell whether some process holds the lock right now; a lock file that is not there is not held."""
     try:
-        # For reading only: a run directory that may not be written can still be looked at.
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
+        # For reading only: a run directory that may not be written can still be looked at. Without waiting: what lies
+        # there instead may be a pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError as error:
+        # A link in its place is no lock of ours, and whatever it leads to is left alone.
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return False
+        raise
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -64,6 +72,27 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _open_own(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+        raise _not_a_lock(path, "it is a link, a directory or a device") from error
+    status = os.fstat(descriptor)
+    fault = kind_of(status.st_mode)
+    if fault is None and status.st_nlink > 1:
+        fault = "a file with a second name (a hard link)"
+    if fault is not None:
+        os.close(descriptor)
+        raise _not_a_lock(path, f"it is {fault}")
+    return descriptor
+
+
+def _not_a_lock(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is not a lock file of codex-ml", why=why, fix="find out who put it there, and remove it")
 
 
 def _take(descriptor: int, path: Path, patience_seconds: float, sleep: Callable[[float], None]) -> None:
@@ -83,12 +112,26 @@ def _take(descriptor: int, path: Path, patience_seconds: float, sleep: Callable[
         left_seconds -= _RETRY_SECONDS
 
 
+def _information() -> dict[str, object]:
+    return {"pid": os.getpid(), "boot_id": _boot_id(), "started": format_time(utc_now())}
+
+
+def _boot_id() -> str | None:
+    """Return what Linux calls this start of the machine; process ids mean nothing beyond it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return None
+
+
 def _what(path: Path) -> str:
     return f"an evaluation of {path.parent.parent.name}" if path.name == "eval.lock" else f"the run {path.parent.name}"
 
 
 def _holder(path: Path) -> str:
     try:
-        return f"process {json.loads(path.read_text('utf-8'))['pid']}"
+        holder = json.loads(path.read_text("utf-8"))
+        since = f", since {holder['started'][:19].replace('T', ' ')} UTC" if "started" in holder else ""
+        return f"process {holder['pid']}{since}"
     except (OSError, ValueError, KeyError, TypeError):
         return "process unknown"

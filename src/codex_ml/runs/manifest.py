@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from codex_ml.errors import CheckpointError
 from codex_ml.storage import Storage, file_digest, json_bytes
+from codex_ml.untrusted import kind_of, read_json
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
 # Formats that can run code when they are loaded; their presence alone makes a directory unfit.
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+PICKLE_SUFFIXES = (
+    *(".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"),
+    *(".joblib", ".dill", ".npy", ".npz", ".h5", ".keras"),
+)
+# A model of a thousand shards has fewer; a directory of a million files would keep its reader busy for hours.
+MAX_FILES = 10_000
 
 
 def write_manifest(directory: Path, details: dict[str, Any], storage: Storage) -> None:
@@ -46,7 +53,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """
     path = directory / MANIFEST_NAME
     try:
-        manifest = json.loads(path.read_text("utf-8"))
+        manifest = read_json(path, follow_links=False)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{directory} is not a whole checkpoint",
@@ -63,6 +70,13 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             why=f"this codex-ml reads version {MANIFEST_VERSION}",
             fix="use the codex-ml version that wrote it",
         )
+    outside = [name for name in manifest["files"] if not _is_inside(name)]
+    if outside:
+        raise CheckpointError(
+            f"{path} names files outside its checkpoint",
+            why=f"{outside[0]!r} is no relative path below it",
+            fix="name another checkpoint; codex-ml writes no such manifest",
+        )
     return manifest
 
 
@@ -72,12 +86,15 @@ def verify_checkpoint(directory: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If a file is missing, changed, not named by the manifest, or of a format that can run code.
+        If a file is missing, changed, not named by the manifest, no regular file (a link, a pipe, a device), or of a
+        format that can run code. Nothing is opened then but what the manifest names and the size says may be it.
     """
     manifest = read_manifest(directory)
-    present, named = set(_files(directory)), manifest["files"]
-    faults = [f"{name} is a pickle format, which is never read" for name in sorted(present) if _is_pickle(name)]
-    faults += [f"{name} is missing" for name in sorted(set(named) - present)]
+    kinds, named = dict(_entries(directory)), manifest["files"]
+    present = {name for name, kind in kinds.items() if kind is None} - {MANIFEST_NAME}
+    faults = [f"{name} is {kind}" for name, kind in sorted(kinds.items()) if kind is not None]
+    faults += [f"{name} is a pickle format, which is never read" for name in sorted(present) if is_pickle(name)]
+    faults += [f"{name} is missing" for name in sorted(set(named) - set(kinds))]
     faults += [f"{name} is not in the manifest" for name in sorted(present - set(named))]
     faults += [
         fault for name in sorted(present & set(named)) if (fault := _content_fault(directory / name, named[name]))
@@ -91,10 +108,45 @@ def verify_checkpoint(directory: Path) -> dict[str, Any]:
     return manifest
 
 
+def is_pickle(name: str) -> bool:
+    """Tell whether a file's name says that it is of a format that can run code when it is loaded."""
+    return name.lower().endswith(PICKLE_SUFFIXES)
+
+
 def _files(directory: Path) -> list[str]:
     """Return the relative names of all files of a checkpoint but its manifest; a tokenizer may bring a directory."""
-    names = (file.relative_to(directory).as_posix() for file in directory.rglob("*") if not file.is_dir())
-    return sorted(name for name in names if name != MANIFEST_NAME)
+    return sorted(name for name, _ in _entries(directory) if name != MANIFEST_NAME)
+
+
+def _entries(directory: Path) -> Iterator[tuple[str, str | None]]:
+    """Yield the relative name of everything below a directory but directories, and what it is; None: a regular file.
+
+    Links are named and never followed, so that nothing outside is looked at.
+
+    Raises
+    ------
+    CheckpointError
+        If there are more files than any checkpoint has.
+    """
+    count = 0
+    for parent, directories, files in os.walk(directory):
+        links = [name for name in directories if (Path(parent) / name).is_symlink()]
+        for name in (*files, *links):
+            count += 1
+            if count > MAX_FILES:
+                raise CheckpointError(
+                    f"{directory} is no checkpoint",
+                    why=f"it holds more than {MAX_FILES} files",
+                    fix="name a checkpoint that codex-ml wrote",
+                )
+            path = Path(parent) / name
+            yield path.relative_to(directory).as_posix(), kind_of(path.lstat().st_mode)
+
+
+def _is_inside(name: str) -> bool:
+    """Tell whether a name in a manifest is that of a file below it."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith("/") and ".." not in parts and "\0" not in name
 
 
 def _content_fault(file: Path, entry: Any) -> str | None:
@@ -102,11 +154,8 @@ def _content_fault(file: Path, entry: Any) -> str | None:
     if not isinstance(entry, dict):
         return f"{file.name} has no checksum in the manifest"
     try:
-        digest = file_digest(file)
+        # A file of another size is not read: it may be one that seems to hold terabytes.
+        digest = file_digest(file) if file.stat().st_size == entry.get("bytes") else None
     except OSError as error:
         return f"{file.name} cannot be read ({error.strerror or error})"
-    return None if digest == entry.get("sha256") else f"{file.name} differs from its checksum"
-
-
-def _is_pickle(name: str) -> bool:
-    return name.endswith(PICKLE_SUFFIXES)
+    return None if digest is not None and digest == entry.get("sha256") else f"{file.name} differs from its checksum"

@@ -1,0 +1,151 @@
+"""Reads files that may come from a stranger: regular files only, up to a bound, and JSON that hurts no reader."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+# A manifest of a thousand files, a record of a run or a model's config are all below a hundredth of this.
+MAX_JSON_BYTES = 16 << 20
+MAX_JSON_NESTING = 64
+
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISLNK, "a symbolic link, which is not followed here"),
+    (stat.S_ISFIFO, "a named pipe, whose opening may wait for ever"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+class UntrustedFileError(ValueError):
+    """A file that is not read; the message says why, and neither where it lies nor what it holds."""
+
+
+def kind_of(mode: int) -> str | None:
+    """Return what a file is, in words, by the mode that `os.stat` gives; None for a regular file."""
+    return next((words for test, words in _KINDS if test(mode)), None)
+
+
+def open_regular(path: Path, *, follow_links: bool = True) -> BinaryIO:
+    """Open a regular file for reading, in binary; anything else is refused, never waited for.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    follow_links : bool
+        False refuses a symbolic link at the last part of the path.
+
+    Raises
+    ------
+    UntrustedFileError
+        If it is a link that may not be followed, a directory, a pipe, a socket or a device.
+    OSError
+        If it is absent or cannot be opened.
+    """
+    if not follow_links and path.is_symlink():
+        raise UntrustedFileError("it is a symbolic link, which is not followed here")
+    # Without waiting: the opening of a named pipe would else last until somebody writes into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW))
+    kind = kind_of(os.fstat(descriptor).st_mode)
+    if kind is not None:
+        os.close(descriptor)
+        raise UntrustedFileError(f"it is {kind}")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bytes(path: Path, max_bytes: int, *, follow_links: bool = True) -> bytes:
+    """Return the content of a regular file that is not longer than a bound.
+
+    Raises
+    ------
+    UntrustedFileError
+        If it is no regular file or longer; nothing beyond the bound was read.
+    OSError
+        If it is absent or cannot be read.
+    """
+    with open_regular(path, follow_links=follow_links) as handle:
+        size = os.fstat(handle.fileno()).st_size
+        # One byte more than allowed: files of /proc say they are empty, and a file may grow while it is read.
+        content = b"" if size > max_bytes else handle.read(max_bytes + 1)
+    if size > max_bytes or len(content) > max_bytes:
+        raise UntrustedFileError(f"it is longer than {max_bytes} bytes")
+    return content
+
+
+def read_json(
+    path: Path, max_bytes: int = MAX_JSON_BYTES, *, follow_links: bool = True, only_finite: bool = True
+) -> Any:
+    """Return the value in a JSON file; see `read_bytes` and `parse_json` for what is refused."""
+    return parse_json(read_bytes(path, max_bytes, follow_links=follow_links), only_finite=only_finite)
+
+
+def parse_json(content: bytes, *, only_finite: bool = True) -> Any:
+    """Return the value of a JSON text.
+
+    Parameters
+    ----------
+    content : bytes
+        UTF-8.
+    only_finite : bool
+        Refuse NaN, infinities and numbers beyond a 64-bit float, which JSON does not have.
+
+    Raises
+    ------
+    UntrustedFileError
+        If it is no JSON, holds a doubled key, is nested deeper than 64 levels or not finite.
+    """
+    try:
+        text = content.decode("utf-8")
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant if only_finite else None,
+            parse_float=_finite if only_finite else None,
+        )
+    except RecursionError:
+        raise UntrustedFileError(f"it is nested deeper than {MAX_JSON_NESTING} levels") from None
+    except UntrustedFileError:
+        raise
+    except ValueError as error:
+        raise UntrustedFileError(f"it is not valid JSON: {error}") from error
+    _check_nesting(value)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise UntrustedFileError("one of its objects has a key twice")
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise UntrustedFileError(f"it holds {name}, which is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise UntrustedFileError("it holds a number that is too large for a 64-bit float")
+    return value
+
+
+def _check_nesting(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_JSON_NESTING):
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return
+    raise UntrustedFileError(f"it is nested deeper than {MAX_JSON_NESTING} levels")
