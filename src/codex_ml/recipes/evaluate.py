@@ -85,8 +85,8 @@ def evaluate(
         digests.save()
         for target in targets:
             run = _own_run(target) or receiving
-            outside.say(f"evaluating {target.name} on {len(records)} records of {config.eval.split}")
             with _open_log(config, prepared, run) as log, _model_of(target, base) as model:
+                outside.say(f"evaluating {target.name} on {len(records)} records of {config.eval.split}")
                 result = _score(config, prepared, model, records, target, log)
                 _write(config, prepared, base, target, result, run, log, outside.storage)
             results[target.name] = result
@@ -99,6 +99,9 @@ def _open_log(config: EvaluateConfig, prepared: Prepared, run: RunLayout) -> Ite
     run.evaluations.mkdir(mode=0o700, exist_ok=True)
     with (
         hold_lock(run.evaluations / "eval.lock"),
+        debug_log(
+            run.evaluations / DEBUG_LOG, config.logging.max_bytes, config.logging.backup_count, prepared.filters.redact
+        ),
         NdjsonWriter(
             run.evaluations / "metrics.ndjson", config.logging.max_bytes, redact=prepared.filters.redact_value
         ) as log,

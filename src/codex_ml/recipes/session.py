@@ -9,6 +9,8 @@ from datetime import datetime
 
 from codex_ml.clock import utc_now
 from codex_ml.config.schema.root import RunConfig
+from codex_ml.monitoring.debug_log import FILE_NAME as DEBUG_LOG
+from codex_ml.monitoring.debug_log import debug_log
 from codex_ml.recipes.resume import ResumePoint
 from codex_ml.runs.checkpoints import remove_partial, remove_staged, set_aside_newer, step_of
 from codex_ml.runs.layout import RunLayout, RunRecord, close_record, create_run, format_stamp, write_record
@@ -81,16 +83,22 @@ def open_session(
             tracker_run_ids=tracker_run_ids,
         )
         try:
-            with open_experiment(
-                info,
-                layout.directory,
-                config.tracking.sinks,
-                redact=filters.redact_value,
-                on_warning=warn,
-                max_bytes=config.logging.max_bytes,
-                dependencies=dependencies.tracking,
-                storage=storage,
-            ) as context:
+            with (
+                # Closed before the run is: what it says of the end stands in it.
+                debug_log(
+                    layout.directory / DEBUG_LOG, config.logging.max_bytes, config.logging.backup_count, filters.redact
+                ),
+                open_experiment(
+                    info,
+                    layout.directory,
+                    config.tracking.sinks,
+                    redact=filters.redact_value,
+                    on_warning=warn,
+                    max_bytes=config.logging.max_bytes,
+                    dependencies=dependencies.tracking,
+                    storage=storage,
+                ) as context,
+            ):
                 if reopened:
                     context.log_event("run_resumed", previous_status=previous_status, removed_unfinished=leftovers)
                 if set_aside:

@@ -13,6 +13,7 @@ from codex_ml.clock import utc_now
 from codex_ml.config.paths import check_paths
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import InterruptedRun
+from codex_ml.monitoring.debug_log import LOGGER
 from codex_ml.recipes.config_check import refuse_unsafe_values
 from codex_ml.recipes.console import say
 from codex_ml.recipes.fingerprint import check_fingerprint, run_fingerprint, settings_fingerprint
@@ -67,7 +68,8 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
     if loaded is not None and config.training.max_steps is not None and _is_over(resume, loaded.state, config):
         return _already_finished(resume, loaded.state)
     prepared, trainable, plan = _prepare(config, loaded)
-    for line in _introduction(config, prepared, trainable, plan):
+    introduction = _introduction(config, prepared, trainable, plan)
+    for line in introduction:
         outside.say(line)
     if loaded is not None and is_finished(loaded.state, plan.total_steps) and _ended_well(resume):
         return _already_finished(resume, loaded.state)
@@ -87,6 +89,8 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
             SessionDependencies(outside.storage, outside.say, outside.clock, outside.tracking),
         ) as session,
     ):
+        for line in introduction:
+            LOGGER.info(line)
         write_run_files(config, prepared, trainable, session, plan, outside.storage, outside.say)
         state = loaded.state if loaded is not None else TrainerState()
         try:

@@ -10,6 +10,7 @@ from typing import Protocol, TextIO
 
 from tqdm import tqdm
 
+from codex_ml.monitoring.debug_log import LOGGER
 from codex_ml.training.state import TrainerState
 
 # Name of the metric that ranks checkpoints and drives early stopping.
@@ -109,6 +110,7 @@ class Progress:
             self._bar.set_postfix_str(f"loss {metrics['loss']:.4f}")
         if line_is_due(step, metrics, self._every_steps, self._total_steps):
             line = progress_line(step, self._total_steps, metrics)
+            LOGGER.info(line)
             if self._bar is not None:
                 self._bar.write(line, file=self._stream)
             else:

@@ -96,6 +96,7 @@ def test_defaults_of_every_key_match_the_agreed_table():
         "tracking.sinks": [],
         "tracking.experiment": "codex-ml",
         "logging.max_bytes": 10_485_760,
+        "logging.backup_count": 3,
     }
 
 

@@ -1,4 +1,4 @@
-"""The `logging` section: how large one file of metrics or events may grow."""
+"""The `logging` section: how large one file of metrics or events may grow, and the whole of the debug log."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from codex_ml.config.schema.base import Section
 
 
 class LoggingSection(Section):
-    """Rotation of the NDJSON files; rotated files are kept."""
+    """Rotation of the NDJSON files, whose parts are all kept, and of the debug log, whose old parts go."""
 
     section_key: ClassVar[str] = "logging"
 
     max_bytes: int = Field(
-        default=10_485_760, ge=1024, description="Size in bytes at which an NDJSON file is rotated; all parts are kept."
+        default=10_485_760, ge=1024, description="Size in bytes at which a log is rotated; NDJSON keeps all parts."
     )
+    # Without a second part, the standard library would never rotate, and the log never be bounded.
+    backup_count: int = Field(default=3, ge=1, description="Older parts of debug.log that are kept.")
