@@ -23,6 +23,8 @@ from codex_ml.eval.runner import evaluate_model
 from codex_ml.eval.table import render_table
 from codex_ml.models.registry import BaseModel, load_base_model, load_model_directory
 from codex_ml.monitoring.codex_logging import NdjsonWriter
+from codex_ml.monitoring.debug_log import FILE_NAME as DEBUG_LOG
+from codex_ml.monitoring.debug_log import debug_log
 from codex_ml.peft.adapter_files import adapter_on
 from codex_ml.recipes.config_check import refuse_unsafe_values
 from codex_ml.recipes.console import say
