@@ -18,7 +18,7 @@ from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.models.model_files import write_model
 from codex_ml.peft.adapter_files import restore_adapter, write_adapter
 from codex_ml.peft.peft_adapter import apply_lora
-from codex_ml.training.trainer import TrainingJob
+from codex_ml.training.job import TrainingJob
 
 torch.set_num_threads(1)
 

@@ -19,8 +19,10 @@ CHANGEABLE_TRAINING_KEYS = frozenset(
         "logging_steps",
         "eval_steps",
         "save_steps",
+        "save_minutes",
         "keep_last",
         "keep_best",
+        "keep_every_steps",
         "early_stopping_patience",
         "early_stopping_min_delta",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.data.batches import collate
@@ -12,6 +13,7 @@ from codex_ml.monitoring.system_metrics import GpuProbe, Metrics, ProcessProbe, 
 from codex_ml.recipes.model_setup import TrainableModel
 from codex_ml.recipes.preparation import Prepared
 from codex_ml.recipes.session import Session
+from codex_ml.training.averaging import AveragedWeights
 from codex_ml.training.callbacks import VALIDATION_LOSS, EarlyStopping, Evaluation, Hook, MetricLog, Progress
 from codex_ml.training.plan import Plan
 from codex_ml.training.state import TrainerState
@@ -27,6 +29,8 @@ _LOGGED = (
     "supervised_tokens_per_second",
     "memory_bytes",
 )
+# What some runs have besides: those in float16.
+_LOGGED_WHERE_THERE = ("loss_scale", "loss_scale_overflows")
 LogMetrics = Callable[[int, Mapping[str, float], str], None]
 
 
@@ -37,12 +41,16 @@ def training_hooks(
     session: Session,
     state: TrainerState,
     plan: Plan,
+    average: AveragedWeights | None = None,
 ) -> list[Hook]:
-    """Return the hooks of a run in the order in which they are called: what measures comes before what reports."""
+    """Return the hooks of a run in the order in which they are called: what measures comes before what reports.
+
+    Where an average of the weights is kept, it is the average that is validated.
+    """
     settings = config.training
     hooks: list[Hook] = []
     if settings.eval_steps is not None:
-        validate = _validation(config, prepared, trainable)
+        validate = _validation(config, prepared, trainable, average)
         hooks.append(Evaluation(validate, settings.eval_steps, plan.total_steps))
     if settings.early_stopping_patience is not None:
         hooks.append(EarlyStopping(state, settings.early_stopping_patience))
@@ -65,7 +73,8 @@ def metric_writer(log: LogMetrics, measure: Callable[[], Metrics]) -> Callable[[
     """
 
     def write(step: int, metrics: Mapping[str, float]) -> None:
-        log(step, {name: metrics[name] for name in _LOGGED}, "train")
+        present = [name for name in _LOGGED_WHERE_THERE if name in metrics]
+        log(step, {name: metrics[name] for name in (*_LOGGED, *present)}, "train")
         if VALIDATION_LOSS in metrics:
             found = {name: value for name, value in metrics.items() if name.startswith("validation_")}
             log(step, {name.removeprefix("validation_"): value for name, value in found.items()}, "valid")
@@ -103,19 +112,20 @@ def system_sampler(
 
 
 def _validation(
-    config: TrainConfig, prepared: Prepared, trainable: TrainableModel
+    config: TrainConfig, prepared: Prepared, trainable: TrainableModel, average: AveragedWeights | None
 ) -> Callable[[], Mapping[str, float]]:
     records = prepared.dataset.require("valid")
 
     def validate() -> Mapping[str, float]:
-        result = evaluate_model(
-            trainable.model,
-            prepared.tokenizer,
-            records,
-            metrics=_VALIDATION_METRICS,
-            collate=collate,
-            batch_size=config.eval.batch_size,
-        )
+        with average.applied() if average is not None else nullcontext():
+            result = evaluate_model(
+                trainable.model,
+                prepared.tokenizer,
+                records,
+                metrics=_VALIDATION_METRICS,
+                collate=collate,
+                batch_size=config.eval.batch_size,
+            )
         return {f"validation_{name}": metric.value for name, metric in result.metrics.items()}
 
     return validate

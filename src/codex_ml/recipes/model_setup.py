@@ -30,13 +30,14 @@ CheckpointKind = Literal["adapter", "model"]
 
 @dataclass(frozen=True)
 class TrainableModel:
-    """A model ready to be trained, and how it is written and restored."""
+    """A model ready to be trained, and how it is written (with its tokenizer, or alone) and restored."""
 
     model: nn.Module
     base: BaseModel
     kind: CheckpointKind
     share: TrainableShare
     write_weights: Callable[[Path], None]
+    write_model: Callable[[Path], None]
     restore_weights: Callable[[Path], None]
     digests: DigestCache
 
@@ -86,15 +87,18 @@ def model_size(config: TrainConfig, trainable: TrainableModel) -> ModelSize:
 def _whole(base: BaseModel, tokenizer: PreTrainedTokenizerBase, digests: DigestCache) -> TrainableModel:
     model = base.model
 
-    def write(directory: Path) -> None:
+    def write_alone(directory: Path) -> None:
         write_model(model, directory)
+
+    def write(directory: Path) -> None:
+        write_alone(directory)
         write_tokenizer(tokenizer, directory)
         write_generation_config(tokenizer, directory)
 
     def restore(directory: Path) -> None:
         _restore_whole(model, directory)
 
-    return TrainableModel(model, base, "model", trainable_share(model), write, restore, digests)
+    return TrainableModel(model, base, "model", trainable_share(model), write, write_alone, restore, digests)
 
 
 def _adapted(
@@ -104,15 +108,18 @@ def _adapted(
     del settings["kind"]
     model: PeftModel = apply_lora(base.model, settings)
 
-    def write(directory: Path) -> None:
+    def write_alone(directory: Path) -> None:
         write_adapter(model, directory)
+
+    def write(directory: Path) -> None:
+        write_alone(directory)
         write_tokenizer(tokenizer, directory)
         write_generation_config(tokenizer, directory)
 
     def restore(directory: Path) -> None:
         restore_adapter(model, directory)
 
-    return TrainableModel(model, base, "adapter", trainable_share(model), write, restore, digests)
+    return TrainableModel(model, base, "adapter", trainable_share(model), write, write_alone, restore, digests)
 
 
 def _restore_whole(model: PreTrainedModel, directory: Path) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.data.tokenize import TokenizedRecord
-from codex_ml.errors import DataError, UserError
+from codex_ml.errors import DataError, ModelError, UserError
 from codex_ml.generation.generator import maximum_positions
+from codex_ml.models.device import choose_dtype
 from codex_ml.recipes.model_setup import TrainableModel
 from codex_ml.recipes.preparation import Prepared
 from codex_ml.storage import Storage
@@ -54,6 +55,25 @@ def refuse_records_beyond_positions(config: TrainConfig, prepared: Prepared, tra
             why=f"the longest, {longest.record_id}, has {len(longest.input_ids)} tokens",
             fix=f"set data.max_length_tokens={limit} and say with data.on_overlong what happens to longer records",
         )
+
+
+def refuse_precision_that_does_not_fit(config: TrainConfig, trainable: TrainableModel) -> None:
+    """Stop when the 16-bit type of the arithmetic is none for the base's own weights, or for the device.
+
+    Raises
+    ------
+    ModelError
+        If float16 is asked for over bfloat16 weights, or bfloat16 of a device that does not compute it.
+    """
+    precision, base = config.training.mixed_precision, trainable.base
+    if precision == "float16" and base.dtype.value == "bfloat16":
+        raise ModelError(
+            "training.mixed_precision: float16 over a base in bfloat16",
+            why=f"many of its values are beyond the range of float16; bfloat16 is used because: {base.dtype.reason}",
+            fix="set model.dtype=float32, or training.mixed_precision=bfloat16",
+        )
+    if precision == "bfloat16":
+        choose_dtype("bfloat16", base.device.value)
 
 
 def require_disk(config: TrainConfig, plan: Plan, storage: Storage) -> None:

@@ -19,7 +19,12 @@ from codex_ml.recipes.console import say
 from codex_ml.recipes.fingerprint import check_fingerprint, run_fingerprint, settings_fingerprint
 from codex_ml.recipes.hooks import training_hooks
 from codex_ml.recipes.model_setup import TrainableModel, build_trainable_model, model_size
-from codex_ml.recipes.preflight import refuse_records_beyond_positions, refuse_several_processes, require_disk
+from codex_ml.recipes.preflight import (
+    refuse_precision_that_does_not_fit,
+    refuse_records_beyond_positions,
+    refuse_several_processes,
+    require_disk,
+)
 from codex_ml.recipes.preparation import Prepared, prepare, safety_summary
 from codex_ml.recipes.records import write_run_files
 from codex_ml.recipes.resume import ResumePoint, close_dead_run, find_resume_point
@@ -27,10 +32,12 @@ from codex_ml.recipes.session import Session, SessionDependencies, open_session
 from codex_ml.recipes.signals import listen_for_stop
 from codex_ml.storage import Storage
 from codex_ml.tracking.opening import TrackingDependencies, check_sinks
+from codex_ml.training.averaging import AveragedWeights
 from codex_ml.training.checkpoint import LoadedState, load_checkpoint
+from codex_ml.training.job import TrainingJob
 from codex_ml.training.plan import Plan, make_plan
 from codex_ml.training.state import TrainerState
-from codex_ml.training.trainer import TrainerDependencies, TrainingJob, run_training
+from codex_ml.training.trainer import TrainerDependencies, run_training
 
 
 @dataclass(frozen=True)
@@ -95,10 +102,13 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
         state = loaded.state if loaded is not None else TrainerState()
         try:
             job = _job(config, prepared, trainable, session, plan)
-            hooks = training_hooks(config, prepared, trainable, session, state, plan)
+            hooks = training_hooks(config, prepared, trainable, session, state, plan, job.average)
             session.context.rewind_to_step(state.step)
             dependencies = TrainerDependencies(
-                storage=outside.storage, stop_requested=stop, sync_logs=session.context.sync
+                storage=outside.storage,
+                stop_requested=stop,
+                sync_logs=session.context.sync,
+                log_event=session.context.log_event,
             )
             result = run_training(job, state, hooks, loaded, dependencies)
         finally:
@@ -167,6 +177,7 @@ def _prepare(config: TrainConfig, loaded: LoadedState | None) -> tuple[Prepared,
     records = prepared.dataset.require("train")
     trainable = build_trainable_model(config, prepared.tokenizer)
     refuse_records_beyond_positions(config, prepared, trainable)
+    refuse_precision_that_does_not_fit(config, trainable)
     if loaded is not None:
         current = run_fingerprint(config, prepared, trainable.base)
         check_fingerprint(loaded.values["fingerprint"], current, loaded.directory)
@@ -232,6 +243,8 @@ def _job(
     config: TrainConfig, prepared: Prepared, trainable: TrainableModel, session: Session, plan: Plan
 ) -> TrainingJob:
     fingerprint = run_fingerprint(config, prepared, trainable.base)
+    decay = config.training.ema_decay
+    average = AveragedWeights(trainable.model, decay) if decay is not None else None
     return TrainingJob(
         model=trainable.model,
         records=prepared.dataset.require("train"),
@@ -253,6 +266,9 @@ def _job(
             "tokenizer_digest": prepared.tokenizer_digest,
             "safety": safety_summary(prepared.filters, prepared.findings),
         },
+        checkpoint_bytes=plan.checkpoint_bytes,
+        average=average,
+        write_averaged=trainable.write_model if average is not None else None,
     )
 
 
@@ -270,6 +286,8 @@ def _write_account(prepared: Prepared, session: Session, state: TrainerState, st
         "trained": state.trained_tokens,
         "masked": state.masked_tokens,
         "padding": state.padding_tokens,
+        # Computed a second time, after their gradients overflowed in float16; not counted as positions once more.
+        "windows_repeated": state.overflows,
     }
     # The account names columns that are not read, and such a name comes from the data.
     storage.write_json(session.layout.data_account, prepared.filters.redact_value(account))

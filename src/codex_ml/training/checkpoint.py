@@ -44,6 +44,8 @@ class CheckpointContent:
         Writes the adapter or model, tokenizer and generation settings into a directory.
     manifest : dict
         What the manifest says beside the digests of the files.
+    weights : dict
+        The trained parameters themselves, by name, for a store that keeps no files.
     """
 
     state: TrainerState
@@ -51,17 +53,22 @@ class CheckpointContent:
     values: dict[str, Any]
     write_weights: Callable[[Path], None]
     manifest: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class LoadedState:
-    """What training needs of a checkpoint to go on; weights are loaded by the recipe."""
+    """What training needs of a checkpoint to go on.
+
+    The recipe reads the weights from ``directory``, unless a store without files gives them here as ``weights``.
+    """
 
     directory: Path
     state: TrainerState
     tensors: dict[str, Tensor]
     values: dict[str, Any]
     manifest: dict[str, Any]
+    weights: dict[str, Tensor] | None = None
 
 
 def save_checkpoint(checkpoints: Path, content: CheckpointContent, storage: Storage) -> Path:
@@ -113,11 +120,17 @@ def load_checkpoint(directory: Path) -> LoadedState:
 
 
 def point_and_prune(
-    checkpoints: Path, state: TrainerState, keep_last: int, keep_best: int, storage: Storage
+    checkpoints: Path,
+    state: TrainerState,
+    keep_last: int,
+    keep_best: int,
+    storage: Storage,
+    keep_every_steps: int | None = None,
 ) -> list[int]:
     """Let `latest` and `best` name their steps, delete what retention no longer keeps, and return the steps deleted.
 
-    Called only after the newest checkpoint was verified. Without any evaluation the newest is the best.
+    Called only after the newest checkpoint was verified. Without any evaluation the newest is the best. Those at
+    multiples of ``keep_every_steps`` stay for good.
     """
     steps = [step for step, _ in list_checkpoints(checkpoints)]
     ranked = rank_by_validation(steps, state.validation_losses)
@@ -127,6 +140,8 @@ def point_and_prune(
     # Steps beyond the current one belong to a future that a resume from an older checkpoint gave up.
     kept = set(sorted(step for step in steps if step <= state.step)[-max(1, keep_last) :])
     kept |= {*ranked[:keep_best], best, state.step}
+    if keep_every_steps is not None:
+        kept |= {step for step in steps if step <= state.step and step % keep_every_steps == 0}
     removed = [step for step in steps if step not in kept]
     for step in removed:
         # Renamed first: a deletion that is interrupted must not leave a torso under a checkpoint's name.

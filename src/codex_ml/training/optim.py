@@ -49,6 +49,28 @@ def build_optimizer(model: nn.Module, settings: TrainingSection) -> torch.optim.
     )
 
 
+@torch.no_grad()
+def restore_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Put saved values of the trainable parameters back, by name.
+
+    Raises
+    ------
+    CheckpointError
+        If they are those of other parameters.
+    """
+    parameters = trainable_parameters(model)
+    differing = sorted(set(weights) ^ set(parameters))
+    differing += [name for name in weights if name in parameters and weights[name].shape != parameters[name].shape]
+    if differing:
+        raise CheckpointError(
+            "the weights of the checkpoint belong to other parameters",
+            why=f"{len(differing)} differ, first {differing[0]}",
+            fix="resume with the model and adapter settings of the run",
+        )
+    for name, parameter in parameters.items():
+        parameter.copy_(weights[name])
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     """Use a learning rate for the next step in every group."""
     for group in optimizer.param_groups:

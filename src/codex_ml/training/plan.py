@@ -13,6 +13,7 @@ from codex_ml.errors import DiskSpaceError
 
 _ADAM_MOMENTS = 2
 _FLOAT32_BYTES = 4
+_HALF_BYTES = 2
 # Configs, state and manifest of one checkpoint, and its share of the logs: small, but not nothing.
 _OVERHEAD_BYTES = 2**19
 
@@ -67,26 +68,35 @@ def count_steps(settings: TrainingSection, records: int) -> tuple[int, int]:
 def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], size: ModelSize) -> Plan:
     """Work out steps, tokens, memory and disk of a run.
 
-    Memory counts weights, gradients and AdamW's two moments exactly, and estimates activations (about 34 hidden-sized
-    bytes a token and layer at 16 bits, twice that in float32, without attention scores; after Korthikanti et al. 2022,
-    arXiv:2205.05198, section 4.1) and logits (value and gradient) for the longest micro-batch.
+    Memory counts weights, gradients, AdamW's two moments and an average exactly, and estimates activations (about 34
+    hidden-sized bytes a token and layer at 16 bits, twice that in float32, without attention scores; after Korthikanti
+    et al. 2022, arXiv:2205.05198, section 4.1) and logits (value and gradient) for the longest micro-batch.
     """
     epoch_steps, total_steps = count_steps(settings, len(records))
     lengths = sorted((len(record.input_ids) for record in records), reverse=True)
     longest_positions = settings.micro_batch_size * (lengths[0] if lengths else 0)
     trainable_bytes = size.trainable * _FLOAT32_BYTES
+    averaged_bytes = trainable_bytes if settings.ema_decay is not None else 0
+    activation_bytes = _FLOAT32_BYTES if settings.mixed_precision == "none" else _HALF_BYTES
     memory = {
         "weights": size.weight_bytes,
         "gradients": trainable_bytes,
         "optimizer": _ADAM_MOMENTS * trainable_bytes,
-        "activations": 34 * size.hidden_size * size.layers * longest_positions * _FLOAT32_BYTES // 2,
+        "activations": 34 * size.hidden_size * size.layers * longest_positions * activation_bytes // 2,
         "logits": 2 * size.vocabulary_size * longest_positions * _FLOAT32_BYTES,
     }
-    checkpoint_bytes = (1 + _ADAM_MOMENTS) * trainable_bytes + size.tokenizer_bytes + _OVERHEAD_BYTES
+    if averaged_bytes:
+        memory["average"] = averaged_bytes
+    # The average is written twice: exactly, to go on from, and as weights that can be loaded.
+    checkpoint_bytes = (
+        (1 + _ADAM_MOMENTS) * trainable_bytes + 2 * averaged_bytes + size.tokenizer_bytes + _OVERHEAD_BYTES
+    )
     # One more than retention keeps: the new one is whole before an old one goes.
     # The best one is kept even with keep_best=0, because `best` names it.
     best = max(1, settings.keep_best) if settings.eval_steps is not None else settings.keep_best
     kept = settings.keep_last + best + 1
+    if settings.keep_every_steps is not None:
+        kept += total_steps // settings.keep_every_steps
     return Plan(
         records=len(records),
         steps_per_epoch=epoch_steps,
@@ -112,7 +122,8 @@ def check_disk(plan: Plan, directory: Path, free_bytes: Callable[[Path], int]) -
         raise DiskSpaceError(
             f"run.output_dir: {format_bytes(plan.disk_bytes)} needed for checkpoints, {format_bytes(free)} free",
             why="a run that fills the disk loses the checkpoint it is writing",
-            fix="free space, choose another run.output_dir, or lower training.keep_last and training.keep_best",
+            fix="free space, choose another run.output_dir, lower training.keep_last and training.keep_best, or "
+            "raise training.keep_every_steps",
         )
 
 

@@ -44,6 +44,11 @@ def restore_random(tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = values["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    restore_torch(tensors)
+
+
+def restore_torch(tensors: dict[str, Tensor]) -> None:
+    """Put back what `random_tensors` returned."""
     torch.set_rng_state(tensors[_TORCH_CPU])
     if torch.cuda.is_available():
         for name, state in tensors.items():

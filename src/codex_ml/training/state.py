@@ -28,6 +28,9 @@ class TrainerState:
         Validation loss by step; ranks the checkpoints for retention.
     stop_reason : str
         Why training ended before its last step; None otherwise.
+    loss_scale, steps_at_loss_scale, overflows : float, int, int
+        Of float16: the scale in use (None where there is none), steps since it last changed, windows that were computed
+        again because their gradients overflowed.
     """
 
     step: int = 0
@@ -41,6 +44,9 @@ class TrainerState:
     evaluations_without_improvement: int = 0
     validation_losses: dict[int, float] = field(default_factory=dict)
     stop_reason: str | None = None
+    loss_scale: float | None = None
+    steps_at_loss_scale: int = 0
+    overflows: int = 0
 
     def note_validation(self, loss: float, min_delta: float) -> bool:
         """Take in a validation loss of the current step; tell whether it is the best so far.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,8 +18,13 @@ from torch import Tensor, nn
 
 from codex_ml.config.schema.training import TrainingSection
 from codex_ml.data.tokenize import TokenizedRecord
+from codex_ml.errors import DiskSpaceError
+from codex_ml.storage import Storage
 from codex_ml.training.callbacks import HookResult
-from codex_ml.training.trainer import TrainingJob
+from codex_ml.training.checkpoint import CheckpointContent, LoadedState
+from codex_ml.training.job import TrainingJob
+from codex_ml.training.state import TrainerState
+from codex_ml.training.store import Retention, SavedCheckpoint
 
 torch.set_num_threads(1)
 VOCABULARY = 32
@@ -67,6 +74,53 @@ class Recorder:
         return self._answer(step)
 
 
+class MemoryStore:
+    """Keeps checkpoints in memory alone; anything that asks for a directory of theirs fails."""
+
+    def __init__(self, free_bytes: int = 10**12) -> None:
+        self.kept: dict[int, LoadedState] = {}
+        self.free_bytes = free_bytes
+        self.latest: int | None = None
+
+    def __call__(self, checkpoints: Path, storage: Storage) -> MemoryStore:
+        """Stand in for the class of the real store: whatever the directory, this one is opened."""
+        assert not checkpoints.exists()
+        assert isinstance(storage, Storage)
+        return self
+
+    def require_room(self, step: int, size_bytes: int) -> None:
+        """Fail when the memory that it was given is too small."""
+        if size_bytes > self.free_bytes:
+            raise DiskSpaceError(f"no room for step {step}")
+
+    def save(self, content: CheckpointContent) -> SavedCheckpoint:
+        """Keep copies; through JSON, as a file would."""
+        copied = {name: tensor.detach().clone() for name, tensor in content.tensors.items()}
+        weights = {name: tensor.detach().clone() for name, tensor in content.weights.items()}
+        state = TrainerState.from_json(json.loads(json.dumps(content.state.to_json())))
+        values = json.loads(json.dumps(content.values))
+        step = state.step
+        self.kept[step] = LoadedState(self.place(step), state, copied, values, dict(content.manifest), weights)
+        return SavedCheckpoint(self.place(step), sum(tensor.nbytes for tensor in copied.values()))
+
+    def load(self, place: Path) -> LoadedState:
+        """Return what was kept, as fresh as from a file."""
+        return copy.deepcopy(self.kept[int(place.name)])
+
+    def point_and_prune(self, state: TrainerState, retention: Retention) -> list[int]:
+        """Keep the newest only."""
+        self.latest = state.step
+        gone = sorted(self.kept)[: -retention.keep_last]
+        for step in gone:
+            del self.kept[step]
+        return gone
+
+    @staticmethod
+    def place(step: int) -> Path:
+        """Return what a step is called; no file has that name."""
+        return Path("/dev/null/memory") / str(step)
+
+
 @dataclass
 class Workshop:
     """Makes records, models and jobs below one directory."""
@@ -74,6 +128,7 @@ class Workshop:
     directory: Path
     dropout: float = 0.0
     recorder: type[Recorder] = Recorder
+    memory_store: type[MemoryStore] = MemoryStore
 
     def model(self, seed: int = 0) -> ToyModel:
         """Return a seeded toy model."""
@@ -100,12 +155,14 @@ class Workshop:
         name: str = "run",
         total_steps: int = 6,
         seed: int = 0,
+        on_disk: bool = True,
         **settings: Any,
     ) -> TrainingJob:
         """Return a job of its own directory."""
         model = model or self.model()
         checkpoints = self.directory / name / "checkpoints"
-        checkpoints.mkdir(parents=True, exist_ok=True)
+        if on_disk:
+            checkpoints.mkdir(parents=True, exist_ok=True)
         values = {"micro_batch_size": 2, "learning_rate": 0.01, "logging_steps": 2, "schedule": "constant", **settings}
         return TrainingJob(
             model=model,

@@ -20,10 +20,11 @@ from codex_ml.errors import DataError, NonFiniteError, VanishedGradientError
 from codex_ml.runs.checkpoints import list_checkpoints
 from codex_ml.storage import Storage
 from codex_ml.training.callbacks import VALIDATION_LOSS, HookResult
-from codex_ml.training.checkpoint import save_checkpoint
+from codex_ml.training.job import TrainingJob
 from codex_ml.training.schedule import learning_rate_at
 from codex_ml.training.state import TrainerState
-from codex_ml.training.trainer import TrainerDependencies, TrainingJob, TrainingResult, run_training
+from codex_ml.training.store import DirectoryStore
+from codex_ml.training.trainer import TrainerDependencies, TrainingResult, run_training
 
 Workshop = Any  # the class lives in conftest.py, which cannot be imported by name
 
@@ -308,11 +309,13 @@ def test_run_training_default_dependencies_given_explicitly_change_nothing(works
     second, _ = train(
         explicit,
         dependencies=TrainerDependencies(
-            save_checkpoint=save_checkpoint,
+            open_store=DirectoryStore,
             storage=Storage(),
             clock=time.monotonic,
             memory_bytes=lambda: int(psutil.Process().memory_info().rss),
             stop_requested=lambda: None,
+            sync_logs=lambda: None,
+            log_event=lambda _, **__: None,
         ),
     )
     assert workshop.content(first.last_checkpoint) == workshop.content(second.last_checkpoint)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from codex_ml.runs.checkpoints import list_checkpoints, read_pointer
-from codex_ml.storage import Storage
 from codex_ml.training.callbacks import VALIDATION_LOSS, EarlyStopping, Evaluation, HookResult
-from codex_ml.training.checkpoint import CheckpointContent, load_checkpoint
+from codex_ml.training.checkpoint import load_checkpoint
+from codex_ml.training.job import TrainingJob
 from codex_ml.training.state import TrainerState
-from codex_ml.training.trainer import TrainerDependencies, TrainingJob, TrainingResult, run_training
+from codex_ml.training.trainer import TrainerDependencies, TrainingResult, run_training
 
 Workshop = Any  # the class lives in conftest.py, which cannot be imported by name
 
@@ -28,32 +28,27 @@ def steps_there(job: TrainingJob) -> list[int]:
     return [step for step, _ in list_checkpoints(job.checkpoints)]
 
 
-def test_run_training_save_into_memory_is_used(workshop: Workshop) -> None:
-    """Where checkpoints go is a collaborator; the state it gets is that of its step."""
-    kept: list[dict[str, Any]] = []
+def test_run_training_in_memory_trains_and_resumes_without_a_file(workshop: Workshop) -> None:
+    """Where checkpoints go to and come from is one collaborator: the end of an unbroken run, and no file at all."""
+    workshop.dropout = 0.3
+    straight, broken = workshop.memory_store(), workshop.memory_store()
+    train(workshop.job(on_disk=False, name="a", save_steps=4), dependencies=TrainerDependencies(open_store=straight))
 
-    def keep(checkpoints: Path, content: CheckpointContent, storage: Storage) -> Path:  # noqa: ARG001 - interface
-        kept.append(content.state.to_json())
-        return checkpoints / "in-memory"
+    asked = iter([None, None, "SIGTERM"])
+    first = workshop.job(on_disk=False, name="b", save_steps=4)
+    result, _ = train(first, dependencies=TrainerDependencies(open_store=broken, stop_requested=lambda: next(asked)))
+    assert (sorted(broken.kept), result.last_checkpoint) == ([3], broken.place(3))
+    loaded = broken.load(result.last_checkpoint)
+    second = workshop.job(workshop.model(seed=9), on_disk=False, name="c", save_steps=4)
+    run_training(second, loaded.state, resume=loaded, dependencies=TrainerDependencies(open_store=broken))
 
-    job = workshop.job(total_steps=5, save_steps=2)
-    result, _ = train(job, dependencies=TrainerDependencies(save_checkpoint=keep))
-    assert [state["step"] for state in kept] == [2, 4, 5]
-    assert result.last_checkpoint == job.checkpoints / "in-memory"
-    assert steps_there(job) == []
-
-
-def test_run_training_logs_are_forced_to_the_disk_before_each_checkpoint(workshop: Workshop) -> None:
-    """A checkpoint that survives a power failure has all its log lines beside it."""
-    order: list[str] = []
-
-    def keep(checkpoints: Path, content: CheckpointContent, storage: Storage) -> Path:  # noqa: ARG001 - interface
-        order.append(f"save {content.state.step}")
-        return checkpoints
-
-    dependencies = TrainerDependencies(save_checkpoint=keep, sync_logs=lambda: order.append("sync"))
-    train(workshop.job(total_steps=3, save_steps=2), dependencies=dependencies)
-    assert order == ["sync", "save 2", "sync", "save 3"]
+    assert (straight.latest, broken.latest) == (6, 6)
+    for kept, expected in ((broken.kept[6], straight.kept[6]), (broken.kept[4], straight.kept[4])):
+        assert (kept.state, kept.values) == (expected.state, expected.values)
+        for tensors, wanted in ((kept.weights, expected.weights), (kept.tensors, expected.tensors)):
+            assert tensors.keys() == wanted.keys()
+            assert all(torch.equal(tensors[name], wanted[name]) for name in wanted)
+    assert list(workshop.directory.iterdir()) == []
 
 
 @pytest.mark.parametrize(("save_steps", "expected"), [(None, [5]), (2, [2, 4, 5]), (1, [1, 2, 3, 4, 5])])

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from codex_ml.config.schema.base import Rule, Section, Violation
 
+MixedPrecision = Literal["none", "float16", "bfloat16"]
 # Used when neither training.epochs nor training.max_steps is given.
 DEFAULT_EPOCHS = 3
 
@@ -43,6 +44,21 @@ def _warmup_ends(training: TrainingSection) -> Violation | None:
     )
 
 
+def _kept_steps_are_saved(training: TrainingSection) -> Violation | None:
+    kept, saved = training.keep_every_steps, training.save_steps
+    if kept is None or (saved is not None and kept % saved == 0):
+        return None
+    written = "none but the last" if saved is None else f"one every {saved} steps"
+    fix = f"set training.save_steps={kept}"
+    if saved is not None:
+        fix = f"set training.keep_every_steps={-(-kept // saved) * saved}, a multiple of training.save_steps"
+    return Violation(
+        "keep_every_steps",
+        f"checkpoints at multiples of {kept} steps are to be kept, and training.save_steps writes {written}",
+        fix,
+    )
+
+
 class TrainingSection(Section):
     """Length, batch, optimizer, schedule and the intervals of logging, evaluation and saving."""
 
@@ -50,6 +66,7 @@ class TrainingSection(Section):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("training-one-length", ("epochs", "max_steps"), _one_length),
         Rule("training-patience", ("early_stopping_patience", "eval_steps"), _patience_needs_evaluation),
+        Rule("training-kept-steps-are-saved", ("keep_every_steps", "save_steps"), _kept_steps_are_saved),
         Rule("training-warmup-ends", ("warmup_steps", "max_steps"), _warmup_ends),
     )
 
@@ -72,13 +89,28 @@ class TrainingSection(Section):
     max_grad_norm: float | None = Field(
         default=1.0, gt=0, description="Largest gradient norm, above which gradients are scaled down; null: never."
     )
+    mixed_precision: MixedPrecision = Field(
+        default="none", description="16-bit type of the arithmetic over float32 weights; none: that of the model."
+    )
+    ema_decay: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Decay of an exponential moving average of the trained weights, saved as ema/; null: none.",
+    )
     logging_steps: int = Field(default=10, ge=1, description="Optimizer steps between two log lines.")
     eval_steps: int | None = Field(default=None, ge=1, description="Optimizer steps between evaluations; null: none.")
     save_steps: int | None = Field(
         default=None, ge=1, description="Optimizer steps between two checkpoints; null: one at the end only."
     )
+    save_minutes: float | None = Field(
+        default=None, gt=0, description="Minutes after a checkpoint until the next is written anyway; null: never."
+    )
     keep_last: int = Field(default=2, ge=1, description="Newest checkpoints that are kept.")
     keep_best: int = Field(default=1, ge=0, description="Best checkpoints by validation loss, kept besides.")
+    keep_every_steps: int | None = Field(
+        default=None, ge=1, description="Checkpoints at multiples of so many steps are kept for good; null: none."
+    )
     early_stopping_patience: int | None = Field(
         default=None, ge=1, description="Evaluations without improvement after which training stops; null: never."
     )
