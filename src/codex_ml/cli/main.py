@@ -9,6 +9,7 @@ import typer
 
 from codex_ml.cli.boundary import guarded
 from codex_ml.cli.configs import configs_app
+from codex_ml.cli.data import data_app
 from codex_ml.cli.evaluate import evaluate
 from codex_ml.cli.runs import runs_app
 from codex_ml.cli.train import train
@@ -25,6 +26,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command("validate")(guarded(validate_command))
 app.add_typer(configs_app, name="configs")
+app.add_typer(data_app, name="data")
 app.add_typer(runs_app, name="runs")
 
 

@@ -12,7 +12,8 @@ from codex_ml.data.account import FileAccount
 from codex_ml.data.jsonl import JsonlFile
 from codex_ml.data.problems import Problems
 from codex_ml.data.records import Record, RecordReader
-from codex_ml.data.split_utils import SPLIT_NAMES, assign_splits, split_key
+from codex_ml.data.split_groups import group_key, record_key
+from codex_ml.data.split_utils import SPLIT_NAMES, assign_splits
 from codex_ml.errors import DataError
 from codex_ml.storage import file_digest
 
@@ -99,7 +100,7 @@ def read_file(path: Path, data: DataSection) -> tuple[list[SourceRecord], Source
     for line in file:
         try:
             record = reader.read(line.value)
-            key = split_key(line.raw, line.value, group_by)
+            key = record_key(line.raw) if group_by is None else group_key(line.value, group_by, data.columns)
         except ValueError as error:
             problems.add(f"{path.name}:{line.line_number}", str(error))
             # Where the format itself is unknown, every line would say so again.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.data.split_utils import assign_split, assign_splits, split_jsonl, split_key
-from codex_ml.errors import DataError
+from codex_ml.data.split_utils import assign_split, assign_splits, split_jsonl
+from codex_ml.errors import DataError, DiskSpaceError
 from codex_ml.storage import Storage
 
 Write = Callable[..., Path]
@@ -92,16 +93,6 @@ def test_assign_splits_share_of_zero_gets_nothing() -> None:
         assert set(assign_splits(keys, 0, (0.5, 0.5, 0.0), exact_sizes)) == {0, 1}
 
 
-def test_split_key_group_is_canonical_and_must_be_there() -> None:
-    """Equal values of a group give one key however they are written; a record without the group is refused."""
-    first = split_key(b"1", {"group": {"a": 1, "b": "é"}}, "group")
-    second = split_key(b"2", {"group": {"b": "\u00e9", "a": 1}, "x": 0}, "group")
-    assert first == second
-    assert split_key(b"1", {"group": 1}, "group") != split_key(b"1", {"group": "1"}, "group")
-    with pytest.raises(ValueError, match=r"'group' \(data.split.group_by\) is missing"):
-        split_key(b"1", {}, "group")
-
-
 def test_split_jsonl_lines_are_byte_identical_and_in_order(write_jsonl: Write, tmp_path: Path) -> None:
     """Spacing, escapes, CRLF and U+2028 survive; only a last line without an end gets one."""
     lines = [f'{{"text" :  "\u2028 {number} \\u00e9"}}'.encode() for number in range(60)]
@@ -169,15 +160,23 @@ def test_split_jsonl_faulty_line_or_missing_group_leaves_nothing(write_jsonl: Wr
 class _FailingStorage(Storage):
     """A disk that fails when the finished directory is to be put in place."""
 
+    def __init__(self, number: int) -> None:
+        self._number = number
+
     def replace(self, source: Path, target: Path) -> None:
-        raise OSError(28, f"no space left on device for {source.name} -> {target.name}")
+        raise OSError(self._number, f"refused: {source.name} -> {target.name}")
 
 
-def test_split_jsonl_failure_at_the_last_moment_leaves_nothing(write_jsonl: Write, tmp_path: Path) -> None:
-    """The directory appears whole or not at all."""
+@pytest.mark.parametrize(
+    ("number", "kind", "words"), [(errno.ENOSPC, DiskSpaceError, "the disk is full"), (errno.EIO, OSError, "refused")]
+)
+def test_split_jsonl_failure_at_the_last_moment_leaves_nothing(
+    write_jsonl: Write, tmp_path: Path, number: int, kind: type[Exception], words: str
+) -> None:
+    """The directory appears whole or not at all; what was made above it goes too."""
     path = write_jsonl([{"text": str(number)} for number in range(100)])
-    with pytest.raises(OSError, match="no space left"):
-        split_jsonl(path, tmp_path / "out", storage=_FailingStorage())
+    with pytest.raises(kind, match=words):
+        split_jsonl(path, tmp_path / "new" / "out", storage=_FailingStorage(number))
     assert [item.name for item in tmp_path.iterdir()] == ["data.jsonl"]
 
 

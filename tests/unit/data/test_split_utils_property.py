@@ -10,7 +10,8 @@ from pathlib import Path
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from codex_ml.data.split_utils import assign_splits, split_jsonl, split_key
+from codex_ml.data.split_groups import record_key
+from codex_ml.data.split_utils import assign_splits, split_jsonl
 from codex_ml.errors import DataError
 
 common = settings(deadline=None, max_examples=30, derandomize=True)
@@ -82,6 +83,6 @@ def test_split_jsonl_union_is_the_input(texts: list[str], seed: int) -> None:
             assume(False)
         written = [path.read_bytes().split(b"\n")[:-1] for path in (paths.train, paths.val, paths.test)]
     assert Counter(line for part in written for line in part) == Counter(lines)
-    assignment = assign_splits([split_key(line, {}) for line in lines], seed, (0.4, 0.3, 0.3))
+    assignment = assign_splits([record_key(line) for line in lines], seed, (0.4, 0.3, 0.3))
     for index, part in enumerate(written):
         assert part == [line for line, split in zip(lines, assignment, strict=True) if split == index]

@@ -49,7 +49,10 @@ class SplitSection(Section):
     ] = Field(default=(0.8, 0.1, 0.1), description="Shares of train, valid and test; they sum to 1.")
     seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Key of the hash that decides where a record goes.")
     group_by: str | None = Field(
-        default=None, min_length=1, description="Field whose equal values keep records together in one split."
+        default=None,
+        min_length=1,
+        description="Field (or path, such as meta.topic) whose equal values keep records together in one split; "
+        "prompt means the prompt in every format.",
     )
     exact_sizes: bool = Field(
         default=False, description="true: cut by rank to exact sizes; false: added records move no other."

@@ -1,0 +1,104 @@
+"""What decides the split of a record: its own bytes, a field of it, or the prompt that it gives the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from codex_ml.data.problems import shown_name
+
+PROMPT = "prompt"
+# What a prompt is made of, in the shapes that have one; `columns` maps these.
+PROMPT_FIELDS = (PROMPT, "messages", "conversations", "instruction", "input", "text")
+
+_KEY_BYTES = 32
+# Shape -> how its turns name the speaker and the words, and which speakers are the model.
+_CONVERSATIONS = {
+    "messages": ("role", "content", frozenset({"assistant"})),
+    "conversations": ("from", "value", frozenset({"assistant", "gpt"})),
+}
+# One encoder for all records: `json.dumps` with options makes a new one for each.
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
+
+
+def record_key(raw: bytes) -> bytes:
+    """Return the key of a record by itself: a digest of its original bytes, so that exact duplicates share it."""
+    return hashlib.blake2b(raw, digest_size=_KEY_BYTES).digest()
+
+
+def group_key(value: Mapping[str, Any], group_by: str, columns: Mapping[str, str] | None = None) -> bytes:
+    """Return the key of a record's group: a digest of the canonical JSON of what it is grouped by.
+
+    Parameters
+    ----------
+    value : mapping
+        The record as it stands in the file.
+    group_by : str
+        A field; a path into nested objects (``meta.topic``) where no field has that very name; or ``prompt``, which
+        is the prompt of a record of any shape (`prompt_of`).
+    columns : mapping, optional
+        Field of the format -> key in the file, as in ``data.columns``; only ``prompt`` asks.
+
+    Raises
+    ------
+    ValueError
+        If the record has no such field or prompt; the message holds no content.
+    """
+    grouped = prompt_of(value, columns or {}) if group_by == PROMPT else _field(value, group_by)
+    return hashlib.blake2b(_canonical(grouped).encode("ascii"), digest_size=_KEY_BYTES).digest()
+
+
+def prompt_of(value: Mapping[str, Any], columns: Mapping[str, str]) -> Any:
+    """Return what a record gives the model: the same value for the same prompt.
+
+    A field ``prompt`` is the prompt. That of a conversation is every turn before the last one of the assistant (speaker
+    and words alone), that of an instruction the instruction with its input, that of running text the text.
+
+    Raises
+    ------
+    ValueError
+        If the record has none of these shapes.
+    """
+    if (key := columns.get("prompt", "prompt")) in value:
+        return value[key]
+    for shape, (speaker, words, models) in _CONVERSATIONS.items():
+        if (key := columns.get(shape, shape)) in value:
+            return _turns_before_answer(value[key], key, speaker, words, models)
+    if (key := columns.get("instruction", "instruction")) in value:
+        instruction, given = value[key], value.get(columns.get("input", "input"))
+        return f"{instruction}\n\n{given}" if isinstance(given, str) and given.strip() else instruction
+    if (key := columns.get("text", "text")) in value:
+        return value[key]
+    raise ValueError(
+        f"the record has no prompt to be grouped by ({_names(value)}); known are "
+        f"{', '.join(PROMPT_FIELDS)}; name another field, with --group-by or data.split.group_by"
+    )
+
+
+def _turns_before_answer(turns: Any, key: str, speaker: str, words: str, models: frozenset[str]) -> Any:
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise ValueError(f"{shown_name(key)} is not a list of turns, so its prompt is not known")
+    said: list[Sequence[Any]] = [(turn.get(speaker), turn.get(words)) for turn in turns]
+    # A speaker may be any JSON value here: what is no string is no speaker, and need not be hashable.
+    answers = [index for index, (who, _) in enumerate(said) if isinstance(who, str) and who in models]
+    return said[: answers[-1]] if answers else said
+
+
+def _field(value: Mapping[str, Any], name: str) -> Any:
+    if name in value:
+        return value[name]
+    found: Any = value
+    for part in name.split("."):
+        if not isinstance(found, dict) or part not in found:
+            raise ValueError(
+                f"the group key {shown_name(name)} is missing (--group-by, data.split.group_by); {_names(value)}"
+            )
+        found = found[part]
+    return found
+
+
+def _names(value: Mapping[str, Any]) -> str:
+    names = [shown_name(name) for name in list(value)[:10]]
+    return f"the line has {', '.join(names)}" if names else "the line has no field"

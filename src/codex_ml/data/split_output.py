@@ -1,0 +1,77 @@
+"""Where the lines of a split go: into its file, or to wait on disk until it is known into which."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_BUFFER_BYTES = 1 << 18
+_HASHES_AT_ONCE = 1 << 13
+
+
+class SplitOutput:
+    """A file that is written once, with its count, size and digest."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._hasher = hashlib.sha256()
+        self.records = self.byte_count = 0
+
+    def __enter__(self) -> SplitOutput:
+        self._handle: BinaryIO = self._path.open("wb", buffering=_BUFFER_BYTES)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def write(self, record: bytes) -> None:
+        """Write one line."""
+        self._handle.write(record)
+        self._hasher.update(record)
+        self.records += 1
+        self.byte_count += len(record)
+
+    def close(self) -> None:
+        """Hand the rest to the system."""
+        self._handle.close()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what was written."""
+        return f"sha256:{self._hasher.hexdigest()}"
+
+
+class WaitingRecords:
+    """Checked records in the order of the source, each with its hash, on disk until it is known where they go."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._hashes = array("Q")
+
+    def __enter__(self) -> WaitingRecords:
+        self._lines: BinaryIO = self._path.open("w+b", buffering=_BUFFER_BYTES)
+        self._hash_file: BinaryIO = self._path.with_suffix(".hashes").open("w+b")
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._lines.close()
+        self._hash_file.close()
+
+    def write(self, hash_value: int, record: bytes) -> None:
+        """Take one line."""
+        self._lines.write(record)
+        self._hashes.append(hash_value)
+        if len(self._hashes) >= _HASHES_AT_ONCE:
+            self._hashes.tofile(self._hash_file)
+            self._hashes = array("Q")
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        self._hashes.tofile(self._hash_file)
+        self._lines.seek(0)
+        self._hash_file.seek(0)
+        while chunk := self._hash_file.read(_HASHES_AT_ONCE * self._hashes.itemsize):
+            for hash_value in array("Q", chunk):
+                yield hash_value, self._lines.readline()
