@@ -9,12 +9,17 @@ CACHE  := .cache
 # The gate's programs are called by name; they come from the environment, and their caches stay below .cache.
 GATE := PATH="$(CURDIR)/$(BIN):$$PATH" PRE_COMMIT_HOME="$(CURDIR)/$(CACHE)/pre-commit"
 
+# As many processes as the machine has processors, four at most: each holds torch and a model. A file of tests stays in
+# one process, because its fixtures are made once in each; the slow ones (e2e) come first, so that none is waited for.
+PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test unit integration e2e invariant faults regression coverage-test coverage-report
 .PHONY: lint types contracts quality hooks gates-setup docs lock pretrain-base clean clean-venv
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' codex.mk | expand -t 18
+	@echo 'Not there yet: coverage-badge, verify, mutation (docs/decisions/0007-the-gate.md).'
 
 # torch is installed first: on a machine without a GPU this keeps pip from drawing in a CUDA build with a later package.
 $(BIN)/python:
@@ -38,28 +43,28 @@ demo: $(VENV)/.installed  ## Train the example adapter and compare it with its b
 	$(BIN)/codex-ml evaluate --config-name=examples/minimal --checkpoint base --checkpoint best
 
 test: $(VENV)/.installed-dev  ## Run every test, with branch coverage
-	$(BIN)/python -m pytest -q --durations=10 --cov
+	$(PYTEST) --durations=10 --cov
 
 unit: $(VENV)/.installed-dev  ## Run the unit tests
-	$(BIN)/python -m pytest -q tests/unit
+	$(PYTEST) tests/unit
 
 integration: $(VENV)/.installed-dev  ## Run the integration tests
-	$(BIN)/python -m pytest -q tests/integration
+	$(PYTEST) tests/integration
 
 invariant: $(VENV)/.installed-dev  ## Run the equivalence tests
-	$(BIN)/python -m pytest -q tests/invariant
+	$(PYTEST) tests/invariant
 
 faults: $(VENV)/.installed-dev  ## Run the fault tests
-	$(BIN)/python -m pytest -q tests/faults
+	$(PYTEST) tests/faults
 
 e2e: $(VENV)/.installed-dev  ## Run the command line as a user does
-	$(BIN)/python -m pytest -q tests/e2e tests/offline
+	$(PYTEST) tests/e2e tests/offline
 
 regression: $(VENV)/.installed-dev  ## Run the tests of faults that were once there
-	$(BIN)/python -m pytest -q tests/regression
+	$(PYTEST) tests/regression
 
 coverage-test: $(VENV)/.installed-dev  ## Run every test and write the coverage as pages
-	$(BIN)/python -m pytest -q --cov --cov-report=html --cov-report=term
+	$(PYTEST) --cov --cov-report=html --cov-report=term
 
 coverage-report: $(VENV)/.installed-dev  ## Show the coverage of the last make test, gaps by line
 	$(BIN)/coverage report

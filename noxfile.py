@@ -33,6 +33,8 @@ LINT_HOOKS = (
     "docs",
 )
 TYPE_HOOKS = ("mypy", "pyright")
+# As in codex.mk: a process for each processor, four at most, and a file of tests in one of them.
+PARALLEL = ("-n", "logical", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
 
 
 def install(session: nox.Session) -> None:
@@ -66,11 +68,11 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Every test, or what is named behind ``--``."""
     install(session)
-    session.run("pytest", "-q", *session.posargs)
+    session.run("pytest", "-q", *PARALLEL, *session.posargs)
 
 
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Every test with branch coverage, which may not fall below the ratchet."""
     install(session)
-    session.run("pytest", "-q", "--cov", *session.posargs)
+    session.run("pytest", "-q", *PARALLEL, "--cov", *session.posargs)
