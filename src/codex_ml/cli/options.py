@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from codex_ml.errors import UserError
+
 ConfigName = Annotated[
     str | None,
     typer.Option("--config-name", help="Config to run, such as examples/minimal (default: default)."),
@@ -25,3 +27,25 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+OutputDirectory = Annotated[
+    Path | None,
+    typer.Option("--output-dir", metavar="DIR", help="Where runs lie (default: runs/ in the working directory)."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+RunReference = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, its name below runs/, or latest.")]
+
+# The place that run.output_dir has without a config.
+DEFAULT_DIRECTORY = Path("runs")
+
+
+def runs_directory(given: Path | None) -> Path:
+    """Return where the runs lie that a command looks at.
+
+    Raises
+    ------
+    UserError
+        If the directory that was named is none.
+    """
+    if given is not None and not given.is_dir():
+        raise UserError(f"--output-dir: {given} is no directory", fix="name the directory that holds the runs")
+    return given or DEFAULT_DIRECTORY

@@ -1,29 +1,20 @@
-"""`codex-ml runs`: looks at what training and evaluation left behind; reads small files only, never torch."""
+"""`codex-ml runs`: the commands that look at what training and evaluation left behind; list and show stand here."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codex_ml.cli.boundary import guarded
-from codex_ml.errors import UserError
+from codex_ml.cli.options import AsJson, OutputDirectory, RunReference, runs_directory
+from codex_ml.cli.runs_checks import verify_command
 
 if TYPE_CHECKING:
     from codex_ml.runs.layout import RunLayout, RunRecord
 
-# The place that run.output_dir has without a config.
-DEFAULT_DIRECTORY = Path("runs")
-
-OutputDirectory = Annotated[
-    Path | None,
-    typer.Option("--output-dir", metavar="DIR", help="Where runs lie (default: runs/ in the working directory)."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
-
-runs_app = typer.Typer(help="List runs and show what they left behind.", rich_markup_mode=None, no_args_is_help=True)
+runs_app = typer.Typer(help="List, show, verify, repeat and remove runs.", rich_markup_mode=None, no_args_is_help=True)
 
 
 def list_runs(
@@ -35,7 +26,7 @@ def list_runs(
     from codex_ml.runs.layout import read_runs
     from codex_ml.runs.listing import render_list, summarise
 
-    directory = _output_directory(output_dir)
+    directory = runs_directory(output_dir)
     found, unreadable = read_runs(directory)
     chosen = [(layout, record) for layout, record in found if name is None or record.name == name]
     summaries = [summarise(layout, _closed_if_dead(layout, record)) for layout, record in chosen]
@@ -51,7 +42,7 @@ def list_runs(
 
 
 def show_run(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, its name below runs/, or latest.")],
+    run: RunReference,
     output_dir: OutputDirectory = None,
     as_json: AsJson = False,
 ) -> None:
@@ -61,19 +52,14 @@ def show_run(
     from codex_ml.runs.naming import resolve_run
     from codex_ml.runs.rendering import render_details
 
-    layout = resolve_run(run, _output_directory(output_dir))
+    layout = resolve_run(run, runs_directory(output_dir))
     details = describe_run(layout, _closed_if_dead(layout, read_record(layout)))
     typer.echo(json.dumps(details, indent=2, ensure_ascii=False) if as_json else render_details(details))
 
 
 runs_app.command("list")(guarded(list_runs))
 runs_app.command("show")(guarded(show_run))
-
-
-def _output_directory(given: Path | None) -> Path:
-    if given is not None and not given.is_dir():
-        raise UserError(f"--output-dir: {given} is no directory", fix="name the directory that holds the runs")
-    return given or DEFAULT_DIRECTORY
+runs_app.command("verify")(guarded(verify_command))
 
 
 def _closed_if_dead(layout: RunLayout, record: RunRecord) -> RunRecord:
@@ -81,18 +67,11 @@ def _closed_if_dead(layout: RunLayout, record: RunRecord) -> RunRecord:
         return record
     from datetime import UTC, datetime
 
+    from codex_ml.recipes.resume import note_death
     from codex_ml.runs.closing import close_if_dead
     from codex_ml.storage import Storage
 
-    closed = close_if_dead(layout, record, datetime.now(UTC), Storage(), _note_death)
+    closed = close_if_dead(layout, record, datetime.now(UTC), Storage(), note_death)
     if closed.message is not None:
         typer.echo(closed.message, err=True)
     return closed.record
-
-
-def _note_death(layout: RunLayout, record: RunRecord) -> None:
-    """Write into the run's own events what became of it."""
-    from codex_ml.monitoring.codex_logging import no_redaction, write_ndjson
-
-    event = {"run_id": record.run_id, "kind": "previous_process_died", "closed_as": record.status}
-    write_ndjson(layout.events, event, redact=no_redaction)

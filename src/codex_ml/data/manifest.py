@@ -50,6 +50,15 @@ def build_manifest(
     return manifest
 
 
+def without_membership(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest without the offsets of its records: what identifies the data in a provenance."""
+    splits = {
+        name: {key: value for key, value in split.items() if key != "offsets"}
+        for name, split in manifest["splits"].items()
+    }
+    return {**manifest, "splits": splits}
+
+
 def content_digest(records: Iterable[TokenizedRecord]) -> str:
     """Return the SHA-256 over token ids and supervision of records, in their order, the same on every machine."""
     hasher = hashlib.sha256()

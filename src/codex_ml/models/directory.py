@@ -9,12 +9,22 @@ from typing import Any
 
 from codex_ml.errors import ModelError
 from codex_ml.runs.manifest import PICKLE_SUFFIXES
-from codex_ml.storage import bytes_digest, file_digest
+from codex_ml.storage import bytes_digest, file_digest, json_bytes
 
 # Beside the weights in a checkpoint of `adapter.kind: none`; the optimizer's state is no part of the model.
 _TRAINING_STATE = "training_state.safetensors"
 _SHARD_INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_TOKENIZER_DIGEST_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
 _HOW_TO_BRING = (
     "on a machine with network: `hf download ORGANISATION/MODEL --local-dir DIR` (safetensors), copy DIR here, "
     "and set model.path to it"
@@ -84,7 +94,7 @@ def check_tokenizer_directory(path: Path, key: str) -> None:
 def model_digest(path: Path, digest_of: Callable[[Path], str] = file_digest) -> str:
     """Return one digest over what decides the model's function: its config and weights.
 
-    The tokenizer is digested apart (`tokenizer_digest`), so that a message can say which of the two changed.
+    The tokenizer is digested apart (`tokenizer_files_digest`), so that a message can say which of the two changed.
 
     Parameters
     ----------
@@ -97,6 +107,12 @@ def model_digest(path: Path, digest_of: Callable[[Path], str] = file_digest) -> 
     files = [path / "config.json", *weights]
     lines = [f"{file.name} {digest_of(file)}\n" for file in files if file.is_file()]
     return bytes_digest("".join(lines).encode("utf-8"))
+
+
+def tokenizer_files_digest(directory: Path, eos_token_id: int | None) -> str:
+    """Return one digest over the files that decide how text becomes ids, and the end-of-sequence id in use."""
+    content = {name: file_digest(directory / name) for name in _TOKENIZER_DIGEST_FILES if (directory / name).is_file()}
+    return bytes_digest(json_bytes({**content, "eos_token_id": eos_token_id}))
 
 
 def _check_shards(path: Path, names: list[str], key: str) -> None:

@@ -20,21 +20,15 @@ from transformers import (
 from codex_ml.config.schema.model import ModelSection
 from codex_ml.errors import ModelError
 from codex_ml.models.device import Choice, choose_device, choose_dtype, torch_dtype
-from codex_ml.models.directory import check_model_directory, check_tokenizer_directory, model_digest
+from codex_ml.models.directory import (
+    check_model_directory,
+    check_tokenizer_directory,
+    model_digest,
+    tokenizer_files_digest,
+)
 from codex_ml.models.presets import PRESETS
 from codex_ml.models.source import Source, locate_model, locate_tokenizer
 from codex_ml.storage import bytes_digest, file_digest, json_bytes
-
-_TOKENIZER_DIGEST_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-)
 
 # Beside the weights in older files; computed from the config when a model is built.
 _COMPUTED_BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
@@ -157,12 +151,7 @@ def load_model_directory(directory: Path, dtype: str, key: str) -> PreTrainedMod
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, directory: Path) -> str:
     """Return one digest over the files that decide how text becomes ids, and the end-of-sequence id in use."""
-    content = {
-        name: bytes_digest((directory / name).read_bytes())
-        for name in _TOKENIZER_DIGEST_FILES
-        if (directory / name).is_file()
-    }
-    return bytes_digest(json_bytes({**content, "eos_token_id": tokenizer.eos_token_id}))
+    return tokenizer_files_digest(directory, tokenizer.eos_token_id)
 
 
 def _preset_dtype(wish: str) -> Choice:

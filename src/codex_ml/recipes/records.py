@@ -12,6 +12,8 @@ import torch
 
 from codex_ml.config.run_file import run_config_values, write_run_config
 from codex_ml.config.schema.root import TrainConfig
+from codex_ml.data.manifest import without_membership
+from codex_ml.models.source import locate_tokenizer
 from codex_ml.recipes.model_setup import TrainableModel
 from codex_ml.recipes.preparation import Prepared, safety_summary
 from codex_ml.recipes.session import Session
@@ -48,8 +50,9 @@ def write_run_files(
         model_directory=source.directory if source is not None else None,
         model_name=source.name if source is not None else None,
         model_revision=source.revision if source is not None else None,
+        tokenizer_directory=locate_tokenizer(config.model).directory if source is None else None,
         digest_of=trainable.digests,
-        data=_data_identity(prepared.dataset.manifest),
+        data=without_membership(prepared.dataset.manifest),
         safety=safety_summary(prepared.filters, prepared.findings),
         seeds={"run": config.run.seed, "split": config.data.split.seed},
         threads={"torch": torch.get_num_threads(), "torch_interop": torch.get_num_interop_threads()},
@@ -60,6 +63,7 @@ def write_run_files(
             "dtype_reason": trainable.base.dtype.reason,
             "base_model_digest": trainable.base.digest,
             "tokenizer_digest": prepared.tokenizer_digest,
+            "eos_token_id": prepared.tokenizer.eos_token_id,
         },
     )
     earlier = _read_provenance(layout.provenance)
@@ -109,12 +113,3 @@ def _read_provenance(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return values if isinstance(values, dict) else None
-
-
-def _data_identity(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return the data manifest without the membership of the splits, which stands in data_splits.json."""
-    splits = {
-        name: {key: value for key, value in split.items() if key != "offsets"}
-        for name, split in manifest["splits"].items()
-    }
-    return {**manifest, "splits": splits}

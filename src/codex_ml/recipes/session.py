@@ -15,6 +15,7 @@ from codex_ml.recipes.resume import ResumePoint
 from codex_ml.runs.checkpoints import remove_partial, remove_staged, set_aside_newer, step_of
 from codex_ml.runs.layout import RunLayout, RunRecord, close_record, create_run, format_stamp, write_record
 from codex_ml.runs.lock import hold_lock
+from codex_ml.runs.run_manifest import remove_run_manifest, write_run_manifest
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.storage import Storage
 from codex_ml.tracking.context import ExperimentContext, end_status
@@ -69,6 +70,8 @@ def open_session(
     with hold_lock(layout.lock):
         # The process that made the directory may have been killed before its name was forced to the disk.
         storage.make_directory(layout.directory)
+        # It was true of the run as it ended; a run that goes on gets another at its next end.
+        remove_run_manifest(layout, storage)
         previous_status = record.status
         record = replace(record, status="RUNNING", ended=None, found_dead=None, last_sign_of_life=None)
         write_record(layout, record, storage)
@@ -109,9 +112,11 @@ def open_session(
                     warn(f"passed over {item.directory.name}: {item.reason}")
                 yield Session(layout, record, context)
         except BaseException as error:
-            close_record(layout, record, end_status(error), clock(), storage)
+            record = close_record(layout, record, end_status(error), clock(), storage)
+            write_run_manifest(layout, record, storage)
             raise
-        close_record(layout, record, "FINISHED", clock(), storage)
+        record = close_record(layout, record, "FINISHED", clock(), storage)
+        write_run_manifest(layout, record, storage)
 
 
 def _set_aside(layout: RunLayout, resume: ResumePoint, now: datetime, storage: Storage) -> list[str]:

@@ -93,6 +93,7 @@ def collect_provenance(
     model_directory: Path | None,
     model_name: str | None = None,
     model_revision: str | None = None,
+    tokenizer_directory: Path | None = None,
     digest_of: Callable[[Path], str] = file_digest,
     data: Mapping[str, Any],
     safety: Mapping[str, Any],
@@ -120,6 +121,8 @@ def collect_provenance(
         What it is called; default: the name of the directory.
     model_revision : str, optional
         Commit of the snapshot, for a model out of the Hugging Face cache.
+    tokenizer_directory : Path, optional
+        The tokenizer, where it does not lie beside the base model (one made from a preset).
     digest_of : callable
         Gives the digest of a file of the model; a cache may stand in for reading it.
     data : mapping
@@ -151,6 +154,9 @@ def collect_provenance(
             model_identity(model_directory, model_name, model_revision, digest_of)
             if model_directory is not None
             else None
+        ),
+        "tokenizer": (
+            model_identity(tokenizer_directory, digest_of=digest_of) if tokenizer_directory is not None else None
         ),
         "data": data,
         "safety": safety,

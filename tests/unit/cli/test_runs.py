@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.cli.runs import DEFAULT_DIRECTORY
+from codex_ml.cli.options import DEFAULT_DIRECTORY
 from codex_ml.config.paths import DEFAULT_RUNS_DIRECTORY
 from codex_ml.runs.layout import close_record, create_run
 from codex_ml.storage import Storage

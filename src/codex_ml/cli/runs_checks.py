@@ -1,0 +1,95 @@
+"""`codex-ml runs verify`: computes again what a run wrote down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from codex_ml.cli.options import AsJson, OutputDirectory, RunReference, runs_directory
+from codex_ml.errors import UserError
+
+if TYPE_CHECKING:
+    from codex_ml.recipes.verify_inputs import Moved
+
+ModelDirectory = Annotated[
+    Path | None, typer.Option("--model", metavar="DIR", help="Where the base model lies now, if it was moved.")
+]
+TokenizerDirectory = Annotated[
+    Path | None, typer.Option("--tokenizer", metavar="DIR", help="Where the tokenizer of a preset lies now.")
+]
+PolicyFile = Annotated[
+    Path | None, typer.Option("--policy", metavar="FILE", help="Where a safety policy of your own lies now.")
+]
+DataFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="FILE|SPLIT=FILE",
+        help="Where the data lies now: data.path, or train=FILE, valid=FILE, test=FILE; may be given several times.",
+        show_default=False,
+    ),
+]
+Allowed = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="KEY,…",
+        help="What may differ or stay unchecked, such as versions,code or base_model.",
+        show_default=False,
+    ),
+]
+
+
+def verify_command(
+    run: RunReference,
+    output_dir: OutputDirectory = None,
+    model: ModelDirectory = None,
+    tokenizer: TokenizerDirectory = None,
+    data: DataFiles = None,
+    policy: PolicyFile = None,
+    allow: Allowed = None,
+    digest: Annotated[
+        str | None,
+        typer.Option("--digest", metavar="SHA256", help="Digest of the run manifest, as you kept it elsewhere."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read everything again that a run's provenance names, and say line by line what agrees; exit 2 if not all does."""
+    from codex_ml.recipes.verify import require_passed, verify_run
+    from codex_ml.runs.naming import resolve_run
+
+    layout = resolve_run(run, runs_directory(output_dir))
+    verified = verify_run(layout, moved(model, tokenizer, data, policy), keys(allow), digest)
+    report = verified.verification
+    typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False) if as_json else "\n".join(report.lines()))
+    require_passed(report)
+
+
+def moved(model: Path | None, tokenizer: Path | None, data: Sequence[str] | None, policy: Path | None) -> Moved:
+    """Return what the options say of inputs that were moved.
+
+    Raises
+    ------
+    UserError
+        If two options name one file.
+    """
+    from codex_ml.recipes.verify_inputs import DATA_KEYS, Moved
+
+    files: dict[str, Path] = {}
+    for text in data or ():
+        key, equals, name = text.partition("=")
+        # A path may hold an equals sign itself.
+        key, name = (key, name) if equals and key in DATA_KEYS else ("path", text)
+        if key in files:
+            raise UserError(f"--data: {key} is given twice", fix="name each file once, such as --data train=FILE")
+        files[key] = Path(name)
+    return Moved(model, tokenizer, policy, files)
+
+
+def keys(allowed: Sequence[str] | None) -> list[str]:
+    """Return the single keys of options that list several with commas."""
+    return [key.strip() for text in allowed or () for key in text.split(",") if key.strip()]

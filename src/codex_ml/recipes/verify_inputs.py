@@ -1,0 +1,216 @@
+"""Reads again what a run was made of - configuration, base model, tokenizer, safety policy - for `runs verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from codex_ml.config.run_file import compose_from_run_file
+from codex_ml.config.schema.root import TrainConfig
+from codex_ml.config.validate import validate_train
+from codex_ml.errors import CodexError, ModelError, UserError
+from codex_ml.models.directory import model_digest, tokenizer_files_digest
+from codex_ml.models.source import locate_model
+from codex_ml.runs.layout import RunLayout
+from codex_ml.runs.verification import Check, compare, compare_trees, mapping
+from codex_ml.safety.policy import load_policy
+from codex_ml.storage import file_digest
+from codex_ml.tracking.provenance import model_identity
+
+DATA_KEYS = ("path", "train", "valid", "test")
+_OF_BASE_MODEL = ("base_model", "compute.base_model_digest", "compute.tokenizer_digest")
+_PROCESS = "says how that process computed; runs reproduce computes again"
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Where inputs lie now that no longer lie where the run's configuration says; None for those that do.
+
+    Attributes
+    ----------
+    data : mapping
+        Files by key of the data section: ``path``, ``train``, ``valid``, ``test``.
+    """
+
+    model: Path | None = None
+    tokenizer: Path | None = None
+    policy: Path | None = None
+    data: Mapping[str, Path] = field(default_factory=dict)
+
+    def config_values(self) -> dict[str, object]:
+        """Return the values of a configuration that say the same.
+
+        Raises
+        ------
+        UserError
+            If a file or directory is not there, or a key is none of the data section.
+        """
+        unknown = sorted(set(self.data) - set(DATA_KEYS))
+        if unknown:
+            raise UserError(f"--data {unknown[0]}=…: no such key", fix=f"write FILE, or one of {', '.join(DATA_KEYS)}")
+        named = {"--model": self.model, "--tokenizer": self.tokenizer, "--policy": self.policy}
+        for option, path in (*named.items(), *((f"--data {key}", path) for key, path in self.data.items())):
+            if path is not None and not path.exists():
+                raise UserError(f"{option}: there is no {path}", fix="name where it lies now")
+        values: dict[str, object] = {f"data.{key}": path.absolute() for key, path in self.data.items()}
+        if self.model is not None:
+            values |= {"model.path": self.model.absolute(), "model.name": None, "model.revision": None}
+        if self.tokenizer is not None:
+            values["model.tokenizer"] = self.tokenizer.absolute()
+        if self.policy is not None:
+            values["safety.policy"] = self.policy.absolute()
+        return values
+
+
+class DigestOnce:
+    """Gives the SHA-256 of files, each read once by this verification; nothing remembered from before is believed."""
+
+    def __init__(self, digest: Callable[[Path], str] = file_digest) -> None:
+        self._digest = digest
+        self._known: dict[Path, str] = {}
+
+    def __call__(self, path: Path) -> str:
+        """Return the digest of a file."""
+        if path not in self._known:
+            self._known[path] = self._digest(path)
+        return self._known[path]
+
+
+def check_config(
+    layout: RunLayout, provenance: Mapping[str, Any], values: Mapping[str, object]
+) -> tuple[TrainConfig | None, list[Check]]:
+    """Hold ``config.yaml`` against its digest, and return what it says with other places put in.
+
+    The environment of this process does not speak here: the run's file alone does.
+    """
+    recorded = provenance.get("config_digest")
+    if not layout.config.is_file():
+        return None, [Check("config_digest", "missing", recorded, note="config.yaml")]
+    checks = [compare("config_digest", recorded, file_digest(layout.config), "config.yaml")]
+    try:
+        config = validate_train(compose_from_run_file("train", layout.config, environment={}, extra_values=values))
+    except CodexError as error:
+        return None, [*checks, Check("config.yaml", "unchecked", note=f"it cannot be used: {error.block()}")]
+    seeds = {"run": config.run.seed, "split": config.data.split.seed}
+    return config, [*checks, *compare_trees("seeds", provenance.get("seeds"), seeds, "as in config.yaml")]
+
+
+def check_base_model(
+    config: TrainConfig, provenance: Mapping[str, Any], digest_of: Callable[[Path], str]
+) -> list[Check]:
+    """Read every file of the base model, and of a tokenizer that lies apart from it."""
+    recorded, compute = provenance.get("base_model"), mapping(provenance.get("compute"))
+    if config.model.preset is not None:
+        made = f"made from preset {config.model.preset} under the seed; runs reproduce makes it again"
+        checks = [
+            compare("base_model", recorded, None, "made from a preset"),
+            Check("compute.base_model_digest", "noted", compute.get("base_model_digest"), note=made),
+        ]
+        return checks + _check_tokenizer(config, provenance, digest_of)
+    checks = []
+    if "tokenizer" in provenance:
+        checks.append(compare("tokenizer", provenance["tokenizer"], None, "it lies beside the base model"))
+    try:
+        source = locate_model(config.model)
+    except ModelError as error:
+        return checks + [Check(key, "unchecked", note=error.what) for key in _OF_BASE_MODEL]
+    assert source is not None, "a model that is no preset lies somewhere"
+    if not source.directory.is_dir():
+        why = f"there is nothing at {source.directory}; name where it lies now with --model DIR"
+        return checks + [Check(key, "unchecked", note=why) for key in _OF_BASE_MODEL]
+    checks += _check_files("base_model", mapping(recorded), source.directory, digest_of)
+    checks.append(
+        compare(
+            "compute.base_model_digest", compute.get("base_model_digest"), model_digest(source.directory, digest_of)
+        )
+    )
+    return [*checks, _check_tokenizer_digest(source.directory, compute)]
+
+
+def check_safety(config: TrainConfig, provenance: Mapping[str, Any]) -> list[Check]:
+    """Read the safety policy again, and hold what provenance says of the filters against the configuration."""
+    recorded = mapping(provenance.get("safety"))
+    checks = [
+        compare("safety.enabled", recorded.get("enabled"), config.safety.enabled, "as in config.yaml"),
+        compare(
+            "safety.bypass_reason", recorded.get("bypass_reason"), config.safety.bypass_reason, "as in config.yaml"
+        ),
+    ]
+    try:
+        policy = load_policy(config.safety.policy)
+    except CodexError as error:
+        why = f"{error.what}; name where it lies now with --policy FILE"
+        return [*checks, Check("safety.policy_digest", "unchecked", recorded.get("policy_digest"), note=why)]
+    checks.append(compare("safety.policy_digest", recorded.get("policy_digest"), policy.digest))
+    if recorded.get("policy") == policy.name:
+        return [*checks, Check("safety.policy", "agrees", policy.name, policy.name)]
+    note = "another name for it; its digest decides"
+    return [*checks, Check("safety.policy", "noted", recorded.get("policy"), policy.name, note)]
+
+
+def check_compute(provenance: Mapping[str, Any], checked: list[Check]) -> list[Check]:
+    """Note what provenance says of the computation that no file can be held against."""
+    keys = [f"compute.{name}" for name in mapping(provenance.get("compute"))]
+    done = {check.key for check in checked}
+    checks = [Check(key, "noted", provenance["compute"][key.partition(".")[2]], note=_PROCESS) for key in keys]
+    checks = [check for check in checks if check.key not in done]
+    checks += [
+        Check(name, "noted", provenance[name], note=_PROCESS)
+        for name in ("threads", "environment")
+        if name in provenance
+    ]
+    if earlier := provenance.get("earlier_processes"):
+        note = f"{len(earlier)} processes worked on the run before; code, versions and platform are those of the last"
+        checks.append(Check("earlier_processes", "noted", note=note))
+    return checks
+
+
+def _check_tokenizer(
+    config: TrainConfig, provenance: Mapping[str, Any], digest_of: Callable[[Path], str]
+) -> list[Check]:
+    directory, compute = config.model.tokenizer, mapping(provenance.get("compute"))
+    if directory is None or not directory.is_dir():
+        why = f"there is nothing at {directory}; name where it lies now with --tokenizer DIR"
+        return [Check(key, "unchecked", note=why) for key in ("tokenizer", "compute.tokenizer_digest")]
+    recorded = provenance.get("tokenizer")
+    if recorded is None:
+        checks = [Check("tokenizer", "noted", note="its files are not in the provenance of this run; its digest is")]
+    else:
+        checks = _check_files("tokenizer", mapping(recorded), directory, digest_of)
+    return [*checks, _check_tokenizer_digest(directory, compute)]
+
+
+def _check_tokenizer_digest(directory: Path, compute: Mapping[str, Any]) -> Check:
+    key = "compute.tokenizer_digest"
+    if "eos_token_id" not in compute:
+        note = "the run did not record its end-of-sequence id, which is part of it; the files stand above"
+        return Check(key, "noted", compute.get("tokenizer_digest"), note=note)
+    return compare(key, compute.get("tokenizer_digest"), tokenizer_files_digest(directory, compute["eos_token_id"]))
+
+
+def _check_files(
+    key: str, recorded: Mapping[str, Any], directory: Path, digest_of: Callable[[Path], str]
+) -> list[Check]:
+    """Hold the files of a model directory against those that were recorded, file by file and as a whole."""
+    found = model_identity(directory, digest_of=digest_of)
+    before, now = mapping(recorded.get("files")), found["files"]
+    checks = []
+    for name in sorted({*before, *now}):
+        old, new = mapping(before.get(name)).get("digest"), mapping(now.get(name)).get("digest")
+        if name not in now:
+            checks.append(Check(f"{key}.files.{name}", "missing", old))
+        elif name not in before:
+            checks.append(Check(f"{key}.files.{name}", "differs", old, new, "it was not there when the run was made"))
+        elif before[name] != now[name] and old == new:
+            checks.append(compare(f"{key}.files.{name}.bytes", mapping(before[name]).get("bytes"), now[name]["bytes"]))
+        else:
+            checks.append(compare(f"{key}.files.{name}", old, new))
+    checks.append(compare(f"{key}.digest", recorded.get("digest"), found["digest"], f"{len(now)} files"))
+    note = f"its directory is called {directory.name} here"
+    checks.append(Check(f"{key}.name", "noted", recorded.get("name"), directory.name, note))
+    return [
+        *checks,
+        Check(f"{key}.revision", "noted", recorded.get("revision"), note="the digests of the files decide"),
+    ]
