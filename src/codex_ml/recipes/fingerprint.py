@@ -4,44 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from codex_ml.config.describe import describe_schema, section_names
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import CheckpointError
 from codex_ml.models.registry import BaseModel
 from codex_ml.recipes.preparation import Prepared
 
-# Changing these changes where a run ends or what it writes, not what a step computes.
-CHANGEABLE_TRAINING_KEYS = frozenset(
+# Every key or whole section of the configuration that a resume may change, and why. What is named neither here nor
+# below is compared: a new key is part of what makes a run the same run until somebody has thought about it.
+MAY_CHANGE: Mapping[str, str] = MappingProxyType(
     {
-        "epochs",
-        "max_steps",
-        "logging_steps",
-        "eval_steps",
-        "save_steps",
-        "save_minutes",
-        "keep_last",
-        "keep_best",
-        "keep_every_steps",
-        "early_stopping_patience",
-        "early_stopping_min_delta",
+        "schema_version": "a newer toolkit reads the same settings under a newer version",
+        "offline": "what may be reached changes no number",
+        "run.name": "decides which run latest is; the directory keeps its name",
+        "run.output_dir": "runs may be moved",
+        "run.resume_from": "says where to go on",
+        "data.test": "never seen in training",
+        "data.max_bad_share": "stops a run or not; which records are kept is compared",
+        "training.epochs": "a finished run can be extended, a long one cut short",
+        "training.max_steps": "a finished run can be extended, a long one cut short",
+        "training.gradient_checkpointing": "computes the same numbers in less memory",
+        "training.logging_steps": "decides what is written, not what is computed",
+        "training.eval_steps": "validation changes no weight",
+        "training.save_steps": "decides what is written, not what is computed",
+        "training.save_minutes": "decides what is written, not what is computed",
+        "training.keep_last": "decides what is kept, not what is computed",
+        "training.keep_best": "decides what is kept, not what is computed",
+        "training.keep_every_steps": "decides what is kept, not what is computed",
+        "training.early_stopping_patience": "decides where a run ends",
+        "training.early_stopping_min_delta": "decides where a run ends",
+        "eval": "scores change no weight",
+        "tracking": "trackers change no number",
+        "logging": "logs change no number",
     }
 )
-# Paths are not compared: the digests of what lies there are.
-_DATA_KEYS = ("format", "columns", "split", "max_length_tokens", "on_overlong")
+# Keys whose value may change because what it leads to is compared: by digest, or as what was chosen in the end.
+BY_CONTENT: Mapping[str, str] = MappingProxyType(
+    {
+        "model.path": "base_model_digest",
+        "model.name": "base_model_digest",
+        "model.revision": "base_model_digest",
+        "model.preset": "base_model_digest",
+        "model.tokenizer": "tokenizer_digest",
+        "model.device": "device",
+        "model.dtype": "dtype",
+        "data.path": "data_digest",
+        "data.train": "data_digest",
+        "data.valid": "validation_data_digest",
+        "safety.policy": "safety_policy_digest",
+    }
+)
+_VALIDATION_DATA = "validation_data_digest"
 
 
 def settings_fingerprint(config: TrainConfig) -> dict[str, Any]:
-    """Return the part that is known before any file is read, as JSON values."""
-    training = config.training.model_dump(mode="json")
-    data = config.data.model_dump(mode="json")
-    return {
-        "safety_enabled": config.safety.enabled,
-        "run.seed": config.run.seed,
-        **{f"adapter.{key}": value for key, value in config.adapter.model_dump(mode="json").items()},
-        **{f"training.{key}": value for key, value in training.items() if key not in CHANGEABLE_TRAINING_KEYS},
-        **{f"data.{key}": data[key] for key in _DATA_KEYS},
-    }
+    """Return the part that is known before any file is read, as JSON values by dotted key."""
+    values = config.model_dump(mode="json")
+    keys = [field.key for field in describe_schema(TrainConfig)]
+    return {key: _value(values, key) for key in keys if not may_change(key) and key not in BY_CONTENT}
 
 
 def run_fingerprint(config: TrainConfig, prepared: Prepared, base: BaseModel) -> dict[str, Any]:
@@ -50,30 +73,63 @@ def run_fingerprint(config: TrainConfig, prepared: Prepared, base: BaseModel) ->
     The data are compared as the very token ids and masks that are trained on, so that nothing between a file and a
     token (a template, a filter, a library) can change unseen.
     """
+    dataset = prepared.dataset
     return {
         **settings_fingerprint(config),
         "base_model_digest": base.digest,
         "tokenizer_digest": prepared.tokenizer_digest,
-        "data_digest": prepared.dataset.digest("train"),
-        "data_token_digest": prepared.dataset.content_digest("train"),
+        "data_digest": dataset.digest("train"),
+        "data_token_digest": dataset.content_digest("train"),
+        _VALIDATION_DATA: dataset.content_digest("valid") if dataset.splits.get("valid") else None,
         "safety_policy_digest": prepared.filters.policy.digest,
         "device": base.device.value.partition(":")[0],
         "dtype": base.dtype.value,
     }
 
 
-def check_fingerprint(saved: Mapping[str, Any], current: Mapping[str, Any], checkpoint: Path) -> None:
+def check_fingerprint(
+    saved: Mapping[str, Any], current: Mapping[str, Any], checkpoint: Path, has_validated: bool = True
+) -> None:
     """Stop when a checkpoint belongs to another run than the one described; only keys of ``current`` are compared.
+
+    Parameters
+    ----------
+    saved, current : mapping
+        Fingerprints of the checkpoint and of what is asked for now.
+    checkpoint : Path
+        For the message.
+    has_validated : bool
+        Whether the run has a best loss already, which losses on other records must not be compared with.
 
     Raises
     ------
     CheckpointError
-        With every difference, as the checkpoint has it and as it is now.
+        With every difference, as the checkpoint has it and as it is now, and with what may differ.
     """
-    differing = [key for key in sorted(current) if saved.get(key) != current[key]]
+    compared = [key for key in sorted(current) if has_validated or key != _VALIDATION_DATA]
+    differing = [key for key in compared if saved.get(key) != current[key]]
     if differing:
         raise CheckpointError(
             f"run.resume_from: {checkpoint.name} belongs to a run with other settings or files",
             why="; ".join(f"{key}: {saved.get(key)!r} there, {current[key]!r} now" for key in differing),
-            fix="put the settings and files back to resume, or start a new run without --resume-from",
+            fix="put the settings and files back to resume, or start a new run without --resume-from; "
+            f"what a resume may change: {', '.join(changeable_keys())}",
         )
+
+
+def may_change(key: str) -> bool:
+    """Tell whether a resume may change a key, whatever its value leads to."""
+    return key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE
+
+
+def changeable_keys() -> list[str]:
+    """Return what a resume may change, for people: keys, and sections as ``eval.*``."""
+    sections = section_names(TrainConfig)
+    return [f"{key}.*" if key in sections else key for key in MAY_CHANGE]
+
+
+def _value(values: Mapping[str, Any], key: str) -> Any:
+    found: Any = values
+    for part in key.split("."):
+        found = found[part]
+    return found

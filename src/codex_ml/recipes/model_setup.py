@@ -16,6 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from codex_ml.config.schema.adapter import AdapterSection
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import CheckpointError, ModelError
+from codex_ml.modeling.gradient_checkpointing import enable_gradient_checkpointing
+from codex_ml.modeling.kernels import Kernels
 from codex_ml.models.model_files import write_generation_config, write_model, write_tokenizer
 from codex_ml.models.registry import BaseModel, load_base_model
 from codex_ml.models.source import locate_tokenizer
@@ -40,6 +42,7 @@ class TrainableModel:
     write_model: Callable[[Path], None]
     restore_weights: Callable[[Path], None]
     digests: DigestCache
+    kernels: Kernels
 
 
 def build_trainable_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> TrainableModel:
@@ -62,11 +65,17 @@ def build_trainable_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBas
         wish = wish.model_copy(update={"dtype": "float32"})
     digests = open_digests(config)
     base = load_base_model(wish, tokenizer, config.run.seed, digests)
+    kernels = Kernels(base.device.value, _attention(base.model), config.training.deterministic)
     if trains_all:
-        return _whole(base, tokenizer, digests)
-    # The adapter's first values come from the seed alone, whatever was drawn while the base was loaded.
-    torch.manual_seed(config.run.seed)
-    return _adapted(base, tokenizer, config.adapter, digests)
+        trainable = _whole(base, tokenizer, digests, kernels)
+    else:
+        # The adapter's first values come from the seed alone, whatever was drawn while the base was loaded.
+        torch.manual_seed(config.run.seed)
+        trainable = _adapted(base, tokenizer, config.adapter, digests, kernels)
+    if config.training.gradient_checkpointing:
+        # Only now: peft would prepare a base that does it already for the variant with reentry.
+        enable_gradient_checkpointing(base.model)
+    return trainable
 
 
 def model_size(config: TrainConfig, trainable: TrainableModel) -> ModelSize:
@@ -84,7 +93,14 @@ def model_size(config: TrainConfig, trainable: TrainableModel) -> ModelSize:
     )
 
 
-def _whole(base: BaseModel, tokenizer: PreTrainedTokenizerBase, digests: DigestCache) -> TrainableModel:
+def _attention(model: PreTrainedModel) -> str:
+    # transformers has no public name for what it chose.
+    return str(getattr(model.config, "_attn_implementation", "unknown"))
+
+
+def _whole(
+    base: BaseModel, tokenizer: PreTrainedTokenizerBase, digests: DigestCache, kernels: Kernels
+) -> TrainableModel:
     model = base.model
 
     def write_alone(directory: Path) -> None:
@@ -98,11 +114,15 @@ def _whole(base: BaseModel, tokenizer: PreTrainedTokenizerBase, digests: DigestC
     def restore(directory: Path) -> None:
         _restore_whole(model, directory)
 
-    return TrainableModel(model, base, "model", trainable_share(model), write, write_alone, restore, digests)
+    return TrainableModel(model, base, "model", trainable_share(model), write, write_alone, restore, digests, kernels)
 
 
 def _adapted(
-    base: BaseModel, tokenizer: PreTrainedTokenizerBase, adapter: AdapterSection, digests: DigestCache
+    base: BaseModel,
+    tokenizer: PreTrainedTokenizerBase,
+    adapter: AdapterSection,
+    digests: DigestCache,
+    kernels: Kernels,
 ) -> TrainableModel:
     settings = adapter.model_dump()
     del settings["kind"]
@@ -119,7 +139,7 @@ def _adapted(
     def restore(directory: Path) -> None:
         restore_adapter(model, directory)
 
-    return TrainableModel(model, base, "adapter", trainable_share(model), write, write_alone, restore, digests)
+    return TrainableModel(model, base, "adapter", trainable_share(model), write, write_alone, restore, digests, kernels)
 
 
 def _restore_whole(model: PreTrainedModel, directory: Path) -> None:

@@ -64,6 +64,8 @@ def write_run_files(
             "base_model_digest": trainable.base.digest,
             "tokenizer_digest": prepared.tokenizer_digest,
             "eos_token_id": prepared.tokenizer.eos_token_id,
+            "gradient_checkpointing": config.training.gradient_checkpointing,
+            "kernels": trainable.kernels.to_json(),
         },
     )
     earlier = _read_provenance(layout.provenance)
@@ -83,21 +85,25 @@ def write_run_files(
         fields = dict(event)
         context.log_event(fields.pop("kind"), **fields)
     context.log_params(run_config_values(config, layout.directory))
+    context.log_event("kernels", **trainable.kernels.to_json())
     context.log_event("plan", steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch, records=plan.records)
     for path in (layout.config, layout.provenance, layout.data_splits):
         context.log_artifact(path)
 
 
 def process_identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a provenance that is a process's own: code, versions, machine, threads."""
-    return {key: provenance.get(key) for key in _PROCESS_KEYS}
+    """Return the part of a provenance that is a process's own: code, versions, machine, threads, kernels."""
+    compute = provenance.get("compute")
+    kernels = compute.get("kernels") if isinstance(compute, Mapping) else None
+    return {**{key: provenance.get(key) for key in _PROCESS_KEYS}, "kernels": kernels}
 
 
 def changed_identity(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return what differs between two processes of one run, one level deep, as ``versions.torch: 1 -> 2``."""
     changed = []
-    for key in _PROCESS_KEYS:
-        old, new = before.get(key), now.get(key)
+    earlier, current = process_identity(before), process_identity(now)
+    for key, old in earlier.items():
+        new = current[key]
         if isinstance(old, dict) and isinstance(new, dict):
             names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
             changed += [f"{key}.{name}: {old.get(name)} -> {new.get(name)}" for name in names]

@@ -13,11 +13,13 @@ from codex_ml.clock import utc_now
 from codex_ml.config.paths import check_paths
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import InterruptedRun
+from codex_ml.modeling.kernels import fixed_kernels, refused_kernels
 from codex_ml.monitoring.debug_log import LOGGER
 from codex_ml.recipes.config_check import refuse_unsafe_values
 from codex_ml.recipes.console import say
 from codex_ml.recipes.fingerprint import check_fingerprint, run_fingerprint, settings_fingerprint
 from codex_ml.recipes.hooks import training_hooks
+from codex_ml.recipes.kernels import FindRefused, prepare_process, try_kernels
 from codex_ml.recipes.model_setup import TrainableModel, build_trainable_model, model_size
 from codex_ml.recipes.preflight import (
     refuse_precision_that_does_not_fit,
@@ -48,6 +50,7 @@ class TrainCollaborators:
     say: Callable[[str], None] = say
     clock: Callable[[], datetime] = utc_now
     tracking: TrackingDependencies = field(default_factory=TrackingDependencies)
+    find_refused: FindRefused = refused_kernels
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
     """
     outside = collaborators or TrainCollaborators()
     refuse_several_processes(os.environ)
+    prepare_process(config, os.environ)
     check_sinks(config.tracking.sinks, outside.tracking)
     resume, loaded = _resume(config, outside)
     if loaded is not None and config.training.max_steps is not None and _is_over(resume, loaded.state, config):
@@ -85,9 +89,13 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
         for line in _changes(config, loaded, plan):
             outside.say(line)
     require_disk(config, plan, outside.storage)
+    trainable = try_kernels(config, prepared.dataset.require("train"), trainable, outside.find_refused)
+    for line in trainable.kernels.trial_lines():
+        outside.say(line)
     tracker_run_ids = loaded.values.get("tracker_run_ids", {}) if loaded is not None else {}
     with (
         listen_for_stop() as stop,
+        fixed_kernels(trainable.kernels),
         open_session(
             config,
             prepared.filters,
@@ -180,7 +188,8 @@ def _prepare(config: TrainConfig, loaded: LoadedState | None) -> tuple[Prepared,
     refuse_precision_that_does_not_fit(config, trainable)
     if loaded is not None:
         current = run_fingerprint(config, prepared, trainable.base)
-        check_fingerprint(loaded.values["fingerprint"], current, loaded.directory)
+        has_validated = bool(loaded.state.validation_losses)
+        check_fingerprint(loaded.values["fingerprint"], current, loaded.directory, has_validated)
     return prepared, trainable, make_plan(config.training, records, model_size(config, trainable))
 
 
@@ -212,6 +221,7 @@ def _introduction(config: TrainConfig, prepared: Prepared, trainable: TrainableM
     lines = [
         f"device {base.device.value}: {base.device.reason}",
         f"dtype {base.dtype.value}: {base.dtype.reason}",
+        *trainable.kernels.lines(),
         f"trainable: {trainable.share}",
         *(f"warning: {text}" for text in prepared.dataset.warnings),
         *(

@@ -43,17 +43,25 @@ class Plan:
     memory_bytes: dict[str, int]
     checkpoint_bytes: int
     disk_bytes: int
+    activation_bytes_saved: int = 0
 
     def lines(self) -> list[str]:
         """Return the plan as lines for people."""
         memory = ", ".join(f"{part} {format_bytes(count)}" for part, count in self.memory_bytes.items())
-        return [
+        lines = [
             f"steps: {self.total_steps} ({self.total_steps / self.steps_per_epoch:.2f} epochs of "
             f"{self.steps_per_epoch} steps over {self.records} records)",
             f"tokens an epoch: {self.tokens_per_epoch:,}, of them supervised {self.supervised_tokens_per_epoch:,}",
             f"memory of tensors (estimate): {format_bytes(sum(self.memory_bytes.values()))} = {memory}",
             f"disk: {format_bytes(self.disk_bytes)} at most ({format_bytes(self.checkpoint_bytes)} a checkpoint)",
         ]
+        if self.activation_bytes_saved:
+            lines.insert(
+                3,
+                f"gradient checkpointing: saves {format_bytes(self.activation_bytes_saved)} of activations (estimate), "
+                "for a second forward pass in each step; the results are the same",
+            )
+        return lines
 
 
 def count_steps(settings: TrainingSection, records: int) -> tuple[int, int]:
@@ -68,21 +76,22 @@ def count_steps(settings: TrainingSection, records: int) -> tuple[int, int]:
 def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], size: ModelSize) -> Plan:
     """Work out steps, tokens, memory and disk of a run.
 
-    Memory counts weights, gradients, AdamW's two moments and an average exactly, and estimates activations (about 34
-    hidden-sized bytes a token and layer at 16 bits, twice that in float32, without attention scores; after Korthikanti
-    et al. 2022, arXiv:2205.05198, section 4.1) and logits (value and gradient) for the longest micro-batch.
+    Memory counts weights, gradients, AdamW's two moments and an average exactly, and estimates activations
+    (`activation_bytes`) and logits (value and gradient) for the longest micro-batch.
     """
     epoch_steps, total_steps = count_steps(settings, len(records))
     lengths = sorted((len(record.input_ids) for record in records), reverse=True)
     longest_positions = settings.micro_batch_size * (lengths[0] if lengths else 0)
     trainable_bytes = size.trainable * _FLOAT32_BYTES
     averaged_bytes = trainable_bytes if settings.ema_decay is not None else 0
-    activation_bytes = _FLOAT32_BYTES if settings.mixed_precision == "none" else _HALF_BYTES
+    value_bytes = _FLOAT32_BYTES if settings.mixed_precision == "none" else _HALF_BYTES
+    activations = activation_bytes(size, longest_positions, value_bytes)
+    used = activation_bytes(size, longest_positions, value_bytes, settings.gradient_checkpointing)
     memory = {
         "weights": size.weight_bytes,
         "gradients": trainable_bytes,
         "optimizer": _ADAM_MOMENTS * trainable_bytes,
-        "activations": 34 * size.hidden_size * size.layers * longest_positions * activation_bytes // 2,
+        "activations": used,
         "logits": 2 * size.vocabulary_size * longest_positions * _FLOAT32_BYTES,
     }
     if averaged_bytes:
@@ -106,7 +115,20 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
         memory_bytes=memory,
         checkpoint_bytes=checkpoint_bytes,
         disk_bytes=kept * checkpoint_bytes,
+        activation_bytes_saved=activations - used,
     )
+
+
+def activation_bytes(size: ModelSize, positions: int, value_bytes: int, checkpointed: bool = False) -> int:
+    """Return an estimate of what the forward pass keeps for the backward pass.
+
+    About 17 hidden-sized values a token and layer, without attention scores (34 bytes at 16 bits; Korthikanti et al.
+    2022, arXiv:2205.05198, section 4.1). With gradient checkpointing the input of each layer, and all of the one layer
+    that is being computed again.
+    """
+    layer_input = size.hidden_size * positions * value_bytes
+    whole = 17 * layer_input * size.layers
+    return min(whole, (17 + size.layers) * layer_input) if checkpointed else whole
 
 
 def check_disk(plan: Plan, directory: Path, free_bytes: Callable[[Path], int]) -> None:

@@ -79,6 +79,8 @@ def test_defaults_of_every_key_match_the_agreed_table():
         "training.max_grad_norm": 1.0,
         "training.mixed_precision": "none",
         "training.ema_decay": None,
+        "training.gradient_checkpointing": False,
+        "training.deterministic": False,
         "training.logging_steps": 10,
         "training.eval_steps": None,
         "training.save_steps": None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,21 @@ def test_make_plan_memory_and_disk_follow_what_is_trained() -> None:
     }
     assert plan.checkpoint_bytes > 1_200
     assert plan.disk_bytes == 6 * plan.checkpoint_bytes
+
+
+def test_make_plan_gradient_checkpointing_keeps_inputs_and_one_layer() -> None:
+    """Of eight layers one is whole and of each the input is kept; the plan says what that saves, and only then."""
+    size = replace(SIZE, layers=8)
+    values, records = {"micro_batch_size": 2, "max_steps": 3}, [record(4, 2), record(5, 1)]
+    whole = make_plan(settings(**values), records, size)
+    saving = make_plan(settings(**values, gradient_checkpointing=True), records, size)
+    assert whole.memory_bytes["activations"] == 68 * 8 * 8 * 10
+    assert saving.memory_bytes["activations"] == 68 * 8 * 10 + 8 * 8 * 10 * 4
+    assert saving.activation_bytes_saved == 68 * 8 * 7 * 10 - 8 * 8 * 10 * 4
+    (line,) = (line for line in saving.lines() if line.startswith("gradient checkpointing: "))
+    assert format_bytes(saving.activation_bytes_saved) in line
+    assert saving.lines()[2].startswith("memory of tensors")
+    assert not any("checkpointing" in line for line in whole.lines())
 
 
 def test_plan_lines_hold_every_number_for_people() -> None:

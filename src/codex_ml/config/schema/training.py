@@ -98,6 +98,14 @@ class TrainingSection(Section):
         lt=1,
         description="Decay of an exponential moving average of the trained weights, saved as ema/; null: none.",
     )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Keep each layer's input only and compute the layer again backwards: less memory, same results.",
+    )
+    deterministic: bool = Field(
+        default=False,
+        description="Ask a GPU for kernels that repeat bit for bit; what has none is named. A CPU always repeats.",
+    )
     logging_steps: int = Field(default=10, ge=1, description="Optimizer steps between two log lines.")
     eval_steps: int | None = Field(default=None, ge=1, description="Optimizer steps between evaluations; null: none.")
     save_steps: int | None = Field(
