@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +12,20 @@ EXIT_RUN_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+STOP_EXIT_CODES = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: EXIT_TERMINATED}
+# What the notes of an exception (PEP 678) begin with that the command line shows below its block: what is still good,
+# and what went wrong besides, while the run was ending.
+NOTE_KEPT, NOTE_ALSO = "kept: ", "also: "
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# How libraries written in Rust (safetensors, tokenizers) name the same errors of the system in their own exceptions.
+_NO_ROOM_TEXTS = tuple(f"os error {number}" for number in _NO_ROOM)
+# How allocators that are not Python's say that they failed; torch is told by its words, not imported.
+_NO_MEMORY_TEXTS = (
+    "DefaultCPUAllocator",
+    "not enough memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 class CodexError(Exception):
@@ -100,6 +116,14 @@ class DiskSpaceError(CodexError):
     """The disk is too small for what the run still has to write."""
 
 
+class RunDirectoryError(CodexError):
+    """The directory of a run at work was removed, or can be written no more."""
+
+
+class MemoryShortageError(CodexError):
+    """The memory of the machine or of the device was not enough for what the run asked for."""
+
+
 class NonFiniteError(CodexError):
     """A loss or gradient norm is not finite; raised before the optimizer step that would have used it."""
 
@@ -112,9 +136,42 @@ class NetworkBlockedError(CodexError):
     """Something in this process tried to reach another machine while offline."""
 
 
+class StopSignal(KeyboardInterrupt):
+    """SIGINT or SIGTERM that asks to leave at once; what was being written is whole or absent.
+
+    Parameters
+    ----------
+    number : int
+        The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
+        super().__init__(self.signal.name)
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code that goes with the signal."""
+        return STOP_EXIT_CODES[self.signal]
+
+
 class InterruptedRun(CodexError):  # noqa: N818 - not a fault: the run did what it was asked
     """The run was asked to stop by a signal and did so after writing a checkpoint."""
 
     def __init__(self, what: str, exit_code: int) -> None:
         super().__init__(what)
         self.exit_code = exit_code
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an allocation failed: Python's, torch's on the CPU, or a device's; told by name, without torch."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY_TEXTS)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether the disk, the quota or a limit on file sizes had no room, also in the words of a library."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _NO_ROOM
+    return any(text in str(error) for text in _NO_ROOM_TEXTS)

@@ -1,9 +1,12 @@
-"""Training in this process with collaborators of the test's choice, for faults that need no process of their own."""
+"""Training in this process with collaborators of the test's choice, and real disks of a few megabytes to fill."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
     from codex_ml.tracking.opening import TrackingDependencies
 
 STEPS = 4
+# The mount lives as long as the process that made it, which ends when the test closes its standard input.
+_HOLDER = 'mount -t tmpfs -o "size=$2,mode=0700" none "$1" && echo mounted && read -r _'
+_FILLER = "filler"
 
 
 @dataclass(frozen=True)
@@ -83,3 +89,83 @@ def trainer_in(tiny_llama_directory: Path, small_records: Path) -> Callable[[Pat
 def train_here(trainer_in: Callable[[Path], TrainHere], tmp_path: Path) -> TrainHere:
     """Return what trains in the directory of the test."""
     return trainer_in(tmp_path)
+
+
+class NoSmallDiskError(Exception):
+    """The machine lets nobody mount a tmpfs: neither root nor a user namespace."""
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """A mounted tmpfs.
+
+    Attributes
+    ----------
+    inside : Path
+        Where processes see it that are started with `prefix`.
+    outside : Path
+        Where the test itself sees it.
+    prefix : tuple of str
+        What stands before a command that is to see it.
+    """
+
+    inside: Path
+    outside: Path
+    prefix: tuple[str, ...]
+
+    def fill(self) -> None:
+        """Write until not one byte more fits, into files as well as into names."""
+        descriptor = os.open(self.outside / _FILLER, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            for size in (1 << 16, 4096, 1):
+                with suppress(OSError):
+                    while True:
+                        os.write(descriptor, bytes(size))
+        finally:
+            os.close(descriptor)
+
+    def free(self) -> None:
+        """Give the space back that `fill` took."""
+        (self.outside / _FILLER).unlink()
+
+    def set_read_only(self, read_only: bool = True) -> None:
+        """Mount it again, for reading only or for both."""
+        options = "remount,ro" if read_only else "remount,rw"
+        subprocess.run([*self.prefix, "mount", "-o", options, str(self.inside)], check=True, capture_output=True)
+
+
+@contextmanager
+def mounted(directory: Path, size: str = "6m") -> Iterator[SmallDisk]:
+    """Mount a small disk on a directory for the length of a ``with`` block, as root or in a user namespace.
+
+    Raises
+    ------
+    NoSmallDiskError
+        Where neither works; the text says why.
+    """
+    directory.mkdir()
+    is_root = os.geteuid() == 0
+    command = ["unshare", "-m" if is_root else "-rm", "sh", "-c", _HOLDER, "sh", str(directory), size]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        if holder.stdout.readline().strip() != "mounted":
+            _, reason = holder.communicate(timeout=30)
+            raise NoSmallDiskError(reason.strip())
+        user = () if is_root else ("--preserve-credentials", "-U")
+        prefix = ("nsenter", "-t", str(holder.pid), *user, "-m")
+        yield SmallDisk(directory, Path(f"/proc/{holder.pid}/root{directory}"), prefix)
+    finally:
+        # Its end of the pipe closes, `read` returns, and with the last process the mount is gone.
+        holder.communicate(timeout=30)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """Return a real disk of a few megabytes; skipped with the reason where nobody may mount one."""
+    with ExitStack() as stack:
+        try:
+            disk = stack.enter_context(mounted(tmp_path / "disk"))
+        except NoSmallDiskError as error:
+            pytest.skip(f"this machine allows no tmpfs of one's own: {error}")
+        yield disk

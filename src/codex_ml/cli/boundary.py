@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import FrameType
 from typing import ParamSpec, TextIO
 
 import typer
 
-from codex_ml.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_RUN_FAILED, CodexError
+from codex_ml.errors import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_RUN_FAILED,
+    NOTE_ALSO,
+    NOTE_KEPT,
+    STOP_EXIT_CODES,
+    CodexError,
+    StopSignal,
+    is_disk_full,
+    is_out_of_memory,
+)
 from codex_ml.offline import GUARD, go_offline
 
 Arguments = ParamSpec("Arguments")
@@ -56,6 +69,7 @@ def run_command(body: Callable[[], int]) -> None:
     # What one library deprecates in another is no business of the user of either.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate)\.")
     warnings.showwarning = show_warning
+    _leave_when_asked(_leave_at_once)
     try:
         # Before any command imports a library that would read its switches; a command whose config says
         # `offline: false` lifts the guard later, never the switches.
@@ -67,11 +81,28 @@ def run_command(body: Callable[[], int]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_RUN_FAILED
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last border: all that is left becomes one block
+        # It leaves anyway; one more signal would only put a traceback in place of the reason.
+        _leave_when_asked(signal.SIG_IGN)
         if os.environ.get("CODEX_ML_DEBUG") == "1":
             typer.echo(fit_to_show("".join(traceback.format_exception(error))), err=True)
         block, code = error_block(error)
         typer.echo(fit_to_show(block), err=True)
     raise typer.Exit(code)
+
+
+def _leave_when_asked(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    """Say what SIGINT and SIGTERM do from now on; one that the process was started to ignore stays ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may; whoever calls a command from another has signals of their own.
+        return
+    for number in STOP_EXIT_CODES:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _leave_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signature of a signal handler
+    """Leave a command that has nothing to finish first, such as one that still reads data; training asks for more."""
+    raise StopSignal(number)
 
 
 def print_results(lines: Iterable[str]) -> None:
@@ -130,21 +161,28 @@ def show_warning(
 
 
 def error_block(error: Exception | KeyboardInterrupt) -> tuple[str, int]:
-    """Return what is shown of an error, and the exit code it stands for."""
+    """Return what is shown of an error, and the exit code it stands for.
+
+    Below the block stand the notes of the error that say what is still good, and what went wrong besides.
+    """
+    block, code = _block_of(error)
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith((NOTE_KEPT, NOTE_ALSO))]
+    return "\n  ".join([block, *notes]), code
+
+
+def _block_of(error: Exception | KeyboardInterrupt) -> tuple[str, int]:
     if isinstance(error, CodexError):
         return error.block(), error.exit_code
+    if isinstance(error, StopSignal):
+        return f"error: stopped by {error.signal.name}; checkpoints that were written are whole", error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return "error: interrupted; the last checkpoint is untouched", EXIT_INTERRUPTED
-    if isinstance(error, OSError):
-        return _system_error(error), EXIT_RUN_FAILED
-    # torch's own errors are told by their names: this module must stay free of torch.
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "not enough memory" in str(error)
-    ):
+        return "error: interrupted; checkpoints that were written are whole", EXIT_INTERRUPTED
+    if isinstance(error, OSError) or is_disk_full(error):
+        return _system_error(error, is_disk_full(error)), EXIT_RUN_FAILED
+    if is_out_of_memory(error):
         return (
             "error: out of memory\n"
+            f"  why: {_first_line(error)}\n"
             "  fix: lower training.micro_batch_size (and raise training.gradient_accumulation_steps), lower "
             "data.max_length_tokens, or use model.dtype=bfloat16",
             EXIT_RUN_FAILED,
@@ -156,16 +194,16 @@ def error_block(error: Exception | KeyboardInterrupt) -> tuple[str, int]:
     )
 
 
-def _system_error(error: OSError) -> str:
-    place = f" ({error.filename})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def _system_error(error: Exception, disk_full: bool) -> str:
+    filename = getattr(error, "filename", None)
+    place = f" ({filename})" if filename else ""
+    why = getattr(error, "strerror", None) or _first_line(error)
+    if disk_full:
         return (
-            f"error: the disk is full{place}\n  why: {error.strerror}\n"
-            "  fix: free space and resume with --resume-from latest; the last good checkpoint is untouched"
+            f"error: the disk is full{place}\n  why: {why}\n"
+            "  fix: free space and resume with --resume-from latest; checkpoints that were written are whole"
         )
-    return (
-        f"error: the system refused{place}\n  why: {error.strerror or error}\n  fix: check the path and its permissions"
-    )
+    return f"error: the system refused{place}\n  why: {why}\n  fix: check the path and its permissions"
 
 
 def _first_line(error: Exception) -> str:

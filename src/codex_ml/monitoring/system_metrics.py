@@ -7,6 +7,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from codex_ml.monitoring.memory_limit import cgroup_headroom_bytes
+
 Metrics = dict[str, float]
 
 
@@ -17,23 +19,29 @@ class ProcessProbe:
     ----------
     library : module, optional
         Something with psutil's `Process` and `virtual_memory`; the default imports psutil.
+    headroom : callable
+        Returns the bytes that limits on this process (a container's) still allow, or None without such limits.
     """
 
-    def __init__(self, library: Any = None) -> None:
+    def __init__(self, library: Any = None, headroom: Callable[[], int | None] = cgroup_headroom_bytes) -> None:
+        self._headroom = headroom
         self._library: Any = library if library is not None else importlib.import_module("psutil")
         self._process = self._library.Process()
         # psutil measures CPU load since the call before; without a first call the first sample would always be 0.
         self._process.cpu_percent(interval=None)
 
     def __call__(self) -> Metrics:
-        """Return resident bytes of this process, free bytes of the machine, and CPU percent (100 = one core).
+        """Return resident bytes of this process, bytes it may still take, and CPU percent (100 = one core).
 
         Nothing is returned where the system does not tell (a locked-down ``/proc``): that is no reason to stop a run.
         """
         try:
+            resident_bytes = self._process.memory_info().rss
+            free_bytes = self._library.virtual_memory().available
+            headroom = self._headroom()
             return {
-                "resident_bytes": self._process.memory_info().rss,
-                "available_bytes": self._library.virtual_memory().available,
+                "resident_bytes": resident_bytes,
+                "available_bytes": free_bytes if headroom is None else min(free_bytes, headroom),
                 "cpu_percent": self._process.cpu_percent(interval=None),
             }
         except (OSError, self._library.Error):

@@ -10,6 +10,7 @@ from codex_ml.data.batches import collate
 from codex_ml.eval.runner import evaluate_model
 from codex_ml.monitoring.dependencies import DependencyStatus, probe_dependency
 from codex_ml.monitoring.system_metrics import GpuProbe, Metrics, ProcessProbe, available_probes, sample
+from codex_ml.recipes.failures import RunDirectoryWatch
 from codex_ml.recipes.model_setup import TrainableModel
 from codex_ml.recipes.preparation import Prepared
 from codex_ml.recipes.session import Session
@@ -48,7 +49,7 @@ def training_hooks(
     Where an average of the weights is kept, it is the average that is validated.
     """
     settings = config.training
-    hooks: list[Hook] = []
+    hooks: list[Hook] = [RunDirectoryWatch(session.layout)]
     if settings.eval_steps is not None:
         validate = _validation(config, prepared, trainable, average)
         hooks.append(Evaluation(validate, settings.eval_steps, plan.total_steps))

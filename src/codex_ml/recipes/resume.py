@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from codex_ml.errors import CheckpointError
+from codex_ml.errors import CheckpointError, UserError
 from codex_ml.monitoring.codex_logging import no_redaction, write_ndjson
 from codex_ml.runs.checkpoints import PassedOver, list_checkpoints, newest_whole, run_of_checkpoint
 from codex_ml.runs.closing import close_if_dead
-from codex_ml.runs.layout import RunLayout, RunRecord, find_runs, read_record
+from codex_ml.runs.last_memory import read_last_memory
+from codex_ml.runs.layout import RunLayout, RunRecord, is_named_for, read_record, read_runs
 from codex_ml.runs.lock import hold_lock
 from codex_ml.runs.manifest import MANIFEST_NAME
 from codex_ml.storage import Storage
@@ -42,10 +43,7 @@ def find_resume_point(reference: str | Path | None, output_dir: Path, name: str)
     if reference is None:
         return ResumePoint()
     if reference == "latest":
-        runs = find_runs(output_dir, name)
-        if not runs:
-            return ResumePoint(message=f"no run named {name!r} in {output_dir} yet: starting one")
-        return _newest_of(*runs[0])
+        return _latest_of(output_dir, name)
     path = Path(reference).resolve()
     if (path / "run.json").is_file():
         layout = RunLayout(path)
@@ -81,14 +79,34 @@ def close_dead_run(resume: ResumePoint, now: datetime, storage: Storage) -> Resu
 
 
 def note_death(layout: RunLayout, record: RunRecord, storage: Storage | None = None) -> None:
-    """Write into the events of a run that its process died without a word."""
+    """Write into the events of a run that its process died without a word, and what it last said of its memory."""
+    memory = read_last_memory(layout.metrics)
     event = {
         "run_id": record.run_id,
         "kind": "previous_process_died",
         "closed_as": record.status,
         "last_sign_of_life": record.last_sign_of_life,
+        "last_memory": asdict(memory) if memory is not None else None,
     }
     write_ndjson(layout.events, event, redact=no_redaction, storage=storage)
+
+
+def _latest_of(output_dir: Path, name: str) -> ResumePoint:
+    """Return the newest run of a name, or none; what only looks like one and holds work stops the search."""
+    found, unreadable = read_runs(output_dir)
+    for item in unreadable:
+        layout = RunLayout(item.directory)
+        # A process killed while it made its directory leaves one without a record, and with nothing to lose.
+        if is_named_for(item.directory, name) and (layout.record.exists() or list_checkpoints(layout.checkpoints)):
+            raise UserError(
+                f"run.resume_from: which run is the latest is unknown: {item.directory.name} cannot be read",
+                why=item.reason,
+                fix="restore its run.json from a copy or move the directory away, or name a run instead of latest",
+            )
+    runs = [(layout, record) for layout, record in found if record.name == name]
+    if not runs:
+        return ResumePoint(message=f"no run named {name!r} in {output_dir} yet: starting one")
+    return _newest_of(*runs[0])
 
 
 def _newest_of(layout: RunLayout, record: RunRecord) -> ResumePoint:

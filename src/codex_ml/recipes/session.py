@@ -11,6 +11,7 @@ from codex_ml.clock import utc_now
 from codex_ml.config.schema.root import RunConfig
 from codex_ml.monitoring.debug_log import FILE_NAME as DEBUG_LOG
 from codex_ml.monitoring.debug_log import debug_log
+from codex_ml.recipes.failures import second_to
 from codex_ml.recipes.resume import ResumePoint
 from codex_ml.runs.checkpoints import remove_partial, remove_staged, set_aside_newer, step_of
 from codex_ml.runs.layout import RunLayout, RunRecord, close_record, create_run, format_stamp, write_record
@@ -112,8 +113,9 @@ def open_session(
                     warn(f"passed over {item.directory.name}: {item.reason}")
                 yield Session(layout, record, context)
         except BaseException as error:
-            record = close_record(layout, record, end_status(error), clock(), storage)
-            write_run_manifest(layout, record, storage)
+            with second_to(error, "run.json"):
+                record = close_record(layout, record, end_status(error), clock(), storage)
+                write_run_manifest(layout, record, storage)
             raise
         record = close_record(layout, record, "FINISHED", clock(), storage)
         write_run_manifest(layout, record, storage)

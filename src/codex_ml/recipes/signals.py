@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from codex_ml.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
-
-_EXIT_CODES = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: EXIT_TERMINATED}
+from codex_ml.errors import EXIT_INTERRUPTED, STOP_EXIT_CODES, StopSignal
 
 
 class StopRequest:
@@ -25,18 +23,18 @@ class StopRequest:
     @property
     def exit_code(self) -> int:
         """Exit code that goes with the signal."""
-        return EXIT_INTERRUPTED if self._signal is None else _EXIT_CODES[self._signal]
+        return EXIT_INTERRUPTED if self._signal is None else STOP_EXIT_CODES[self._signal]
 
     def receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signature of a signal handler
         """Signal handler.
 
         Raises
         ------
-        KeyboardInterrupt
+        StopSignal
             At the second signal: the user does not want to wait for the end of the step.
         """
         if self._signal is not None:
-            raise KeyboardInterrupt
+            raise StopSignal(number)
         self._signal = signal.Signals(number)
 
 
@@ -44,7 +42,7 @@ class StopRequest:
 def listen_for_stop() -> Iterator[StopRequest]:
     """Handle both signals for the length of a ``with`` block, and give them back as they were."""
     request = StopRequest()
-    previous = {number: signal.signal(number, request.receive) for number in _EXIT_CODES}
+    previous = {number: signal.signal(number, request.receive) for number in STOP_EXIT_CODES}
     try:
         yield request
     finally:

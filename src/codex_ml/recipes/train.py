@@ -17,9 +17,11 @@ from codex_ml.modeling.kernels import fixed_kernels, refused_kernels
 from codex_ml.monitoring.debug_log import LOGGER
 from codex_ml.recipes.config_check import refuse_unsafe_values
 from codex_ml.recipes.console import say
+from codex_ml.recipes.failures import failures_explained, second_to
 from codex_ml.recipes.fingerprint import check_fingerprint, run_fingerprint, settings_fingerprint
 from codex_ml.recipes.hooks import training_hooks
 from codex_ml.recipes.kernels import FindRefused, prepare_process, try_kernels
+from codex_ml.recipes.memory import MemoryUse
 from codex_ml.recipes.model_setup import TrainableModel, build_trainable_model, model_size
 from codex_ml.recipes.preflight import (
     refuse_precision_that_does_not_fit,
@@ -93,6 +95,8 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
     for line in trainable.kernels.trial_lines():
         outside.say(line)
     tracker_run_ids = loaded.values.get("tracker_run_ids", {}) if loaded is not None else {}
+    state = loaded.state if loaded is not None else TrainerState()
+    memory_use = _memory_use(config, prepared, trainable, plan)
     with (
         listen_for_stop() as stop,
         fixed_kernels(trainable.kernels),
@@ -103,11 +107,11 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
             tracker_run_ids,
             SessionDependencies(outside.storage, outside.say, outside.clock, outside.tracking),
         ) as session,
+        failures_explained(session.layout, lambda: state.step, memory_use.explain),
     ):
         for line in introduction:
             LOGGER.info(line)
         write_run_files(config, prepared, trainable, session, plan, outside.storage, outside.say)
-        state = loaded.state if loaded is not None else TrainerState()
         try:
             job = _job(config, prepared, trainable, session, plan)
             hooks = training_hooks(config, prepared, trainable, session, state, plan, job.average)
@@ -119,8 +123,12 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
                 log_event=session.context.log_event,
             )
             result = run_training(job, state, hooks, loaded, dependencies)
-        finally:
-            account = _write_account(prepared, session, state, outside.storage)
+        except BaseException as error:
+            # What the run dies of is the error to show, whatever becomes of its account.
+            with second_to(error, session.layout.data_account.name):
+                _write_account(prepared, session, state, outside.storage)
+            raise
+        account = _write_account(prepared, session, state, outside.storage)
         # A signal during the last step changes nothing: the run is finished.
         if result.stopped_by_request is not None and not is_finished(state, plan.total_steps):
             raise InterruptedRun(
@@ -247,6 +255,11 @@ def _changes(config: TrainConfig, loaded: LoadedState, plan: Plan) -> list[str]:
         f"the run now has {plan.total_steps} steps instead of {before}: the learning rate of the steps to come follows "
         f"the {config.training.schedule} schedule of the new length"
     ]
+
+
+def _memory_use(config: TrainConfig, prepared: Prepared, trainable: TrainableModel, plan: Plan) -> MemoryUse:
+    longest_tokens = max(len(record.input_ids) for record in prepared.dataset.require("train"))
+    return MemoryUse(config, plan, longest_tokens, trainable.base.device.value, trainable.base.dtype.value)
 
 
 def _job(

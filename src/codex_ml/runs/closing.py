@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from codex_ml.clock import format_time
 from codex_ml.errors import UserError
+from codex_ml.runs.last_memory import read_last_memory
 from codex_ml.runs.layout import RunLayout, RunRecord, read_record, write_record
 from codex_ml.runs.lock import hold_lock, is_locked
 from codex_ml.storage import Storage
@@ -80,7 +81,12 @@ def close_if_dead(
     except OSError as error:
         dead = replace(record, status="KILLED")
         return Closed(dead, f"{name} died without a word; its record cannot be closed: {error.strerror or error}")
-    return Closed(dead, f"{name} died without a word: closed as KILLED; its last file was written {_shown(dead)}")
+    memory = read_last_memory(layout.metrics)
+    return Closed(
+        dead,
+        f"{name} died without a word: closed as KILLED; its last file was written {_shown(dead)}"
+        + (f"; {memory.text()}" if memory is not None else ""),
+    )
 
 
 def last_sign_of_life(layout: RunLayout) -> datetime:
@@ -97,7 +103,8 @@ def _is_alive(layout: RunLayout, record: RunRecord, now: datetime) -> bool:
         # Another user's run: nothing can be said of it, so its own word stands.
         return True
     try:
-        return now - datetime.fromisoformat(record.started) < _STARTING
+        # A start in the future comes from a clock that was set back since: no reason to take it for a young run.
+        return timedelta(0) <= now - datetime.fromisoformat(record.started) < _STARTING
     except (ValueError, TypeError):
         return False
 

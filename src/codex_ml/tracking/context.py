@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -10,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from codex_ml.clock import utc_now
-from codex_ml.errors import InterruptedRun
+from codex_ml.errors import NOTE_ALSO, InterruptedRun, RunDirectoryError
 from codex_ml.monitoring.dependencies import DependencyStatus
 from codex_ml.monitoring.json_values import flatten, plain_copy
 from codex_ml.tracking.background import BackgroundSink, SinkStatus
@@ -18,6 +19,7 @@ from codex_ml.tracking.sinks import EndStatus, NdjsonSink, RunInfo, Sink
 
 DEFAULT_QUEUE_LIMIT = 10_000
 DEFAULT_CLOSE_TIMEOUT_SECONDS = 30.0
+AT_ONCE_SECONDS = 1.0
 
 
 class ExperimentContext:
@@ -153,12 +155,16 @@ class ExperimentContext:
         statuses.update({status.name: SinkStatus("missing", last_error=status.message()) for status in self._missing})
         return {name: {**status.as_dict(), "last_error": self._text(status)} for name, status in statuses.items()}
 
-    def close(self, status: EndStatus = "FINISHED") -> None:
-        """End the run in every sink; trackers get at most ``close_timeout_seconds``; a second call does nothing."""
+    def close(self, status: EndStatus = "FINISHED", *, at_once: bool = False) -> None:
+        """End the run in every sink; a second call does nothing.
+
+        Trackers get at most ``close_timeout_seconds``; one second where somebody wants to leave at once.
+        """
         if self._closed:
             return
+        timeout_seconds = min(self._close_timeout_seconds, AT_ONCE_SECONDS if at_once else math.inf)
         try:
-            self._close_background(status)
+            self._close_background(status, timeout_seconds)
             self._report_new_failures()
             self._local.event("sink_status", {"sinks": self.sink_status()})
             self._local.event("run_ended", {"status": status})
@@ -179,20 +185,23 @@ class ExperimentContext:
                 if error is not None:
                     self._note_stop(error)
             finally:
-                self.close(end_status(error))
+                # A second Ctrl-C: whoever presses it will not wait for a tracker.
+                self.close(end_status(error), at_once=isinstance(error, KeyboardInterrupt))
         except Exception as problem:
             # Broad, because the run may be dying of something else, and that is the error to show.
             if error is None:
                 raise
-            self._on_warning(f"the end of the run could not be written: {self._safe(str(problem))}")
+            # Where the directory is gone, the first error says so.
+            if not isinstance(error, RunDirectoryError):
+                error.add_note(f"{NOTE_ALSO}the end of the run could not be logged: {self._safe(str(problem))}")
 
     def _note_stop(self, error: BaseException) -> None:
         fields = {"error_type": type(error).__name__, "message": self._safe(str(error))}
         self._local.event("run_stopped", fields)
         self._submit(lambda sink: sink.event("run_stopped", fields))
 
-    def _close_background(self, status: EndStatus) -> None:
-        deadline = time.monotonic() + self._close_timeout_seconds
+    def _close_background(self, status: EndStatus, timeout_seconds: float) -> None:
+        deadline = time.monotonic() + timeout_seconds
         for sink in self._background:
             sink.request_close(status)
         for sink in self._background:

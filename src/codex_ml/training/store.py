@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from codex_ml.errors import DiskSpaceError
+from codex_ml.errors import DiskSpaceError, is_disk_full
 from codex_ml.runs.checkpoints import checkpoint_name, newest_whole, remove_staged
 from codex_ml.runs.manifest import read_manifest
 from codex_ml.storage import Storage
@@ -22,9 +21,6 @@ from codex_ml.training.checkpoint import (
 from codex_ml.training.plan import format_bytes
 from codex_ml.training.state import TrainerState
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-# How safetensors and tokenizers, written in Rust, name the same two errors in exceptions of their own.
-_NO_ROOM_TEXTS = tuple(f"os error {number}" for number in _NO_ROOM)
 # Besides the files themselves: directories, blocks that are not full, and the pointers written right after.
 _MARGIN_SHARE = 0.05
 _MARGIN_BYTES = 2**18
@@ -140,10 +136,3 @@ class DirectoryStore:
             fix="free space (or lower training.keep_last, training.keep_best or training.keep_every_steps and delete "
             "checkpoints that are not needed), then go on with --resume-from latest",
         )
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Tell whether a disk or quota had no room, also in the words of a library."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in _NO_ROOM
-    return any(text in str(error) for text in _NO_ROOM_TEXTS)

@@ -51,8 +51,12 @@ def test_process_probe_given_library_reads_its_numbers() -> None:
         memory_info=lambda: SimpleNamespace(rss=7),
     )
     library = SimpleNamespace(Process=lambda: process, virtual_memory=lambda: SimpleNamespace(available=9))
-    assert ProcessProbe(library)() == {"resident_bytes": 7, "available_bytes": 9, "cpu_percent": 42.0}
+    expected = {"resident_bytes": 7, "available_bytes": 9, "cpu_percent": 42.0}
+    assert ProcessProbe(library, headroom=lambda: None)() == expected
     assert calls == [None, None]
+    # What a container still allows counts where it is less than what the machine has.
+    assert ProcessProbe(library, headroom=lambda: 11)() == expected
+    assert ProcessProbe(library, headroom=lambda: 3)() == {**expected, "available_bytes": 3}
 
 
 def test_gpu_probe_two_devices_gives_each_its_keys() -> None:

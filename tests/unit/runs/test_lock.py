@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -63,7 +65,22 @@ def test_hold_lock_shorter_process_id_replaces_longer_text(tmp_path: Path) -> No
     path = tmp_path / "run.lock"
     path.write_text('{"pid": 12345678901234567890}')
     with hold_lock(path):
-        assert path.read_text() == f'{{"pid": {os.getpid()}}}'
+        holder = json.loads(path.read_text())
+    assert holder["pid"] == os.getpid()
+    assert datetime.fromisoformat(holder["started"]) <= datetime.now(UTC)
+    assert set(holder) == {"pid", "boot_id", "started"}
+
+
+@pytest.mark.parametrize("text", ["", "not JSON", '{"pid": 1}', '{"pid": "1", "started": 7}', "[1]"])
+def test_hold_lock_whatever_the_file_says_only_the_kernel_decides(tmp_path: Path, text: str) -> None:
+    """The text of a living process keeps nobody out; an odd text does not spoil the message for who is kept out."""
+    path = tmp_path / "run.lock"
+    path.write_text(text)
+    assert not is_locked(path)
+    with hold_lock(path):
+        path.write_text(text)
+        with pytest.raises(UserError, match="in progress"), hold_lock(path, patience_seconds=0.0):
+            pass
 
 
 def test_hold_lock_unreadable_holder_is_unknown(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from codex_ml.errors import DiskSpaceError, InterruptedRun, NonFiniteError
+from codex_ml.errors import DiskSpaceError, InterruptedRun, NonFiniteError, RunDirectoryError
 from codex_ml.monitoring.codex_logging import no_redaction, read_ndjson
 from codex_ml.monitoring.dependencies import DependencyStatus
-from codex_ml.tracking.context import ExperimentContext, end_status
+from codex_ml.tracking.context import AT_ONCE_SECONDS, ExperimentContext, end_status
 from codex_ml.tracking.sinks import NdjsonSink, RunInfo
 
 RUN = RunInfo(run_id="r1", name="demo", directory_name="20261103T100000Z-demo")
@@ -245,11 +245,13 @@ def test_context_broken_filter_does_not_hide_the_runs_error(tmp_path: Path) -> N
             works[0] = False
             raise ValueError("the cause")
 
-    with pytest.raises(ValueError, match="the cause"):
+    with pytest.raises(ValueError, match="the cause") as first:
         run()
     assert "the cause" not in (tmp_path / "events.ndjson").read_text()
     assert sink.told[-1] == ("close", "FAILED")
-    assert len(warnings) == 1
+    assert len(first.value.__notes__) == 1
+    assert "filter" in first.value.__notes__[0]
+    assert warnings == []
 
 
 def test_context_full_disk_is_an_error_of_the_run(tmp_path: Path) -> None:
@@ -287,9 +289,24 @@ def test_context_end_that_cannot_be_written_is_an_error_of_a_good_run(tmp_path: 
     with pytest.raises(DiskSpaceError):
         run(tmp_path / "good", None)
     assert warnings == []
-    with pytest.raises(ValueError, match="the cause"):
+    with pytest.raises(ValueError, match="the cause") as first:
         run(tmp_path / "bad", ValueError("the cause"))
-    assert warnings == ["the end of the run could not be written: no room"]
+    assert first.value.__notes__ == ["also: the end of the run could not be logged: no room"]
+    with pytest.raises(RunDirectoryError, match="removed") as gone:
+        run(tmp_path / "gone", RunDirectoryError("removed"))
+    assert not hasattr(gone.value, "__notes__")
+    assert warnings == []
+
+
+def test_context_left_at_once_waits_a_second_for_a_tracker_at_most(tmp_path: Path) -> None:
+    """A second Ctrl-C: the tracker hangs, and nobody waits the half minute that a run in order would give it."""
+    hanging = threading.Event()
+    sink = RecordingSink(on_call=lambda call: hanging.wait() and None if call == "close" else None)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), open_context(tmp_path, sink):
+        raise KeyboardInterrupt
+    assert time.monotonic() - started < AT_ONCE_SECONDS + 5
+    hanging.set()
 
 
 def test_log_metrics_after_close_is_an_error(tmp_path: Path) -> None:

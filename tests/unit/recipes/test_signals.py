@@ -1,0 +1,43 @@
+"""Signals while a run is at work: the first is remembered, the second leaves at once, with its own exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from codex_ml.errors import StopSignal
+from codex_ml.recipes.signals import listen_for_stop
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_listen_for_stop_first_signal_is_remembered_with_its_code(number: signal.Signals, code: int) -> None:
+    """Nothing is interrupted; who asks is told which signal it was."""
+    with listen_for_stop() as stop:
+        assert stop() is None
+        os.kill(os.getpid(), number)
+        assert stop() == number.name
+        assert stop.exit_code == code
+
+
+def test_listen_for_stop_second_signal_leaves_at_once_with_its_own_code() -> None:
+    """SIGINT, then SIGTERM: whoever sends the second does not want to wait, and its code is the one that counts."""
+
+    def twice() -> None:
+        with listen_for_stop():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(StopSignal) as left:
+        twice()
+    assert left.value.exit_code == 143
+    assert isinstance(left.value, KeyboardInterrupt)
+
+
+def test_listen_for_stop_block_that_ends_gives_the_handlers_back() -> None:
+    """Outside of a run the signals do what they did before."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with listen_for_stop():
+        assert signal.getsignal(signal.SIGINT) is not before[0]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
