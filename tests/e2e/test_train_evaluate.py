@@ -49,7 +49,7 @@ def evaluated(isolated_command_line, trained):
 def test_train_leaves_every_file_of_the_design(trained):
     """The run directory holds the files of DESIGN.md, section 5, private to the user."""
     _, run = trained
-    for name in ("run.json", "config.yaml", "provenance.json", "data_account.json", "data_splits.json"):
+    for name in ("run.json", "config.yaml", "provenance.json", "data_account.json", "data_splits.json", "debug.log"):
         assert (run / name).is_file(), name
     assert json.loads((run / "run.json").read_text())["status"] == "FINISHED"
     for path in [run, *run.rglob("*")]:
@@ -113,6 +113,8 @@ def test_evaluate_prints_one_table_of_base_and_best(evaluated):
         }
         assert "BLEU" in values["bleu"]["signature"] or "nrefs" in values["bleu"]["signature"]
         assert (file.parent / "predictions.ndjson").is_file()
+    debug_log = (run / "eval" / "debug.log").read_text()
+    assert re.search(r"Z INFO codex_ml: evaluating step-\d{8} on \d+ records of test\n", debug_log)
 
 
 def test_evaluate_changed_byte_in_checkpoint_is_refused(command_line, trained, tmp_path):
