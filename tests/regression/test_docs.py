@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -29,6 +30,7 @@ def test_fetched_from_elsewhere_planted_script_is_found() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="the extra 'docs' is not installed")
 def test_docs_build_strict_pages_load_nothing_from_elsewhere(repository_root: Path, tmp_path: Path) -> None:
     """The theme's plugin for offline use put a script of unpkg.com into every page."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
