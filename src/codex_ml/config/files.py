@@ -21,8 +21,11 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from codex_ml.config.file_source import SCHEME, register_source, require_inside
 from codex_ml.config.value_tree import Source, ValueTree
+from codex_ml.config.yaml_bounds import read_bounded_yaml
 from codex_ml.errors import ConfigError, ConfigProblem
+from codex_ml.untrusted import UntrustedFileError
 
 _HYDRA_VERSION_BASE = "1.3"
 
@@ -58,7 +61,8 @@ def compose_files(
         If a file is missing, is no valid YAML, or its defaults list cannot be followed.
     """
     name = config_name.removesuffix(".yaml")
-    primary = find_file(name, roots)
+    with _explained(name):
+        primary = find_file(name, roots) if _is_plain(name) else None
     if primary is None:
         raise ConfigError([_unknown_config(config_name, roots)])
     # Before Hydra follows the list; the lists of the files it brings in are looked at below.
@@ -67,8 +71,11 @@ def compose_files(
     with _explained(name):
         for config_path, package in _defaults_list(name, roots, groups):
             file = find_file(config_path, roots)
-            # Hydra's own settings take part in every composition and are no part of ours.
-            if file is None or config_path.startswith("hydra/"):
+            if config_path.startswith("hydra/"):
+                # Hydra's own settings take part in every composition and are no part of ours.
+                _refuse_settings_of_hydra(config_path, file)
+                continue
+            if file is None:
                 continue
             values: Any = read_yaml(file)
             _refuse_references(values.pop("defaults", None), file)
@@ -89,6 +96,8 @@ def read_yaml(file: Path) -> dict[Any, Any]:
         If the file is no valid YAML or holds no mapping.
     """
     with _explained(str(file)):
+        # Judged before it is built: a few lines of aliases can stand for gigabytes.
+        read_bounded_yaml(file)
         loaded = OmegaConf.load(file)
         values = OmegaConf.to_container(loaded, resolve=False)
     if not isinstance(values, dict):
@@ -97,10 +106,17 @@ def read_yaml(file: Path) -> dict[Any, Any]:
 
 
 def find_file(config_path: str, roots: Sequence[Path]) -> Path | None:
-    """Return the file of a config name in the first root that has it."""
+    """Return the file of a config name in the first root that has it.
+
+    Raises
+    ------
+    UntrustedFileError
+        If it lies outside that root.
+    """
     for root in roots:
         candidate = root / f"{config_path}.yaml"
         if candidate.is_file():
+            require_inside(candidate, root)
             return candidate
     return None
 
@@ -132,9 +148,27 @@ def _defaults_list(name: str, roots: Sequence[Path], groups: Sequence[str]) -> l
         for root in further:
             # Hydra wants its entry "schema" to stay the last one.
             search_path.prepend("codex_ml", f"file://{root}", anchor="schema")
+        register_source()
+        for element in search_path.get_path():
+            scheme, marked, directory = element.path.rpartition("://")
+            if not marked or scheme == "file":
+                element.path = f"{SCHEME}://{directory}"
         loader.repository.initialize_sources(search_path)
         result = loader.compute_defaults_list(name, list(groups), RunMode.RUN)
     return [(entry.config_path, entry.package or "") for entry in result.defaults if entry.config_path is not None]
+
+
+def _is_plain(name: str) -> bool:
+    """Tell whether a name of a configuration is one below a root, and no path to somewhere else."""
+    return not name.startswith("/") and ".." not in name.split("/") and "\0" not in name
+
+
+def _refuse_settings_of_hydra(config_path: str, file: Path | None) -> None:
+    """Refuse a choice of Hydra's own settings (launcher, callbacks) that a configuration directory brings."""
+    if file is not None:
+        raise ConfigError(
+            [ConfigProblem(str(file), "settings of Hydra itself are not read", f"remove {config_path} and its use")]
+        )
 
 
 def _refuse_references(defaults: Any, file: Path) -> None:
@@ -156,11 +190,13 @@ def _explained(name: str) -> Iterator[None]:
         yield
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f"{mark.name}:{mark.line + 1}" if mark is not None else name
+        place = f"{name if mark.name.startswith('<') else mark.name}:{mark.line + 1}" if mark is not None else name
         reason = " ".join(part for part in (error.context, error.problem) if part)
         raise ConfigError(
             [ConfigProblem(place, f"is not valid YAML: {reason}", "correct the file at this line")]
         ) from error
+    except UntrustedFileError as error:
+        raise ConfigError([ConfigProblem(name, f"is not read: {error}", "write it as a plain, short file")]) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
             [ConfigProblem(name, f"is not valid YAML: {error}", "save the file as UTF-8 text")]

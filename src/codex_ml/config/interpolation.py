@@ -10,6 +10,10 @@ from codex_ml.errors import ConfigProblem
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)\}")
 _MAXIMUM_DEPTH = 20
+# Text that refers to text twice, which refers to text twice … doubles with every level.
+_MAXIMUM_CHARACTERS = 65536
+_MAXIMUM_LOOKUPS = 1000
+_SHOWN_CHARACTERS = 200
 
 
 class _InterpolationError(ValueError):
@@ -32,7 +36,7 @@ def interpolate(tree: ValueTree) -> list[ConfigProblem]:
         if not _has_reference(leaf.value):
             continue
         try:
-            tree.graft(key, Leaf(_resolve(leaf.value, tree, 0), leaf.source))
+            tree.graft(key, Leaf(_Resolver(tree).resolve(leaf.value, 0), leaf.source))
         except _InterpolationError as error:
             problems.append(
                 ConfigProblem(
@@ -52,24 +56,41 @@ def _has_reference(value: Any) -> bool:
     return isinstance(value, list) and any(_has_reference(item) for item in value)
 
 
-def _resolve(value: Any, tree: ValueTree, depth: int) -> Any:
-    if isinstance(value, list):
-        return [_resolve(item, tree, depth) for item in value]
-    if not isinstance(value, str) or "${" not in value:
-        return value
-    if depth > _MAXIMUM_DEPTH:
-        raise _InterpolationError(f"{value!r} refers to itself in a circle")
-    if "${" in _REFERENCE.sub("", value):
-        raise _InterpolationError(f"{value!r} is no plain reference")
-    if whole := _REFERENCE.fullmatch(value):
-        return _lookup(whole.group(1), tree, depth)
-    return _REFERENCE.sub(lambda found: str(_lookup(found.group(1), tree, depth)), value)
+class _Resolver:
+    """Resolves one value; counts what it looks up, which a chain of references can multiply without end."""
+
+    def __init__(self, tree: ValueTree) -> None:
+        self._tree = tree
+        self._lookups = 0
+
+    def resolve(self, value: Any, depth: int) -> Any:
+        """Return a value with its references replaced."""
+        if isinstance(value, list):
+            return [self.resolve(item, depth) for item in value]
+        if not isinstance(value, str) or "${" not in value:
+            return value
+        if depth > _MAXIMUM_DEPTH:
+            raise _InterpolationError(f"{_shown(value)} refers to itself in a circle")
+        if "${" in _REFERENCE.sub("", value):
+            raise _InterpolationError(f"{_shown(value)} is no plain reference")
+        if whole := _REFERENCE.fullmatch(value):
+            return self._look_up(whole.group(1), depth)
+        text = _REFERENCE.sub(lambda found: str(self._look_up(found.group(1), depth)), value)
+        if len(text) > _MAXIMUM_CHARACTERS:
+            raise _InterpolationError(f"{_shown(value)} stands for more than {_MAXIMUM_CHARACTERS} characters")
+        return text
+
+    def _look_up(self, key: str, depth: int) -> Any:
+        self._lookups += 1
+        if self._lookups > _MAXIMUM_LOOKUPS:
+            raise _InterpolationError(f"it stands for more than {_MAXIMUM_LOOKUPS} references")
+        node = self._tree.find(key)
+        if node is None:
+            raise _InterpolationError(f"${{{key}}} names no value")
+        if not isinstance(node, Leaf):
+            raise _InterpolationError(f"${{{key}}} names a whole section ({', '.join(plain(node))})")
+        return self.resolve(node.value, depth + 1)
 
 
-def _lookup(key: str, tree: ValueTree, depth: int) -> Any:
-    node = tree.find(key)
-    if node is None:
-        raise _InterpolationError(f"${{{key}}} names no value")
-    if not isinstance(node, Leaf):
-        raise _InterpolationError(f"${{{key}}} names a whole section ({', '.join(plain(node))})")
-    return _resolve(node.value, tree, depth + 1)
+def _shown(value: str) -> str:
+    return repr(value if len(value) <= _SHOWN_CHARACTERS else value[:_SHOWN_CHARACTERS] + "…")

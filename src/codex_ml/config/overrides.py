@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -16,10 +14,13 @@ from hydra.errors import HydraException
 
 from codex_ml.config.value_tree import Leaf, Source, ValueTree, plain
 from codex_ml.errors import ConfigError, ConfigProblem
+from codex_ml.untrusted import UntrustedFileError, parse_json
 
 ENVIRONMENT_OVERRIDES = "CODEX_ML_OVERRIDES"
 ENVIRONMENT_OFFLINE = "NO_NETWORK"
 COMMAND_LINE = "command line"
+_FIX_DEEP = "no key of a configuration lies that deep"
+_MOST_DOTS, _SHOWN_CHARACTERS = 20, 100
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,13 @@ def parse_overrides(overrides: Sequence[str], roots: Sequence[Path]) -> ParsedOv
             parsed = parser.parse_override(text)
         except HydraException as error:
             problems.append(_grammar_problem(text, str(error)))
+            continue
+        except RecursionError:
+            problems.append(ConfigProblem(text.partition("=")[0], "its value is nested too deep to be read", _FIX_DEEP))
+            continue
+        if parsed.key_or_group.count(".") > _MOST_DOTS:
+            shown = f"{text[:_SHOWN_CHARACTERS]}…"
+            problems.append(ConfigProblem(shown, f"the key has more than {_MOST_DOTS} parts", _FIX_DEEP))
             continue
         if parsed.is_sweep_override():
             problems.append(
@@ -105,10 +113,10 @@ def apply_environment(tree: ValueTree, environment: Mapping[str, str], directory
         return
     example = f"""{ENVIRONMENT_OVERRIDES}='{{"training": {{"learning_rate": 0.0001}}}}'"""
     try:
-        values = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
+        values = parse_json(text.encode("utf-8", "surrogateescape"))
+    except UntrustedFileError as error:
         raise ConfigError(
-            [ConfigProblem(ENVIRONMENT_OVERRIDES, f"is not valid JSON: {error}", f"write it as {example}")]
+            [ConfigProblem(ENVIRONMENT_OVERRIDES, f"cannot be used: {error}", f"write it as {example}")]
         ) from error
     if not isinstance(values, dict):
         what = f"is a JSON {type(values).__name__}, not an object"
@@ -152,7 +160,3 @@ def _is_group(override: Override, roots: Sequence[Path]) -> bool:
     if any(part in ("", ".", "..") for part in parts):
         return False
     return any(root.joinpath(*parts).is_dir() for root in roots)
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number in JSON")
