@@ -49,15 +49,15 @@ def parse_fast(raw: bytes, strict: Callable[[bytes], dict[str, Any]], max_nestin
                 return strict(raw)
             strings = counted
             break
-    return value if _string_count(raw) == len(value) + strings else strict(raw)
+    delimiters = 2 * (len(value) + strings)
+    # There are never fewer, so an equal count leaves no room for quotes that are escaped or belong to a doubled key.
+    return value if raw.count(b'"') == delimiters or _delimiters(raw) == delimiters else strict(raw)
 
 
-def _string_count(raw: bytes) -> int:
-    """Return how many strings, keys included, stand in the bytes of valid JSON."""
-    if b'\\"' in raw:
-        # Backslashes stand inside strings only and are read in pairs from the left, as `replace` does.
-        raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return raw.count(b'"') // 2
+def _delimiters(raw: bytes) -> int:
+    """Return how many quotes in the bytes of valid JSON are not escaped."""
+    # Backslashes stand inside strings only and are read in pairs from the left, as `replace` does.
+    return raw.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"')
 
 
 def _strings_inside(values: list[Any], max_nesting: int) -> int | None:

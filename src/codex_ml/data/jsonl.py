@@ -6,11 +6,11 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from codex_ml.data.json_fast import parse_fast
+from codex_ml.data.line_blocks import lines_of
 from codex_ml.data.problems import Problems, shown_name
 from codex_ml.errors import DataError
 
@@ -27,8 +27,7 @@ _FOREIGN_FORMATS = (
 )
 
 
-@dataclass(frozen=True)
-class JsonLine:
+class JsonLine(NamedTuple):
     r"""One record of a file: its 1-based line, the byte offset of its first byte, its bytes, and its value.
 
     ``raw`` holds neither the line end (kept in ``line_end``: ``\n``, ``\r\n`` or nothing) nor a byte order mark.
@@ -101,31 +100,26 @@ class JsonlFile:
         self, handle: BinaryIO, hasher: hashlib._Hash, problems: Problems
     ) -> Iterator[tuple[int, int, bytes, bytes]]:
         """Yield (line number, offset, bytes without the line end, line end)."""
-        number = 0
-        limit = self._max_line_bytes + 2  # room for the line end
-        while line := handle.readline(limit):
-            number += 1
-            offset = self.byte_count
-            hasher.update(line)
-            self.byte_count += len(line)
-            if number == 1:
-                _refuse_foreign_format(self.path, line)
-                if line.startswith(_BYTE_ORDER_MARK):
-                    line, offset = line[len(_BYTE_ORDER_MARK) :], len(_BYTE_ORDER_MARK)
-            raw, line_end = _split_line_end(line)
-            if len(raw) > self._max_line_bytes:
+
+        def take(block: bytes) -> None:
+            if not self.byte_count:
+                _refuse_foreign_format(self.path, block[: block.find(b"\n") + 1] or block)
+            hasher.update(block)
+            self.byte_count += len(block)
+
+        for number, (offset, raw, line_end) in enumerate(lines_of(handle, take, self._max_line_bytes), start=1):
+            if raw is None:
                 problems.add(
                     f"{self.path.name}:{number}",
                     f"the line is longer than {self._max_line_bytes} bytes",
                     "cut the record into several, or leave it out",
                 )
-                while not line.endswith(b"\n") and (line := handle.readline(limit)):
-                    hasher.update(line)
-                    self.byte_count += len(line)
                 if problems.full:
                     return
-                continue
-            yield number, offset, raw, line_end
+            elif number == 1 and raw.startswith(_BYTE_ORDER_MARK):
+                yield number, len(_BYTE_ORDER_MARK), raw[len(_BYTE_ORDER_MARK) :], line_end
+            else:
+                yield number, offset, raw, line_end
 
 
 def iter_jsonl(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[JsonLine]:
@@ -205,13 +199,6 @@ def _check_depth_and_text(value: Any) -> None:
                 raise ValueError(_TOO_DEEP)
             children = [*item.keys(), *item.values()] if isinstance(item, dict) else item
             pending.extend((child, depth + 1) for child in children)
-
-
-def _split_line_end(line: bytes) -> tuple[bytes, bytes]:
-    for line_end in (b"\r\n", b"\n"):
-        if line.endswith(line_end):
-            return line[: -len(line_end)], line_end
-    return line, b""
 
 
 def _open(path: Path) -> BinaryIO:

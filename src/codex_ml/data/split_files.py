@@ -134,23 +134,24 @@ class _Division:
     def take(self, lines: Lines, name: str, problems: Problems) -> None:
         """Read every record and write it where it belongs, as far as that is known."""
         group_by, columns, hasher = self._options.group_by, self._options.columns, self._hasher
-        for line in lines:
-            hash_value = hasher(record_key(line.raw))
+        thresholds = self._thresholds
+        for line_number, _, raw, line_end, value in lines:
+            hash_value = hasher(record_key(raw))
             if group_by is not None:
                 self._records.add(hash_value)
                 try:
-                    hash_value = hasher(group_key(line.value, group_by, columns))
+                    hash_value = hasher(group_key(value, group_by, columns))
                 except ValueError as error:
-                    problems.add(f"{name}:{line.line_number}", str(error), "add the field, or group by another")
+                    problems.add(f"{name}:{line_number}", str(error), "add the field, or group by another")
                     if problems.full:
                         return
                     continue
             self._groups.add(hash_value)
-            record = line.raw + (line.line_end or b"\n")
-            if self._thresholds is None:
+            record = raw + (line_end or b"\n")
+            if thresholds is None:
                 self._waiting.write(hash_value, record)
             else:
-                self._outputs[split_of(hash_value, self._thresholds)].write(record)
+                self._outputs[split_of(hash_value, thresholds)].write(record)
 
     def finish(self, name: str) -> None:
         """Write what still waits, and refuse a split without a record."""

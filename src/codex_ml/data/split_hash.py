@@ -19,11 +19,14 @@ class SplitHasher:
     """Gives each key a whole number from 0 to 2**64 - 1 under a seed; two keys that share one are one group."""
 
     def __init__(self, seed: int) -> None:
-        self._hash_key = hashlib.blake2b(f"codex-ml split {seed}".encode(), digest_size=32).digest()
+        hash_key = hashlib.blake2b(f"codex-ml split {seed}".encode(), digest_size=32).digest()
+        self._fresh = hashlib.blake2b(digest_size=_HASH_BYTES, key=hash_key)
 
     def __call__(self, key: bytes) -> int:
         """Return the hash of a key."""
-        return int.from_bytes(hashlib.blake2b(key, digest_size=_HASH_BYTES, key=self._hash_key).digest(), "big")
+        hasher = self._fresh.copy()
+        hasher.update(key)
+        return int.from_bytes(hasher.digest(), "big")
 
 
 def shares_of(ratios: Sequence[float], split_count: int) -> list[Fraction]:

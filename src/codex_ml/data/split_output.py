@@ -13,35 +13,49 @@ _HASHES_AT_ONCE = 1 << 13
 
 
 class SplitOutput:
-    """A file that is written once, with its count, size and digest."""
+    """A file that is written once, with its count, size and digest; all three are complete when it is closed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._hasher = hashlib.sha256()
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
         self.records = self.byte_count = 0
 
     def __enter__(self) -> SplitOutput:
-        self._handle: BinaryIO = self._path.open("wb", buffering=_BUFFER_BYTES)
+        self._handle: BinaryIO = self._path.open("wb", buffering=0)
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self.close()
+        self._handle.close()
 
     def write(self, record: bytes) -> None:
-        """Write one line."""
-        self._handle.write(record)
-        self._hasher.update(record)
-        self.records += 1
-        self.byte_count += len(record)
+        """Take one line."""
+        self._pending.append(record)
+        self._pending_bytes += len(record)
+        if self._pending_bytes >= _BUFFER_BYTES:
+            self._hand_over()
 
     def close(self) -> None:
         """Hand the rest to the system."""
+        self._hand_over()
         self._handle.close()
 
     @property
     def digest(self) -> str:
         """SHA-256 of what was written."""
         return f"sha256:{self._hasher.hexdigest()}"
+
+    def _hand_over(self) -> None:
+        content = memoryview(b"".join(self._pending))
+        self._hasher.update(content)
+        self.records += len(self._pending)
+        self.byte_count += len(content)
+        # The system may take less than it is given when the disk is nearly full; it refuses the rest.
+        while content:
+            content = content[self._handle.write(content) :]
+        self._pending.clear()
+        self._pending_bytes = 0
 
 
 class WaitingRecords:

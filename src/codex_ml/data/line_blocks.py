@@ -1,0 +1,45 @@
+r"""Lines of a byte stream, cut out of large blocks; they end at ``\n`` only, and none can fill the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+_BLOCK_BYTES = 1 << 18
+
+
+def lines_of(
+    handle: BinaryIO, on_block: Callable[[bytes], object], max_line_bytes: int
+) -> Iterator[tuple[int, bytes | None, bytes]]:
+    r"""Yield the offset of each line, its bytes without the line end, and the line end (``\n``, ``\r\n`` or nothing).
+
+    Parameters
+    ----------
+    handle : binary file
+        Read from where it stands to its end.
+    on_block : callable
+        Takes every byte that is read, in blocks, before the lines in it are yielded.
+    max_line_bytes : int
+        A longer line is not kept: None stands for its bytes.
+    """
+    offset = passed_bytes = 0
+    begun = b""
+    while block := handle.read(_BLOCK_BYTES):
+        on_block(block)
+        lines = (begun + block).split(b"\n")
+        begun = lines.pop()
+        for line in lines:
+            if passed_bytes:
+                yield offset, None, b"\n"
+                offset += passed_bytes
+                passed_bytes = 0
+            else:
+                raw, line_end = (line[:-1], b"\r\n") if line[-1:] == b"\r" else (line, b"\n")
+                yield offset, raw if len(raw) <= max_line_bytes else None, line_end
+            offset += len(line) + 1
+        # One byte more may be the first half of a line end.
+        if passed_bytes or len(begun) > max_line_bytes + 1:
+            passed_bytes += len(begun)
+            begun = b""
+    if passed_bytes or begun:
+        yield offset, None if passed_bytes or len(begun) > max_line_bytes else begun, b""
