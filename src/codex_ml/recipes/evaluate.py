@@ -29,6 +29,7 @@ from codex_ml.peft.adapter_files import adapter_on
 from codex_ml.recipes.config_check import refuse_unsafe_values
 from codex_ml.recipes.console import say
 from codex_ml.recipes.preparation import Prepared, open_digests, prepare, safety_summary
+from codex_ml.recipes.weights import keeps_average, refuse_missing_averages, uses_average, weight_digests, weights_of
 from codex_ml.runs.checkpoints import run_of_checkpoint
 from codex_ml.runs.layout import RunLayout, close_record, create_run
 from codex_ml.runs.lock import hold_lock
@@ -76,6 +77,7 @@ def evaluate(
         records = records[: config.eval.max_records]
     _refuse_trained_records(config, targets, prepared)
     _check_tokenizers(targets, prepared)
+    refuse_missing_averages(targets, config.eval.weights)
     digests = open_digests(config)
     base = load_base_model(config.model, prepared.tokenizer, config.run.seed, digests)
     _check_bases(targets, base)
@@ -87,8 +89,9 @@ def evaluate(
         digests.save()
         for target in targets:
             run = _own_run(target) or receiving
-            with _open_log(config, prepared, run) as log, _model_of(target, base) as model:
-                outside.say(f"evaluating {target.name} on {len(records)} records of {config.eval.split}")
+            with _open_log(config, prepared, run) as log, _model_of(config, target, base) as model:
+                which = " with its averaged weights" if uses_average(target, config.eval.weights) else ""
+                outside.say(f"evaluating {target.name}{which} on {len(records)} records of {config.eval.split}")
                 result = _score(config, prepared, model, records, target, log)
                 _write(config, prepared, base, target, result, run, log, outside.storage)
             results[target.name] = result
@@ -119,8 +122,10 @@ def _own_run(target: Target) -> RunLayout | None:
 
 
 def _result_name(config: EvaluateConfig, target: Target) -> str:
-    """Name the directory of a result by checkpoint, split and share, so that no result takes another's place."""
+    """Name the directory of a result by checkpoint, weights, split and share: no result takes another's place."""
     name = target.name if target.directory is None or _own_run(target) is None else target.directory.name
+    if keeps_average(target) and not uses_average(target, config.eval.weights):
+        name += "-last"
     if config.eval.split != "test":
         name += f"-{config.eval.split}"
     if config.eval.max_records is not None:
@@ -174,11 +179,7 @@ def _write(
         "data": prepared.dataset.digest(config.eval.split),
         "safety_policy": prepared.filters.policy.digest,
     }
-    digests |= {
-        name: entry["sha256"]
-        for name, entry in target.manifest.get("files", {}).items()
-        if name.endswith(".safetensors")
-    }
+    digests |= weight_digests(target, config.eval.weights)
     safety = safety_summary(prepared.filters, prepared.findings)
     # What was found when the records were read is no account of an evaluation, whose filters speak once more.
     del safety["findings_by_rule"]
@@ -198,6 +199,7 @@ def _write(
                 "run_id": target.manifest.get("run_id"),
                 "step": target.manifest.get("step"),
                 "split": config.eval.split,
+                "weights": "averaged" if uses_average(target, config.eval.weights) else "last",
                 "name": name,
                 "value": metric.value,
                 "signature": metric.signature,
@@ -206,15 +208,16 @@ def _write(
 
 
 @contextmanager
-def _model_of(target: Target, base: BaseModel) -> Iterator[nn.Module]:
+def _model_of(config: EvaluateConfig, target: Target, base: BaseModel) -> Iterator[nn.Module]:
     """Give the model of a target; an adapter is put on the shared base and taken off again."""
-    if target.directory is None:
+    directory = weights_of(target, config.eval.weights)
+    if directory is None:
         yield base.model
     elif target.manifest.get("kind") == "adapter":
-        with adapter_on(base.model, target.directory) as adapted:
+        with adapter_on(base.model, directory) as adapted:
             yield adapted
     else:
-        model = load_model_directory(target.directory, base.dtype.value, "--checkpoint")
+        model = load_model_directory(directory, base.dtype.value, "--checkpoint")
         yield model.to(base.device.value)  # type: ignore[arg-type]
 
 

@@ -32,14 +32,18 @@ CheckpointKind = Literal["adapter", "model"]
 
 @dataclass(frozen=True)
 class TrainableModel:
-    """A model ready to be trained, and how it is written (with its tokenizer, or alone) and restored."""
+    """A model ready to be trained, and how it is written and restored.
+
+    The average of its weights is written as an adapter alone, whose tokenizer lies beside it, or as a whole model
+    directory, which is none without a tokenizer.
+    """
 
     model: nn.Module
     base: BaseModel
     kind: CheckpointKind
     share: TrainableShare
     write_weights: Callable[[Path], None]
-    write_model: Callable[[Path], None]
+    write_averaged: Callable[[Path], None]
     restore_weights: Callable[[Path], None]
     digests: DigestCache
     kernels: Kernels
@@ -103,18 +107,15 @@ def _whole(
 ) -> TrainableModel:
     model = base.model
 
-    def write_alone(directory: Path) -> None:
-        write_model(model, directory)
-
     def write(directory: Path) -> None:
-        write_alone(directory)
+        write_model(model, directory)
         write_tokenizer(tokenizer, directory)
         write_generation_config(tokenizer, directory)
 
     def restore(directory: Path) -> None:
         _restore_whole(model, directory)
 
-    return TrainableModel(model, base, "model", trainable_share(model), write, write_alone, restore, digests, kernels)
+    return TrainableModel(model, base, "model", trainable_share(model), write, write, restore, digests, kernels)
 
 
 def _adapted(

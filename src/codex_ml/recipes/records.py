@@ -32,8 +32,8 @@ def write_run_files(
     plan: Plan,
     storage: Storage,
     say: Callable[[str], None],
-) -> None:
-    """Write the run's own description and report it to the tracker.
+) -> dict[str, Any]:
+    """Write the run's own description, report it to the tracker, and return its provenance.
 
     A resumed run keeps what its earlier processes ran on, and says what is different now.
     """
@@ -89,6 +89,26 @@ def write_run_files(
     context.log_event("plan", steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch, records=plan.records)
     for path in (layout.config, layout.provenance, layout.data_splits):
         context.log_artifact(path)
+    return provenance
+
+
+def environment_summary(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint says of where it was written: no host, no user, no path, nothing that changes by itself.
+
+    Returns
+    -------
+    dict
+        ``versions`` of libraries, ``platform``, ``threads``, ``device``, ``dtype``, ``code_digest`` of codex-ml.
+    """
+    compute = provenance["compute"]
+    return {
+        "versions": provenance["versions"],
+        "platform": provenance["platform"],
+        "threads": provenance["threads"],
+        "device": compute["device"],
+        "dtype": compute["dtype"],
+        "code_digest": provenance["code"]["source_digest"],
+    }
 
 
 def process_identity(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -30,17 +30,18 @@ from codex_ml.recipes.preflight import (
     require_disk,
 )
 from codex_ml.recipes.preparation import Prepared, prepare, safety_summary
-from codex_ml.recipes.records import write_run_files
+from codex_ml.recipes.records import environment_summary, write_run_files
 from codex_ml.recipes.resume import ResumePoint, close_dead_run, find_resume_point
 from codex_ml.recipes.session import Session, SessionDependencies, open_session
 from codex_ml.recipes.signals import listen_for_stop
 from codex_ml.storage import Storage
 from codex_ml.tracking.opening import TrackingDependencies, check_sinks
 from codex_ml.training.averaging import AveragedWeights
-from codex_ml.training.checkpoint import LoadedState, load_checkpoint
+from codex_ml.training.checkpoint import LoadedState
 from codex_ml.training.job import TrainingJob
 from codex_ml.training.plan import Plan, make_plan
 from codex_ml.training.state import TrainerState
+from codex_ml.training.store import CheckpointStore, DirectoryStore
 from codex_ml.training.trainer import TrainerDependencies, run_training
 
 
@@ -53,6 +54,7 @@ class TrainCollaborators:
     clock: Callable[[], datetime] = utc_now
     tracking: TrackingDependencies = field(default_factory=TrackingDependencies)
     find_refused: FindRefused = refused_kernels
+    open_store: Callable[[Path, Storage], CheckpointStore] = DirectoryStore
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
     if loaded is not None and is_finished(loaded.state, plan.total_steps) and _ended_well(resume):
         return _already_finished(resume, loaded.state)
     if loaded is not None:
-        trainable.restore_weights(loaded.directory)
+        if loaded.weights is None:
+            trainable.restore_weights(loaded.directory)
         for line in _changes(config, loaded, plan):
             outside.say(line)
     require_disk(config, plan, outside.storage)
@@ -111,12 +114,13 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
     ):
         for line in introduction:
             LOGGER.info(line)
-        write_run_files(config, prepared, trainable, session, plan, outside.storage, outside.say)
+        provenance = write_run_files(config, prepared, trainable, session, plan, outside.storage, outside.say)
         try:
-            job = _job(config, prepared, trainable, session, plan)
+            job = _job(config, prepared, trainable, session, plan, provenance)
             hooks = training_hooks(config, prepared, trainable, session, state, plan, job.average)
             session.context.rewind_to_step(state.step)
             dependencies = TrainerDependencies(
+                open_store=outside.open_store,
                 storage=outside.storage,
                 stop_requested=stop,
                 sync_logs=session.context.sync,
@@ -145,7 +149,7 @@ def plan_only(config: TrainConfig, collaborators: TrainCollaborators | None = No
     refuse_several_processes(os.environ)
     check_sinks(config.tracking.sinks, outside.tracking)
     resume = _find_resume(config)
-    prepared, trainable, plan = _prepare(config, _load_state(config, resume))
+    prepared, trainable, plan = _prepare(config, _load_state(config, resume, outside))
     require_disk(config, plan, outside.storage)
     lines = [*_introduction(config, prepared, trainable, plan), *prepared.dataset.account.lines()]
     if resume.message:
@@ -163,7 +167,7 @@ def _resume(config: TrainConfig, outside: TrainCollaborators) -> tuple[ResumePoi
     resume = close_dead_run(_find_resume(config), outside.clock(), outside.storage)
     if resume.message:
         outside.say(resume.message)
-    return resume, _load_state(config, resume)
+    return resume, _load_state(config, resume, outside)
 
 
 def _find_resume(config: TrainConfig) -> ResumePoint:
@@ -174,11 +178,11 @@ def _find_resume(config: TrainConfig) -> ResumePoint:
     return find_resume_point(config.run.resume_from, output_dir, config.run.name)
 
 
-def _load_state(config: TrainConfig, resume: ResumePoint) -> LoadedState | None:
+def _load_state(config: TrainConfig, resume: ResumePoint, outside: TrainCollaborators) -> LoadedState | None:
     """Verify and read the checkpoint to start from; other settings are refused here, before any data are read."""
     if resume.checkpoint is None:
         return None
-    loaded = load_checkpoint(resume.checkpoint)
+    loaded = outside.open_store(resume.checkpoint.parent, outside.storage).load(resume.checkpoint)
     check_fingerprint(loaded.values["fingerprint"], settings_fingerprint(config), resume.checkpoint)
     patience = config.training.early_stopping_patience
     if patience is None or loaded.state.evaluations_without_improvement < patience:
@@ -263,7 +267,12 @@ def _memory_use(config: TrainConfig, prepared: Prepared, trainable: TrainableMod
 
 
 def _job(
-    config: TrainConfig, prepared: Prepared, trainable: TrainableModel, session: Session, plan: Plan
+    config: TrainConfig,
+    prepared: Prepared,
+    trainable: TrainableModel,
+    session: Session,
+    plan: Plan,
+    provenance: Mapping[str, Any],
 ) -> TrainingJob:
     fingerprint = run_fingerprint(config, prepared, trainable.base)
     decay = config.training.ema_decay
@@ -287,11 +296,14 @@ def _job(
             "run_id": session.record.run_id,
             "base_model_digest": trainable.base.digest,
             "tokenizer_digest": prepared.tokenizer_digest,
+            "data_digest": prepared.dataset.digest("train"),
+            "config_digest": provenance["config_digest"],
+            "environment": environment_summary(provenance),
             "safety": safety_summary(prepared.filters, prepared.findings),
         },
         checkpoint_bytes=plan.checkpoint_bytes,
         average=average,
-        write_averaged=trainable.write_model if average is not None else None,
+        write_averaged=trainable.write_averaged if average is not None else None,
     )
 
 

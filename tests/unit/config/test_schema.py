@@ -92,6 +92,7 @@ def test_defaults_of_every_key_match_the_agreed_table():
         "training.early_stopping_min_delta": 0.0,
         "eval.split": "test",
         "eval.metrics": ["bleu", "rouge_l", "f1", "exact_match", "loss", "perplexity"],
+        "eval.weights": "auto",
         "eval.batch_size": 32,
         "eval.max_new_tokens": 64,
         "eval.max_records": None,

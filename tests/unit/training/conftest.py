@@ -39,11 +39,13 @@ class ToyModel(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(8, VOCABULARY)
         self.seen: list[list[list[int]]] = []
+        self.on_pass: Callable[[int], object] = lambda _: None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, use_cache: bool) -> SimpleNamespace:
         """Return logits ``[batch, sequence, vocabulary]`` that depend on the last two tokens."""
         assert not use_cache
         self.seen.append([row[: int(mask.sum())].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)])
+        self.on_pass(len(self.seen))
         embedded = self.embedding(input_ids)
         embedded = embedded + torch.roll(embedded, 1, dims=1)
         return SimpleNamespace(logits=self.head(self.dropout(embedded)))
@@ -80,6 +82,7 @@ class MemoryStore:
     def __init__(self, free_bytes: int = 10**12) -> None:
         self.kept: dict[int, LoadedState] = {}
         self.free_bytes = free_bytes
+        self.asked: list[tuple[int, int]] = []
         self.latest: int | None = None
 
     def __call__(self, checkpoints: Path, storage: Storage) -> MemoryStore:
@@ -90,6 +93,7 @@ class MemoryStore:
 
     def require_room(self, step: int, size_bytes: int) -> None:
         """Fail when the memory that it was given is too small."""
+        self.asked.append((step, size_bytes))
         if size_bytes > self.free_bytes:
             raise DiskSpaceError(f"no room for step {step}")
 

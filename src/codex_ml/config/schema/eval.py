@@ -9,6 +9,7 @@ from pydantic import Field
 from codex_ml.config.schema.base import Rule, Section, Violation
 from codex_ml.config.schema.data import SplitName
 
+WeightsWish = Literal["auto", "averaged", "last"]
 DEFAULT_METRICS = ("bleu", "rouge_l", "f1", "exact_match", "loss", "perplexity")
 
 
@@ -29,6 +30,11 @@ class EvalSection(Section):
     # The names are checked against the metric registry when an evaluation starts: the schema may not import it.
     metrics: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, strict=False)] = Field(
         default=DEFAULT_METRICS, description="Names of the metrics to compute."
+    )
+    weights: WeightsWish = Field(
+        default="auto",
+        description="Weights of a checkpoint: their average (averaged), those of its last step (last), or the average "
+        "where there is one (auto).",
     )
     batch_size: int = Field(default=32, ge=1, description="Records in one forward pass; changes no result.")
     max_new_tokens: int = Field(default=64, ge=1, description="Longest generated answer in tokens.")
