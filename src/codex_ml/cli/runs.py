@@ -9,7 +9,7 @@ import typer
 
 from codex_ml.cli.boundary import guarded
 from codex_ml.cli.options import AsJson, OutputDirectory, RunReference, runs_directory
-from codex_ml.cli.runs_checks import verify_command
+from codex_ml.cli.runs_checks import reproduce_command, verify_command
 from codex_ml.cli.runs_removal import remove_command
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def show_run(
 runs_app.command("list")(guarded(list_runs))
 runs_app.command("show")(guarded(show_run))
 runs_app.command("verify")(guarded(verify_command))
+runs_app.command("reproduce")(guarded(reproduce_command))
 runs_app.command("rm")(guarded(remove_command))
 
 

@@ -1,8 +1,9 @@
-"""`codex-ml runs verify`: computes again what a run wrote down."""
+"""`codex-ml runs verify` and `runs reproduce`: compute again what a run wrote down, and the run itself."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,6 +68,38 @@ def verify_command(
     report = verified.verification
     typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False) if as_json else "\n".join(report.lines()))
     require_passed(report)
+
+
+def reproduce_command(
+    run: RunReference,
+    into: Annotated[Path, typer.Option("--into", metavar="DIR", help="Where the new run is made.", show_default=False)],
+    output_dir: OutputDirectory = None,
+    model: ModelDirectory = None,
+    tokenizer: TokenizerDirectory = None,
+    data: DataFiles = None,
+    policy: PolicyFile = None,
+    allow: Allowed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a run again from what it wrote down, and compare weights bit for bit and metrics; exit 2 if not identical.
+
+    What it was made of is verified first. Other code, versions and machines are reported, not refused.
+    """
+    from codex_ml.recipes.verify import require_passed, verify_run
+    from codex_ml.recipes.verify_environment import REPORTED_ONLY, repeat_environment
+    from codex_ml.runs.naming import resolve_run
+
+    layout = resolve_run(run, runs_directory(output_dir))
+    verified = verify_run(layout, moved(model, tokenizer, data, policy), [*keys(allow), *REPORTED_ONLY])
+    require_passed(verified.verification)
+    repeat_environment(verified.provenance, os.environ)
+
+    # Only now, with the variables set that it reads, and with a run that can be repeated: this import takes seconds.
+    from codex_ml.recipes.reproduce import reproduce, require_identical
+
+    result = reproduce(verified, into)
+    typer.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False) if as_json else "\n".join(result.lines()))
+    require_identical(result)
 
 
 def moved(model: Path | None, tokenizer: Path | None, data: Sequence[str] | None, policy: Path | None) -> Moved:

@@ -65,10 +65,23 @@ class TrainOutcome:
     lines: tuple[str, ...]
 
 
-def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) -> TrainOutcome:
+def train(
+    config: TrainConfig,
+    collaborators: TrainCollaborators | None = None,
+    stop_at: Callable[[int], bool] | None = None,
+) -> TrainOutcome:
     """Train as a config says and return where the outputs lie.
 
     Everything that can be refused is refused before a run directory exists.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        What to train.
+    collaborators : TrainCollaborators, optional
+        Others, for tests.
+    stop_at : callable, optional
+        Asked after each step whether the run is to stop there, as at a signal: with a checkpoint, and unfinished.
 
     Raises
     ------
@@ -122,7 +135,7 @@ def train(config: TrainConfig, collaborators: TrainCollaborators | None = None) 
             dependencies = TrainerDependencies(
                 open_store=outside.open_store,
                 storage=outside.storage,
-                stop_requested=stop,
+                stop_requested=lambda: stop() or _wished_stop(stop_at, state.step),
                 sync_logs=session.context.sync,
                 log_event=session.context.log_event,
             )
@@ -155,6 +168,11 @@ def plan_only(config: TrainConfig, collaborators: TrainCollaborators | None = No
     if resume.message:
         lines.append(f"resume: {resume.message}")
     return tuple(lines)
+
+
+def _wished_stop(stop_at: Callable[[int], bool] | None, step: int) -> str | None:
+    """Return why to stop after a step where the caller wishes that."""
+    return f"the end of what was asked for (step {step})" if stop_at is not None and stop_at(step) else None
 
 
 def is_finished(state: TrainerState, total_steps: int) -> bool:

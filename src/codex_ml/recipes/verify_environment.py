@@ -1,8 +1,9 @@
-"""Holds the code, the libraries and the machine of now against those that a run was made with."""
+"""Holds the code, the libraries and the machine of now against those of a run, and sets what can be set again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from codex_ml.runs.verification import Check, compare, mapping
@@ -10,7 +11,18 @@ from codex_ml.tracking.provenance import LIBRARIES, ProvenanceDependencies, code
 
 # A kernel that was updated changes no number of a run.
 _HARMLESS_PLATFORM = ("release",)
-ENVIRONMENT = ("code", "versions", "platform")
+# These are reported before a run is repeated, and never a reason not to try: the repetition shows whether they matter.
+REPORTED_ONLY = ("code", "versions", "platform")
+# Read by numeric libraries when they are imported; each decides the order of additions or the kernels. The values come
+# out of a file that may be a stranger's, so only harmless ones are taken.
+_REPEATED_VARIABLES = {
+    "OMP_NUM_THREADS": r"[1-9][0-9]{0,2}",
+    "MKL_NUM_THREADS": r"[1-9][0-9]{0,2}",
+    "MKL_CBWR": r"[A-Z0-9_,]{1,40}",
+    "ONEDNN_MAX_CPU_ISA": r"[A-Z0-9_]{1,40}",
+    "ATEN_CPU_CAPABILITY": r"[a-z0-9_]{1,40}",
+    "CUBLAS_WORKSPACE_CONFIG": r":[0-9]{1,7}:[0-9]{1,3}",
+}
 
 
 def check_environment(provenance: Mapping[str, Any], dependencies: ProvenanceDependencies) -> list[Check]:
@@ -56,3 +68,18 @@ def _check_platform(provenance: Mapping[str, Any]) -> list[Check]:
         else:
             checks.append(compare(key, before, after))
     return checks
+
+
+def repeat_environment(provenance: Mapping[str, Any], environment: MutableMapping[str, str]) -> None:
+    """Give the variables that decide how numbers are computed the values that they had for a run.
+
+    To be called before torch is imported. What the run did not have set is taken away; what cannot be used is left
+    alone, and shows as a difference afterwards.
+    """
+    recorded = mapping(provenance.get("environment"))
+    for name, pattern in _REPEATED_VARIABLES.items():
+        value = recorded.get(name)
+        if value is None:
+            environment.pop(name, None)
+        elif isinstance(value, str) and re.fullmatch(pattern, value):
+            environment[name] = value

@@ -1,0 +1,296 @@
+"""The repetition of a run, top to bottom: verify what it was made of, train again, compare bit for bit, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codex_ml.config.schema.root import TrainConfig
+from codex_ml.errors import CheckpointError, InterruptedRun, UserError
+from codex_ml.monitoring.codex_logging import read_ndjson
+from codex_ml.recipes.comparison import (
+    STATE_NAME,
+    FileComparison,
+    MetricComparison,
+    compare_checkpoints,
+    compare_metrics,
+)
+from codex_ml.recipes.records import changed_identity
+from codex_ml.recipes.stages import Stage, stages_of
+from codex_ml.recipes.train import TrainCollaborators, train
+from codex_ml.recipes.verify import VerifiedRun
+from codex_ml.recipes.verify_environment import REPORTED_ONLY
+from codex_ml.runs.checkpoints import checkpoint_name, newest_whole, step_of
+from codex_ml.runs.layout import RunLayout, find_runs, read_record
+from codex_ml.runs.listing import TRAINER_STATE_NAME
+from codex_ml.runs.run_manifest import write_run_manifest
+from codex_ml.runs.verification import mapping
+
+REPORT_NAME = "reproduction.json"
+REPORT_VERSION = 1
+# More than any machine has; a number from a stranger's file must not exhaust this one.
+_MOST_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class ReproduceCollaborators:
+    """What a repetition uses of the outside world; tests pass others.
+
+    Attributes
+    ----------
+    set_threads, set_interop_threads : callable
+        Set the thread counts of torch.
+    """
+
+    train: TrainCollaborators = field(default_factory=TrainCollaborators)
+    set_threads: Callable[[int], None] = torch.set_num_threads
+    set_interop_threads: Callable[[int], None] = torch.set_num_interop_threads
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of a repetition."""
+
+    layout: RunLayout
+    of: RunLayout
+    last_step: int
+    stages: tuple[Stage, ...]
+    notes: tuple[str, ...]
+    weights: tuple[FileComparison, ...]
+    state: FileComparison | None
+    metrics: MetricComparison
+    tokens_agree: bool
+
+    @property
+    def identical(self) -> bool:
+        """Whether weights, metrics and the very tokens trained on are the same; bits, not tolerance."""
+        same_weights = bool(self.weights) and all(file.identical for file in self.weights)
+        return same_weights and self.metrics.identical and self.tokens_agree
+
+    def lines(self) -> list[str]:
+        """Return it for people."""
+        lines = [f"· {note}" for note in self.notes]
+        for file in (*self.weights, *([self.state] if self.state is not None else [])):
+            lines += file.lines()
+        lines += self.metrics.lines()
+        mark = "✓" if self.tokens_agree else "✗"
+        lines.append(
+            f"{mark} token ids and masks of every split: {'identical' if self.tokens_agree else 'they differ'}"
+        )
+        verdict = "identical to" if self.identical else "NOT identical to"
+        return [
+            *lines,
+            f"{verdict} {self.of.directory.name} at step {self.last_step}",
+            f"outputs: {self.layout.directory}",
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values, without a path of this machine."""
+        return {
+            "schema_version": REPORT_VERSION,
+            "of": {"directory": self.of.directory.name, "run_id": read_record(self.of).run_id},
+            "identical": self.identical,
+            "last_step": self.last_step,
+            "stages": [asdict(stage) for stage in self.stages],
+            "notes": list(self.notes),
+            "weights": [{"identical": file.identical, **asdict(file)} for file in self.weights],
+            "training_state": None if self.state is None else {"identical": self.state.identical, **asdict(self.state)},
+            "metrics": self.metrics.to_json(),
+            "tokens_agree": self.tokens_agree,
+        }
+
+
+def reproduce(verified: VerifiedRun, into: Path, collaborators: ReproduceCollaborators | None = None) -> Reproduction:
+    """Train a verified run again in a new run below a directory, and compare the two.
+
+    Parameters
+    ----------
+    verified : VerifiedRun
+        The run, its verification passed.
+    into : Path
+        Where the new run is made; not where the old one lies.
+    collaborators : ReproduceCollaborators, optional
+        Others, for tests.
+
+    Raises
+    ------
+    CodexError
+        If there is no checkpoint to compare with, or training fails or is interrupted.
+    """
+    outside = collaborators or ReproduceCollaborators()
+    checkpoint = _final_checkpoint(verified.layout)
+    last_step = step_of(checkpoint) or 0
+    values = json.loads((checkpoint / TRAINER_STATE_NAME).read_text("utf-8"))
+    stages = stages_of(_lines(verified.layout.events), last_step, values["total_steps"])
+    _refuse_place(into, verified.layout)
+    notes = [*_history(verified, stages, values), *_apply_threads(verified.provenance, outside)]
+    layout = _train_stages(_config(verified, into), stages, outside.train)
+    notes += _differences(verified.provenance, layout)
+    compared = compare_checkpoints(checkpoint, layout.checkpoints / checkpoint_name(last_step))
+    result = Reproduction(
+        layout=layout,
+        of=verified.layout,
+        last_step=last_step,
+        stages=tuple(stages),
+        notes=tuple(notes),
+        weights=tuple(file for file in compared if file.name != STATE_NAME),
+        state=next((file for file in compared if file.name == STATE_NAME), None),
+        metrics=compare_metrics(_lines(verified.layout.metrics), _lines(layout.metrics), last_step),
+        tokens_agree=_token_digests(verified.layout) == _token_digests(layout),
+    )
+    storage = outside.train.storage
+    storage.write_json(layout.directory / REPORT_NAME, result.to_json())
+    # The report belongs to the new run, so its manifest names it.
+    write_run_manifest(layout, read_record(layout), storage)
+    return result
+
+
+def require_identical(result: Reproduction) -> None:
+    """Stop when the two runs are not the same.
+
+    Raises
+    ------
+    UserError
+        With what may be the reason.
+    """
+    if not result.identical:
+        raise UserError(
+            f"{result.of.directory.name} was not reproduced bit for bit",
+            why="; ".join(result.notes) or "code, versions, machine and threads are the same",
+            fix="use the versions, thread counts and processor of the run (provenance.json); equal bits are promised "
+            "there only",
+        )
+
+
+def _final_checkpoint(layout: RunLayout) -> Path:
+    checkpoint, passed_over = newest_whole(layout.checkpoints)
+    if checkpoint is None:
+        reasons = "; ".join(f"{item.directory.name}: {item.reason}" for item in passed_over)
+        raise CheckpointError(
+            f"the run {layout.directory.name} has no whole checkpoint to compare with",
+            why=reasons or "none was written",
+            fix="resume the run to its end first",
+        )
+    return checkpoint
+
+
+def _refuse_place(into: Path, layout: RunLayout) -> None:
+    place, run = into.resolve(), layout.directory.resolve()
+    if place == run.parent or place == run or run in place.parents:
+        raise UserError(
+            f"--into {into}: the run itself lies there",
+            why="the repetition would become the newest run of its name, which is what latest means",
+            fix="name another directory; it is made if it is not there",
+        )
+
+
+def _config(verified: VerifiedRun, into: Path) -> TrainConfig:
+    """Return the configuration of the run, with the device and number format that it chose then."""
+    config = verified.config
+    assert config is not None, "a verification that passed has read the configuration"
+    compute, model = mapping(verified.provenance.get("compute")), config.model
+    chosen = {
+        key: compute[key]
+        for key in ("device", "dtype")
+        if getattr(model, key) == "auto" and isinstance(compute.get(key), str)
+    }
+    run = config.run.model_copy(update={"output_dir": into.resolve(), "resume_from": None})
+    return config.model_copy(update={"run": run, "model": type(model).model_validate(model.model_dump() | chosen)})
+
+
+def _train_stages(config: TrainConfig, stages: Sequence[Stage], collaborators: TrainCollaborators) -> RunLayout:
+    """Train every stage in one new run, and return it."""
+    output_dir = config.run.output_dir
+    assert output_dir is not None, "it was set from --into"
+    earlier = {layout.directory for layout, _ in find_runs(output_dir)}
+    layout: RunLayout | None = None
+    for number, stage in enumerate(stages, start=1):
+        wish = config
+        if number < len(stages):
+            # The last plan stands in config.yaml; those before it only in the events.
+            training = config.training.model_copy(update={"max_steps": stage.total_steps, "epochs": None})
+            wish = config.model_copy(update={"training": training})
+        if layout is not None:
+            run = wish.run.model_copy(update={"resume_from": layout.directory})
+            wish = wish.model_copy(update={"run": run})
+        _train_stage(wish, stage, collaborators)
+        made = [found for found, _ in find_runs(output_dir, config.run.name) if found.directory not in earlier]
+        layout = layout or made[0]
+    assert layout is not None, "there is at least one stage"
+    return layout
+
+
+def _train_stage(config: TrainConfig, stage: Stage, collaborators: TrainCollaborators) -> None:
+    """Train up to the last step of a stage; that it was stopped there is no fault."""
+    reached = False
+
+    def at_step(step: int) -> bool:
+        nonlocal reached
+        reached = step >= stage.last_step
+        return reached
+
+    try:
+        train(config, collaborators, stop_at=at_step)
+    except InterruptedRun:
+        # Else it was the user who stopped it.
+        if not reached:
+            raise
+
+
+def _history(verified: VerifiedRun, stages: Sequence[Stage], values: Mapping[str, Any]) -> list[str]:
+    """Say what of a run that did not go straight to its end can be compared."""
+    notes = []
+    total, last_step = stages[-1].total_steps, stages[-1].last_step
+    if len(stages) > 1:
+        told = ", then ".join(f"{stage.total_steps} planned, up to step {stage.last_step}" for stage in stages)
+        notes.append(f"the length of the run was changed on the way ({told}); it is repeated in the same stages")
+    stopped = mapping(values.get("trainer")).get("stop_reason")
+    if stopped:
+        notes.append(f"the run stopped early at step {last_step} of {total}: {stopped}")
+    elif last_step < total:
+        ended = f"the run is {verified.record.status} and did not reach its end"
+        notes.append(f"{ended}: compared up to its last checkpoint, step {last_step} of {total}")
+    if earlier := verified.provenance.get("earlier_processes"):
+        notes.append(f"{len(earlier) + 1} processes worked on the run, one does now")
+    notes += [
+        f"{check.key}: {check.recorded} then, {check.found} now"
+        for check in verified.verification.checks
+        if check.allowed and not check.key.startswith(REPORTED_ONLY)
+    ]
+    return notes
+
+
+def _apply_threads(provenance: Mapping[str, Any], outside: ReproduceCollaborators) -> list[str]:
+    """Compute in as many threads as the run did: they decide the order of additions. Say where that cannot be had."""
+    recorded = mapping(provenance.get("threads"))
+    notes = []
+    for name, apply in (("torch", outside.set_threads), ("torch_interop", outside.set_interop_threads)):
+        count = recorded.get(name)
+        if not isinstance(count, int) or not 0 < count <= _MOST_THREADS:
+            notes.append(f"threads.{name}: {count!r} was recorded, which cannot be used")
+            continue
+        try:
+            apply(count)
+        except RuntimeError as error:
+            notes.append(f"threads.{name}: {count} was recorded and could not be set ({str(error).splitlines()[0]})")
+    return notes
+
+
+def _differences(provenance: Mapping[str, Any], layout: RunLayout) -> list[str]:
+    """Return what code, versions, machine, threads and environment of the two runs differ in."""
+    now = json.loads(layout.provenance.read_text("utf-8"))
+    return [f"differs from the run: {difference}" for difference in changed_identity(provenance, now)]
+
+
+def _token_digests(layout: RunLayout) -> dict[str, Any]:
+    splits = json.loads(layout.data_splits.read_text("utf-8"))["splits"]
+    return {name: split.get("content_digest") for name, split in splits.items()}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return list(read_ndjson(path))
