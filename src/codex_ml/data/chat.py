@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.data.records import Message
+from codex_ml.data.template_guard import check_template, render_guarded
 from codex_ml.errors import DataError
 
 if TYPE_CHECKING:
@@ -60,14 +61,15 @@ class ChatRenderer:
     A message that spells a special token (``<|im_end|>``) must not gain its power: such strings are tokenised as
     ordinary characters. That holds for tokens the tokenizer declares as special; added tokens that it declares as
     ordinary (such as ``<think>``) are part of what a model writes and stay tokens. Roles are checked elsewhere to be
-    one of four words. The template itself is trusted.
+    one of four words. The template itself is a program from elsewhere: it runs in Jinja's sandbox, within bounds.
 
     A template that asks for today (``strftime_now``) is given `TEMPLATE_DATE`, in training as in generation.
 
     Raises
     ------
     DataError
-        If the tokenizer has no chat template, or one that reads the clock in a way that cannot be pinned.
+        If the tokenizer has no chat template, one that reads the clock in a way that cannot be pinned, or one whose
+        arithmetic, time or memory has no bounds.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, special_tokens: Sequence[str]) -> None:
@@ -76,7 +78,9 @@ class ChatRenderer:
                 "the tokenizer has no chat template, which records with messages need",
                 fix="use a tokenizer with a chat_template (a chat or instruct model), or prompt/completion records",
             )
-        self._template = _without_clock(tokenizer.get_chat_template())
+        template = tokenizer.get_chat_template()
+        check_template(template)
+        self._template = _without_clock(template)
         self._special_tokens_map: dict[str, Any] = dict(tokenizer.special_tokens_map)
         self._end_of_sequence = str(tokenizer.eos_token or "")
         self._special_tokens = sorted(special_tokens, key=len, reverse=True)
@@ -157,12 +161,14 @@ class ChatRenderer:
 
         turns = [{"role": message.role, "content": self._guard(message.content, marker)} for message in messages]
         try:
-            result: Any = render_jinja_template(  # a pair of lists, though it is annotated as a string
-                conversations=[turns],
-                chat_template=self._template,
-                return_assistant_tokens_mask=self._has_marks,
-                add_generation_prompt=add_generation_prompt,
-                **self._special_tokens_map,
+            result: Any = render_guarded(  # a pair of lists, though it is annotated as a string
+                lambda: render_jinja_template(
+                    conversations=[turns],
+                    chat_template=self._template,
+                    return_assistant_tokens_mask=self._has_marks,
+                    add_generation_prompt=add_generation_prompt,
+                    **self._special_tokens_map,
+                )
             )
         except TemplateError as error:
             # A message that stands in the template was written by its author; any other may quote the record.
