@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from codex_ml.config.schema.training import TrainingSection
 from codex_ml.training.averaging import averaged_tensors
 from codex_ml.training.checkpoint import CheckpointContent
 from codex_ml.training.job import TrainingJob
@@ -102,12 +103,12 @@ class CheckpointSaver:
         self._before_save = before_save
         self._timer = SaveTimer(job.settings.save_minutes, clock)
         self._size_bytes = job.checkpoint_bytes
-        self.last: Path | None = None
+        self.last_checkpoint: Path | None = None
         self.last_step: int | None = None
 
     def is_due(self, state: TrainerState, is_best: bool, stopped: str | None) -> bool:
         """Tell whether a checkpoint belongs after the step just made."""
-        settings = self._job.settings
+        settings: TrainingSection = self._job.settings
         return (
             state.step == self._job.total_steps
             or stopped is not None
@@ -129,7 +130,7 @@ class CheckpointSaver:
         self._store.require_room(border.state.step, self._size_bytes)
         self._before_save()
         saved = self._store.save(self._content(border))
-        self.last, self.last_step, self._size_bytes = saved.place, border.state.step, saved.size_bytes
+        self.last_checkpoint, self.last_step, self._size_bytes = saved.place, border.state.step, saved.size_bytes
         self._timer.restart()
         retention = Retention(settings.keep_last, settings.keep_best, settings.keep_every_steps)
         self._store.point_and_prune(border.state, retention)

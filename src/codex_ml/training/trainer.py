@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 from torch import nn
 
+from codex_ml.config.schema.training import TrainingSection
 from codex_ml.errors import CodexError, NonFiniteError, VanishedGradientError
 from codex_ml.storage import Storage
 from codex_ml.training.callbacks import VALIDATION_LOSS, Hook, line_is_due
@@ -183,7 +184,7 @@ class _Loop:
             stopped = self.dependencies.stop_requested()
             if self.saver.is_due(self.state, is_best, stopped):
                 self.saver.save(step_border(self.state))
-        return TrainingResult(self.state, self.saver.last, stopped)
+        return TrainingResult(self.state, self.saver.last_checkpoint, stopped)
 
     def _window(self) -> WindowOutcome:
         """Compute the gradients of the next step, or raise; weights and optimizer are as they were either way."""
@@ -227,7 +228,7 @@ class _Loop:
 
     def _learning_rate(self, steps_back: int = 0) -> float:
         """Return the rate of the next step, or of one before it."""
-        settings = self.job.settings
+        settings: TrainingSection = self.job.settings
         return learning_rate_at(
             self.state.step - steps_back,
             self.job.total_steps,

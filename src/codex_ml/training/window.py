@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from codex_ml.config.schema.training import TrainingSection
 from codex_ml.data.batches import collate, micro_batches, window_of_step
 from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.errors import DataError
@@ -71,6 +72,7 @@ class WindowGradients:
         self._log_event = log_event
         self._parameters = list(trainable_parameters(job.model).values())
         self._device = self._parameters[0].device
+        self._training: TrainingSection = job.settings
         self._window_size = job.settings.micro_batch_size * job.settings.gradient_accumulation_steps
 
     def compute(self, step: int) -> WindowOutcome:
@@ -112,9 +114,9 @@ class WindowGradients:
                 fix="check the completions, or raise data.max_length_tokens",
             )
         loss_sum, masked, padding = 0.0, 0, 0
-        for part in micro_batches(indices, self._job.settings.micro_batch_size):
+        for part in micro_batches(indices, self._training.micro_batch_size):
             batch = collate([self._job.records[index] for index in part], self._job.pad_token_id).to(self._device)
-            with computing_in(self._job.settings.mixed_precision, self._device.type):
+            with computing_in(self._training.mixed_precision, self._device.type):
                 loss = supervised_loss(self._model, batch)
             # Divided by the tokens of the whole window, not of the micro-batch: the mean is the mean (promise 6).
             mean = loss.loss_sum / window_tokens
@@ -131,5 +133,5 @@ class WindowGradients:
             self._scaler.unscale(self._parameters)
         norm = total_norm(self._parameters)
         if bool(torch.isfinite(norm)) or self._scaler is None:
-            clip(self._parameters, norm, self._job.settings.max_grad_norm)
+            clip(self._parameters, norm, self._training.max_grad_norm)
         return float(norm)
