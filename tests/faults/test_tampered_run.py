@@ -254,6 +254,25 @@ def test_verify_moved_inputs_are_unchecked_until_named(workspace) -> None:
     assert failing(verify(workspace, "base_model", "compute", "data", "safety")) == {}
 
 
+@pytest.mark.parametrize("name", ["provenance.json", "data_splits.json", "data_account.json", "run_manifest.json"])
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[]", b"{}", b'{"splits": 1, "files": 1}', b"\xff", b""])
+def test_verify_damaged_file_of_the_run_is_said_and_no_internal_error(workspace, name, content) -> None:
+    """Whatever stands where an object should: a line of the report, and the rest is still looked at."""
+    (run_in(workspace).directory / name).write_bytes(content)
+    verification = verify(workspace)
+    assert not verification.passed
+    assert any(check.key == "checkpoints/step-00000004" for check in verification.checks)
+
+
+def test_verify_control_characters_of_a_stranger_are_written_out(workspace) -> None:
+    """A value that would move the cursor or clear the screen is shown, not obeyed."""
+    edit(run_in(workspace).provenance, lambda value: value["versions"].update(torch="\x1b[2J" + "9" * 10_000))
+    (line,) = [check.line() for check in verify(workspace).failing() if check.key == "versions.torch"]
+    assert "\x1b" not in line
+    assert r"\x1b[2J9" in line
+    assert len(line) < 500
+
+
 def test_verify_links_and_names_that_lead_out_are_refused(workspace) -> None:
     """A manifest from a stranger reads nothing outside the run, and a link stands for no file."""
     run = run_in(workspace)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from codex_ml.runs.run_manifest import check_run_manifest, manifest_path
 from codex_ml.runs.verification import Check, Verification, allow, compare, is_below, mapping
 from codex_ml.storage import file_digest
 from codex_ml.tracking.provenance import PROVENANCE_VERSION, ProvenanceDependencies
+from codex_ml.untrusted import read_json
 
 _SHOWN_LINES = 3
 
@@ -138,7 +138,7 @@ def require_passed(verification: Verification) -> None:
 
 def _read_provenance(layout: RunLayout) -> tuple[dict[str, Any], list[Check]]:
     try:
-        provenance = json.loads(layout.provenance.read_text("utf-8"))
+        provenance = read_json(layout.provenance, follow_links=False)
     except FileNotFoundError as error:
         if not layout.config.exists():
             raise UserError(
@@ -160,7 +160,7 @@ def _newest_state(layout: RunLayout) -> dict[str, Any]:
     """Return the counters of the newest checkpoint; empty where there is none, or it cannot be read."""
     for _, directory in reversed(list_checkpoints(layout.checkpoints)):
         try:
-            return mapping(mapping(json.loads((directory / TRAINER_STATE_NAME).read_text("utf-8"))).get("trainer"))
+            return mapping(mapping(read_json(directory / TRAINER_STATE_NAME, follow_links=False)).get("trainer"))
         except (OSError, ValueError):
             return {}
     return {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,17 @@ from codex_ml.errors import DataError
 from codex_ml.runs.layout import RunLayout
 from codex_ml.runs.verification import Check, compare, compare_trees, mapping
 from codex_ml.storage import file_digest
+from codex_ml.untrusted import read_json
 
+# One line a record: room for some thirty million.
+_LARGEST_SPLITS_BYTES = 1 << 29
 _CONTENT = "over token ids; runs reproduce makes them again"
 
 
 def check_data(config: DataSection | None, layout: RunLayout, provenance: Mapping[str, Any]) -> list[Check]:
     """Hold the data files of a run, the splits they were divided into, and both accounts of them against each other."""
     try:
-        manifest = json.loads(layout.data_splits.read_text("utf-8"))
+        manifest = read_json(layout.data_splits, _LARGEST_SPLITS_BYTES, follow_links=False)
         recorded = without_membership(manifest)
     except FileNotFoundError:
         return [Check("data", "missing", note="data_splits.json")]
@@ -51,7 +53,7 @@ def check_account(layout: RunLayout, provenance: Mapping[str, Any], trainer: Map
     """See that ``data_account.json`` adds up, and fits the splits and the newest checkpoint."""
     key = "data_account.json"
     try:
-        account = json.loads(layout.data_account.read_text("utf-8"))
+        account = read_json(layout.data_account, follow_links=False)
         checks = [_check_sums(f"{key}.{name}", counts) for name, counts in account["splits"].items()]
         run = account.get("run")
         if run is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from codex_ml.runs.layout import RunLayout, RunRecord
 from codex_ml.runs.manifest import MANIFEST_NAME
 from codex_ml.runs.verification import Check, compare
 from codex_ml.storage import PARTIAL_SUFFIX, Storage, file_digest
+from codex_ml.untrusted import read_json
 
 RUN_MANIFEST_NAME = "run_manifest.json"
 RUN_MANIFEST_VERSION = 1
@@ -46,7 +46,7 @@ def manifest_path(layout: RunLayout) -> Path:
 def check_run_manifest(layout: RunLayout, record: RunRecord) -> list[Check]:
     """Hold every file that the manifest of a run names against it, and name what came later."""
     try:
-        manifest = json.loads(manifest_path(layout).read_text("utf-8"))
+        manifest = read_json(manifest_path(layout), follow_links=False)
         named = dict(manifest["files"])
         known = manifest["manifest_version"] == RUN_MANIFEST_VERSION
     except FileNotFoundError:

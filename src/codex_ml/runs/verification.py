@@ -13,6 +13,7 @@ CheckState = Literal["agrees", "differs", "missing", "unchecked", "noted"]
 REPORT_VERSION = 1
 _MARKS: dict[CheckState, str] = {"agrees": "✓", "differs": "✗", "missing": "✗", "unchecked": "?", "noted": "·"}
 _ALLOWED_MARK = "≠"
+_SHOWN_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Check:
             said += ": not checked"
         if self.note:
             said += f": {self.note}" if self.state in ("agrees", "noted", "unchecked") else f" ({self.note})"
-        return said + (" (allowed)" if self.allowed else "")
+        return _printable(said) + (" (allowed)" if self.allowed else "")
 
 
 @dataclass(frozen=True)
@@ -167,4 +168,10 @@ def _counts(checks: Iterable[Check]) -> dict[str, int]:
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is None else str(value)
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+def _printable(text: str) -> str:
+    """Return a text with everything written out that a terminal would obey: files of a stranger are shown here."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
