@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,3 +120,152 @@ class StepLosses:
 def step_losses() -> type[StepLosses]:
     """Return the class of the collecting hook."""
     return StepLosses
+
+
+# Seven steps an epoch, the last of them over two records; dropout draws from the random state in every step.
+STRAIGHT_STEPS = 16
+_SETTINGS = (
+    f"training.max_steps={STRAIGHT_STEPS}",
+    "training.micro_batch_size=4",
+    "training.gradient_accumulation_steps=2",
+    "training.learning_rate=1e-2",
+    "training.logging_steps=1",
+    "training.eval_steps=4",
+    "training.save_steps=1",
+    "training.keep_last=99",
+    "adapter.dropout=0.1",
+)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run directory, and what can be compared of it."""
+
+    directory: Path
+
+    def checkpoint(self, step: int = STRAIGHT_STEPS) -> Path:
+        """Return a checkpoint's directory."""
+        return self.directory / "checkpoints" / f"step-{step:08d}"
+
+    def files(self, step: int = STRAIGHT_STEPS) -> dict[str, bytes]:
+        """Return every file of a checkpoint but its manifest, which names the run."""
+        found = sorted(path for path in self.checkpoint(step).rglob("*") if path.is_file())
+        return {path.name: path.read_bytes() for path in found if path.name != "manifest.json"}
+
+    def weights(self, step: int = STRAIGHT_STEPS) -> bytes:
+        """Return the bytes of an adapter."""
+        return (self.checkpoint(step) / "adapter_model.safetensors").read_bytes()
+
+    def steps(self) -> list[int]:
+        """Return the steps that have a checkpoint."""
+        return sorted(int(path.name.removeprefix("step-")) for path in (self.directory / "checkpoints").glob("step-*"))
+
+    def metrics(self, split: str, name: str) -> dict[int, float]:
+        """Return one metric by step; a step that stands there twice is a failure."""
+        lines = [line for line in self.lines("metrics.ndjson") if (line["split"], line["name"]) == (split, name)]
+        found = {line["step"]: line["value"] for line in lines}
+        assert len(found) == len(lines)
+        return found
+
+    def measured(self) -> list[tuple[int, str, str, float]]:
+        """Return all that was measured and is not decided by the machine (time, memory)."""
+        timed = {"supervised_tokens_per_second", "memory_bytes"}
+        return [
+            (line["step"], line["split"], line["name"], line["value"])
+            for line in self.lines("metrics.ndjson")
+            if line["split"] in ("train", "valid") and line["name"] not in timed
+        ]
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """Return the records of an NDJSON file."""
+        return [json.loads(line) for line in (self.directory / name).read_text("utf-8").split("\n") if line]
+
+
+@dataclass(frozen=True)
+class CommandServer:
+    """The command line, in children forked from one process that has imported everything."""
+
+    process: subprocess.Popen[str]
+    model: Path
+    data: Path
+
+    def run(self, *arguments: str, directory: Path) -> Finished:
+        """Run one command to its end."""
+        said = [directory / f".{name}.txt" for name in ("stdout", "stderr")]
+        order = {"arguments": arguments, "directory": str(directory), "stdout": str(said[0]), "stderr": str(said[1])}
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps(order), file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        return Finished(int(answer), *(file.read_text("utf-8") for file in said))
+
+    def train(self, directory: Path, *overrides: str, fails: bool = False) -> Finished:
+        """Run ``codex-ml train`` with the settings of the straight run, and others over them."""
+        files = (f"model.path={self.model}", f"data.path={self.data}")
+        finished = self.run("train", *files, *_SETTINGS, *overrides, directory=directory)
+        assert (finished.returncode != 0) == fails, finished.stderr
+        return finished
+
+    def trained(self, directory: Path, *overrides: str) -> Trained:
+        """Train in a directory of its own and return the run."""
+        self.train(directory, *overrides)
+        return the_run(directory)
+
+
+def the_run(directory: Path) -> Trained:
+    """Return the only run of a working directory."""
+    (run,) = (path for path in (directory / "runs").iterdir() if path.is_dir())
+    return Trained(run)
+
+
+@pytest.fixture(scope="session")
+def commands(tiny_llama_directory: Path, small_records: Path) -> Iterator[CommandServer]:
+    """Return the command line in forked children."""
+    program = [sys.executable, str(Path(__file__).with_name("command_server.py"))]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield CommandServer(process, tiny_llama_directory, small_records)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def straight(commands: CommandServer, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Return a run that nothing interrupted, with a checkpoint of every step; treat it as read-only."""
+    return commands.trained(tmp_path_factory.mktemp("straight"))
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Makes copies of a run, as they were at one of its checkpoints."""
+
+    directory: Path
+
+    def whole(self, run: Trained) -> Trained:
+        """Return a copy of a run with all of its checkpoints."""
+        copy = self.directory / "runs" / run.directory.name
+        shutil.copytree(run.directory, copy)
+        return Trained(copy)
+
+    def interrupted(self, run: Trained, step: int) -> Trained:
+        """Return a copy without what was written after a step but the logs: the run died before the next checkpoint."""
+        copy = self.whole(run)
+        for later in (later for later in copy.steps() if later > step):
+            shutil.rmtree(copy.checkpoint(later))
+        for pointer in ("latest", "best"):
+            (copy.directory / "checkpoints" / pointer).unlink()
+        return copy
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Copies:
+    """Return what copies runs into the working directory of the test."""
+    return Copies(tmp_path)
