@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,14 +29,27 @@ def random_tensors() -> dict[str, Tensor]:
     return states
 
 
-def random_values() -> dict[str, Any]:
-    """Return the generator states of Python and NumPy as JSON values."""
-    version, internal, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return {
-        "python": [version, list(internal), gauss],
-        "numpy": [str(kind), [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
-    }
+@dataclass(frozen=True)
+class RandomSnapshot:
+    """Where every generator stood at one instant; cheap to take, because a border of a step takes one."""
+
+    tensors: dict[str, Tensor]
+    python: tuple[Any, ...]
+    numpy: tuple[Any, ...]
+
+    def values(self) -> dict[str, Any]:
+        """Return the states of Python and NumPy as JSON values."""
+        version, internal, gauss = self.python
+        kind, keys, position, has_gauss, cached = self.numpy
+        return {
+            "python": [version, list(internal), gauss],
+            "numpy": [str(kind), [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
+        }
+
+
+def random_snapshot() -> RandomSnapshot:
+    """Note where every generator stands."""
+    return RandomSnapshot(random_tensors(), random.getstate(), tuple(np.random.get_state(legacy=True)))
 
 
 def restore_random(tensors: dict[str, Tensor], values: dict[str, Any]) -> None:

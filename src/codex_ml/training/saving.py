@@ -6,17 +6,15 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from codex_ml.config.schema.training import TrainingSection
 from codex_ml.training.averaging import averaged_tensors
 from codex_ml.training.checkpoint import CheckpointContent
 from codex_ml.training.job import TrainingJob
 from codex_ml.training.optim import optimizer_tensors, trainable_parameters
-from codex_ml.training.random_state import random_tensors, random_values
+from codex_ml.training.random_state import RandomSnapshot, random_snapshot
 from codex_ml.training.state import TrainerState
 from codex_ml.training.store import CheckpointStore, Retention
 
@@ -61,15 +59,14 @@ class StepBorder:
     """What changes while a window is computed, as it was before: counters and generators at the border of a step."""
 
     state: TrainerState
-    random_tensors: dict[str, Tensor]
-    random_values: dict[str, Any]
+    random: RandomSnapshot
 
 
 def step_border(state: TrainerState) -> StepBorder:
     """Note where counters and generators stand between two steps."""
     border = copy.copy(state)
     border.validation_losses = dict(state.validation_losses)
-    return StepBorder(border, random_tensors(), random_values())
+    return StepBorder(border, random_snapshot())
 
 
 class CheckpointSaver:
@@ -140,9 +137,9 @@ class CheckpointSaver:
         return CheckpointContent(
             state=border.state,
             tensors=optimizer_tensors(job.model, self._optimizer)
-            | border.random_tensors
+            | border.random.tensors
             | averaged_tensors(job.average),
-            values={"random": border.random_values, **job.checkpoint_values()},
+            values={"random": border.random.values(), **job.checkpoint_values()},
             write_weights=self._write_weights,
             manifest=job.manifest,
             weights={name: parameter.detach() for name, parameter in trainable_parameters(job.model).items()},

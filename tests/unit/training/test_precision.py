@@ -108,6 +108,12 @@ def test_loss_scaler_counts_halves_and_doubles_in_the_trainers_state() -> None:
     again = LossScaler(TrainerState.from_json(state.to_json()))
     again.step_made()
     assert again.scale == INITIAL_LOSS_SCALE / 2
+    again.step_made()
+    assert again.scale == INITIAL_LOSS_SCALE / 2
+    assert again.back_off(loss=1.0, gradient_norm=math.inf)
+    for _ in range(GROWTH_STEPS - 1):
+        again.step_made()
+    assert again.scale == INITIAL_LOSS_SCALE / 4
 
 
 def test_loss_scaler_loss_that_is_not_finite_is_not_tried_again() -> None:
@@ -169,13 +175,16 @@ def test_run_training_scale_stands_in_the_metrics_of_float16_only(workshop: Work
 
 def test_run_training_mixed_precision_learns_what_float32_learns_about(workshop: Workshop) -> None:
     """Sixteen bits change the last digits, not the course; weights and moments are kept in float32."""
-    losses = {}
+    losses, norms = {}, {}
     for kind in ("none", "bfloat16", "float16"):
         hook = workshop.recorder()
         result = run_training(workshop.job(name=kind, total_steps=6, mixed_precision=kind), TrainerState(), [hook])
         losses[kind] = [metrics["step_loss"] for metrics in hook.metrics]
+        # Adam and clipping hide a gradient of the wrong size; its norm does not.
+        norms[kind] = hook.metrics[0]["gradient_norm"]
         saved = load_file(result.last_checkpoint / "training_state.safetensors")
         assert {tensor.dtype for name, tensor in saved.items() if name.endswith("|exp_avg")} == {torch.float32}
     assert losses["bfloat16"] == pytest.approx(losses["none"], rel=0.03)
     assert losses["float16"] == pytest.approx(losses["none"], rel=0.01)
+    assert [norms["bfloat16"], norms["float16"]] == pytest.approx([norms["none"]] * 2, rel=0.03)
     assert losses["bfloat16"] != losses["none"] != losses["float16"]

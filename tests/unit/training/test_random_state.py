@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from codex_ml.training.random_state import random_tensors, random_values, restore_random, seed_everything
+from codex_ml.training.random_state import random_snapshot, random_tensors, restore_random, seed_everything
 
 
 def draw() -> list[float]:
@@ -39,18 +39,18 @@ def test_restore_random_after_files_gives_the_next_draw() -> None:
     """State written as safetensors and JSON and read back continues where it stood."""
     seed_everything(5)
     draw()
-    tensors, values = save(random_tensors()), json.dumps(random_values())
+    tensors, values = save(random_tensors()), json.dumps(random_snapshot().values())
     expected = [draw(), draw()]
     seed_everything(99)
     restore_random(load(tensors), json.loads(values))
     assert [draw(), draw()] == expected
 
 
-def test_random_values_asking_draws_nothing() -> None:
+def test_random_snapshot_asking_draws_nothing() -> None:
     """Saving a checkpoint does not move any generator."""
     seed_everything(5)
     expected = draw()
     seed_everything(5)
     random_tensors()
-    random_values()
+    random_snapshot().values()
     assert draw() == expected
