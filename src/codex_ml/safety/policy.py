@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,12 +12,20 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from codex_ml.config.resources import packaged_directory
+from codex_ml.config.yaml_bounds import YamlBounds, check_yaml, read_bounded_yaml
 from codex_ml.errors import SafetyError
+from codex_ml.safety.pattern_cost import is_too_costly
 from codex_ml.storage import bytes_digest
+from codex_ml.untrusted import UntrustedFileError
 
 RuleKind = Literal["secret", "pii", "phrase", "regex"]
 RuleAction = Literal["redact", "drop", "block"]
 
+# A policy of a thousand rules takes a tenth of each; aliases and nesting are judged before anything is built.
+POLICY_BOUNDS = YamlBounds(file_bytes=2 << 20, nodes=100_000)
+_MOST_RULES, _MOST_PATTERNS, _LONGEST_PATTERN = 1000, 200, 4096
+# For trying the patterns of a whole policy on texts that are made to keep them busy.
+_MOST_PROBING_SECONDS = 20.0
 # Short texts of every common character class: an empty match in one of them is no use.
 _EMPTY_MATCH_PROBES = ("", "a", " ", "0", "a b", "@-.", "\n")
 
@@ -55,6 +64,8 @@ class Rule(BaseModel):
             raise ValueError("has an empty phrase")
         if any(not text for text in self.prefilter):
             raise ValueError("has an empty prefilter, which every text holds")
+        if len(self.patterns) + len(self.allow) > _MOST_PATTERNS:
+            raise ValueError(f"has more than {_MOST_PATTERNS} patterns")
         for number, pattern in enumerate((*self.patterns, *self.allow), start=1):
             _check_pattern(pattern, f"pattern {number}", allow=number > len(self.patterns))
         return self
@@ -66,11 +77,14 @@ class _PolicyFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1]
-    rules: Annotated[tuple[Rule, ...], Field(min_length=1)]
+    rules: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=_MOST_RULES)]
 
 
 class Policy(BaseModel):
-    """The rules in force and the digest under which a run's provenance names them."""
+    """The rules in force and the digest under which a run's provenance names them.
+
+    ``packaged`` rules are part of codex-ml, and tests hold them to be quick on any text; others are bounded in time.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,6 +92,7 @@ class Policy(BaseModel):
     version: int
     rules: tuple[Rule, ...]
     digest: str
+    packaged: bool = False
 
 
 def load_policy(name_or_path: str | Path, policies_directory: Path | None = None) -> Policy:
@@ -94,24 +109,31 @@ def load_policy(name_or_path: str | Path, policies_directory: Path | None = None
     ------
     SafetyError
         If the file is absent or not YAML, a key is unknown or doubled, two rules share an id, or a rule is unusable
-        (invalid regular expression, one that matches the empty string, empty phrase); the message names the rule.
+        (invalid regular expression, one that matches the empty string or can take for ever, empty phrase); the message
+        names the rule.
     """
     path = _find_policy(name_or_path, policies_directory)
+    packaged = policies_directory is None and path.parent == packaged_directory("configs") / "safety" / "policies"
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bounded_yaml(path, POLICY_BOUNDS)
+    except (OSError, UnicodeDecodeError, UntrustedFileError) as error:
         raise SafetyError(
             f"safety.policy: cannot read {path}", why=str(error), fix="name a readable YAML file in UTF-8"
         ) from error
-    return parse_policy(text, path.stem, source=str(path))
+    policy = parse_policy(text, path.stem, source=str(path))
+    if packaged:
+        return policy.model_copy(update={"packaged": True})
+    _refuse_costly_patterns(policy, str(path))
+    return policy
 
 
 def parse_policy(text: str, name: str, source: str = "policy") -> Policy:
     """Check the text of a policy file and return the policy; ``source`` leads every error message."""
     try:
+        check_yaml(text, POLICY_BOUNDS)
         doubled = _doubled_key(yaml.compose(text, Loader=yaml.SafeLoader))
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UntrustedFileError, RecursionError) as error:
         raise SafetyError(f"{source}: not valid YAML", why=str(error), fix="correct the file") from error
     if doubled is not None:
         raise SafetyError(
@@ -155,10 +177,32 @@ def _find_policy(name_or_path: str | Path, policies_directory: Path | None) -> P
     return path
 
 
+def _refuse_costly_patterns(policy: Policy, source: str) -> None:
+    """Refuse patterns that a text can keep busy for ever; a policy may come from somebody else."""
+    started = time.process_time()
+    for rule in policy.rules:
+        for number, pattern in enumerate((*rule.patterns, *rule.allow), start=1):
+            if is_too_costly(pattern):
+                raise SafetyError(
+                    f"{source}: the safety policy cannot be used",
+                    why=f"rule {rule.id!r}: pattern {number} can take for ever on a short text: repeats inside "
+                    "repeats, or alternatives that begin alike, are tried in every combination",
+                    fix="repeat one thing at a time and bound it, as in [a-z]{1,64}, or use a possessive repeat (a++)",
+                )
+            if time.process_time() - started > _MOST_PROBING_SECONDS:
+                raise SafetyError(
+                    f"{source}: the safety policy cannot be used",
+                    why=f"its patterns together need more than {_MOST_PROBING_SECONDS:g} seconds for some short texts",
+                    fix="bound the repeats in its patterns, as in [a-z]{1,64}",
+                )
+
+
 def _check_pattern(pattern: str, label: str, *, allow: bool) -> None:
+    if len(pattern) > _LONGEST_PATTERN:
+        raise ValueError(f"{label} is longer than {_LONGEST_PATTERN} characters")
     try:
         compiled = re.compile(pattern)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(f"{label} is not a regular expression: {error}") from error
     if allow:
         return
