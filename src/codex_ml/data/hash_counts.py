@@ -23,7 +23,6 @@ class HashCounts:
     """
 
     def __init__(self, directory: Path, most_in_memory: int = 1 << 18) -> None:
-        self.total = 0
         self._directory = directory
         self._most_in_memory = most_in_memory
         self._in_memory = 0
@@ -33,10 +32,14 @@ class HashCounts:
     def add(self, hash_value: int) -> None:
         """Count one hash, from 0 to 2**64 - 1."""
         self._buckets[hash_value >> _BUCKET_SHIFT].append(hash_value)
-        self.total += 1
         self._in_memory += 1
         if self._in_memory >= self._most_in_memory:
             self._put_on_disk()
+
+    @property
+    def total(self) -> int:
+        """How many were counted."""
+        return sum(self._sizes) + self._in_memory
 
     def distinct(self) -> int:
         """Return how many different hashes were counted."""

@@ -6,9 +6,11 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from codex_ml.data.background import Background
 from codex_ml.data.json_fast import parse_fast
 from codex_ml.data.line_blocks import lines_of
 from codex_ml.data.problems import Problems, shown_name
@@ -76,50 +78,43 @@ class JsonlFile:
         self.empty_lines = self.byte_count = 0
         hasher = hashlib.sha256()
         record_seen = False
-        with _open(self.path) as handle:
-            for number, offset, raw, line_end in self._lines(handle, hasher, problems):
-                if not raw.strip():
-                    self.empty_lines += 1
-                    continue
-                record_seen = True
-                try:
-                    value = parse_fast(raw, parse_object, MAX_NESTING)
-                except ValueError as error:
-                    problems.add(f"{self.path.name}:{number}", str(error))
-                    if problems.full:
-                        break
-                    continue
-                yield JsonLine(number, offset, raw, line_end, value)
+        with _open(self.path) as handle, Background() as background:
+            take = partial(self._take, background, hasher)
+            for number, (offset, raw, line_end) in enumerate(lines_of(handle, take, self._max_line_bytes), start=1):
+                if raw is None:
+                    problems.add(
+                        f"{self.path.name}:{number}",
+                        f"the line is longer than {self._max_line_bytes} bytes",
+                        "cut the record into several, or leave it out",
+                    )
+                else:
+                    if number == 1 and raw.startswith(_BYTE_ORDER_MARK):
+                        offset, raw = len(_BYTE_ORDER_MARK), raw[len(_BYTE_ORDER_MARK) :]
+                    if not raw or raw.isspace():
+                        self.empty_lines += 1
+                        continue
+                    record_seen = True
+                    try:
+                        value = parse_fast(raw, parse_object, MAX_NESTING)
+                    except ValueError as error:
+                        problems.add(f"{self.path.name}:{number}", str(error))
+                    else:
+                        yield JsonLine(number, offset, raw, line_end, value)
+                        continue
+                if problems.full:
+                    break
+            background.finish()
         if not record_seen:
             raise DataError(f"{self.path.name}: the file holds no record", why=_where(self.path), fix=_FIX_EMPTY)
         self.digest = f"sha256:{hasher.hexdigest()}"
         if self._problems is None:
             problems.raise_if_any()
 
-    def _lines(
-        self, handle: BinaryIO, hasher: hashlib._Hash, problems: Problems
-    ) -> Iterator[tuple[int, int, bytes, bytes]]:
-        """Yield (line number, offset, bytes without the line end, line end)."""
-
-        def take(block: bytes) -> None:
-            if not self.byte_count:
-                _refuse_foreign_format(self.path, block[: block.find(b"\n") + 1] or block)
-            hasher.update(block)
-            self.byte_count += len(block)
-
-        for number, (offset, raw, line_end) in enumerate(lines_of(handle, take, self._max_line_bytes), start=1):
-            if raw is None:
-                problems.add(
-                    f"{self.path.name}:{number}",
-                    f"the line is longer than {self._max_line_bytes} bytes",
-                    "cut the record into several, or leave it out",
-                )
-                if problems.full:
-                    return
-            elif number == 1 and raw.startswith(_BYTE_ORDER_MARK):
-                yield number, len(_BYTE_ORDER_MARK), raw[len(_BYTE_ORDER_MARK) :], line_end
-            else:
-                yield number, offset, raw, line_end
+    def _take(self, background: Background, hasher: hashlib._Hash, block: bytes) -> None:
+        if not self.byte_count:
+            _refuse_foreign_format(self.path, block[: block.find(b"\n") + 1] or block)
+        background.call(hasher.update, block)
+        self.byte_count += len(block)
 
 
 def iter_jsonl(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[JsonLine]:

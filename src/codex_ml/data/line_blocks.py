@@ -26,8 +26,15 @@ def lines_of(
     begun = b""
     while block := handle.read(_BLOCK_BYTES):
         on_block(block)
-        lines = (begun + block).split(b"\n")
+        text = begun + block
+        lines = text.split(b"\n")
         begun = lines.pop()
+        if not passed_bytes and len(text) <= max_line_bytes and b"\r" not in text:
+            # So it is with nearly every block: nothing in it needs a second look.
+            for line in lines:
+                yield offset, line, b"\n"
+                offset += len(line) + 1
+            continue
         for line in lines:
             if passed_bytes:
                 yield offset, None, b"\n"

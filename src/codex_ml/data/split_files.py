@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
+from codex_ml.data.background import Background
 from codex_ml.data.hash_counts import HashCounts
 from codex_ml.data.jsonl import JsonlFile, JsonLine
 from codex_ml.data.problems import Problems
@@ -112,7 +113,8 @@ class _Division:
         self._shares = shares
         self._hasher = SplitHasher(options.seed)
         self._parts = [SplitPart(name, ratio) for name, ratio in zip(options.names, options.ratios, strict=True)]
-        self._outputs = [SplitOutput(made / f"{name}.jsonl") for name in options.names]
+        self._background = Background()
+        self._outputs = [SplitOutput(made / f"{name}.jsonl", self._background) for name in options.names]
         # Which split a rank falls into is known at the end only: until then all records lie in one file.
         self._thresholds = None if options.exact_sizes else thresholds_by_value(shares)
         self._waiting = WaitingRecords(root / "waiting")
@@ -125,6 +127,8 @@ class _Division:
                 stack.enter_context(output)
             if self._thresholds is None:
                 stack.enter_context(self._waiting)
+            # Left first: its thread writes into these files.
+            stack.enter_context(self._background)
             self._stack = stack.pop_all()
         return self
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from codex_ml.data.background import Background
+
 _BUFFER_BYTES = 1 << 18
 _HASHES_AT_ONCE = 1 << 13
 
@@ -15,8 +17,9 @@ _HASHES_AT_ONCE = 1 << 13
 class SplitOutput:
     """A file that is written once, with its count, size and digest; all three are complete when it is closed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, background: Background) -> None:
         self._path = path
+        self._background = background
         self._hasher = hashlib.sha256()
         self._pending: list[bytes] = []
         self._pending_bytes = 0
@@ -37,8 +40,9 @@ class SplitOutput:
             self._hand_over()
 
     def close(self) -> None:
-        """Hand the rest to the system."""
+        """Write the rest and wait until all is written."""
         self._hand_over()
+        self._background.finish()
         self._handle.close()
 
     @property
@@ -47,15 +51,18 @@ class SplitOutput:
         return f"sha256:{self._hasher.hexdigest()}"
 
     def _hand_over(self) -> None:
-        content = memoryview(b"".join(self._pending))
-        self._hasher.update(content)
         self.records += len(self._pending)
-        self.byte_count += len(content)
+        self.byte_count += self._pending_bytes
+        self._background.call(self._write_through, b"".join(self._pending))
+        self._pending.clear()
+        self._pending_bytes = 0
+
+    def _write_through(self, data: bytes) -> None:
+        self._hasher.update(data)
+        content = memoryview(data)
         # The system may take less than it is given when the disk is nearly full; it refuses the rest.
         while content:
             content = content[self._handle.write(content) :]
-        self._pending.clear()
-        self._pending_bytes = 0
 
 
 class WaitingRecords:
