@@ -133,6 +133,28 @@ def test_reproduce_run_stopped_early_stops_at_the_same_step(workspace) -> None:
     assert read_record(result.layout).status == "FINISHED"
 
 
+def test_verify_killed_run_passes_without_a_manifest_and_a_resumed_one_has_none_meanwhile(workspace) -> None:
+    """A process that dies cannot write a manifest, and the one of an earlier end must not speak for the run."""
+    workspace.train("training.save_steps=2", stop_at=lambda step: step >= 2)
+    run = workspace.run
+    assert (run.directory / "run_manifest.json").is_file()
+    killed = workspace.directory / "killed" / run.directory.name
+
+    def snapshot(step: int) -> bool:
+        # What a process that is killed after step 5 leaves behind; the last checkpoint is that of step 4.
+        if step == 5:
+            shutil.copytree(run.directory, killed)
+        return False
+
+    workspace.train("training.save_steps=2", "run.resume_from=latest", stop_at=snapshot)
+    dead = verify_run(RunLayout(killed), allowed=["code"]).verification
+    assert dead.passed, dead.lines()
+    notes = {check.key: check.note for check in dead.checks}
+    assert "died before it could write one" in notes["run_manifest.json"]
+    assert "it died" in notes["status"]
+    assert verify_run(run, allowed=["code"]).verification.passed
+
+
 def test_reproduce_other_weights_are_named_with_their_difference(workspace) -> None:
     """An adapter that was exchanged together with every manifest passes its verification, and is found here."""
     run = workspace.train()
