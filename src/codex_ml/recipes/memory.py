@@ -63,6 +63,13 @@ class MemoryUse:
         training, parts = self.config.training, self.plan.memory_bytes
         passing = parts["activations"] + parts["logits"]
         found: list[tuple[str, int]] = []
+        if not training.gradient_checkpointing and self.plan.checkpointing_saves_bytes > 0:
+            found.append(
+                (
+                    "training.gradient_checkpointing=true, with which this run can be resumed",
+                    self.plan.checkpointing_saves_bytes,
+                )
+            )
         if training.micro_batch_size > 1:
             window = training.micro_batch_size * training.gradient_accumulation_steps
             # Of a divisor, so that the accumulation window, and with it the result, stays what it is.

@@ -43,7 +43,9 @@ class Plan:
     memory_bytes: dict[str, int]
     checkpoint_bytes: int
     disk_bytes: int
-    activation_bytes_saved: int = 0
+    gradient_checkpointing: bool = False
+    # What gradient checkpointing saves of the activations, or would save.
+    checkpointing_saves_bytes: int = 0
 
     def lines(self) -> list[str]:
         """Return the plan as lines for people."""
@@ -55,11 +57,11 @@ class Plan:
             f"memory of tensors (estimate): {format_bytes(sum(self.memory_bytes.values()))} = {memory}",
             f"disk: {format_bytes(self.disk_bytes)} at most ({format_bytes(self.checkpoint_bytes)} a checkpoint)",
         ]
-        if self.activation_bytes_saved:
+        if self.gradient_checkpointing:
             lines.insert(
                 3,
-                f"gradient checkpointing: saves {format_bytes(self.activation_bytes_saved)} of activations (estimate), "
-                "for a second forward pass in each step; the results are the same",
+                f"gradient checkpointing: saves {format_bytes(self.checkpointing_saves_bytes)} of activations "
+                "(estimate), for a second forward pass in each step; the results are the same",
             )
         return lines
 
@@ -86,12 +88,12 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
     averaged_bytes = trainable_bytes if settings.ema_decay is not None else 0
     value_bytes = _FLOAT32_BYTES if settings.mixed_precision == "none" else _HALF_BYTES
     activations = activation_bytes(size, longest_positions, value_bytes)
-    used = activation_bytes(size, longest_positions, value_bytes, settings.gradient_checkpointing)
+    checkpointed = activation_bytes(size, longest_positions, value_bytes, checkpointed=True)
     memory = {
         "weights": size.weight_bytes,
         "gradients": trainable_bytes,
         "optimizer": _ADAM_MOMENTS * trainable_bytes,
-        "activations": used,
+        "activations": checkpointed if settings.gradient_checkpointing else activations,
         "logits": 2 * size.vocabulary_size * longest_positions * _FLOAT32_BYTES,
     }
     if averaged_bytes:
@@ -115,7 +117,8 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
         memory_bytes=memory,
         checkpoint_bytes=checkpoint_bytes,
         disk_bytes=kept * checkpoint_bytes,
-        activation_bytes_saved=activations - used,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        checkpointing_saves_bytes=activations - checkpointed,
     )
 
 

@@ -16,11 +16,15 @@ def use(parts: dict[str, int], **settings: Any) -> MemoryUse:
     """Return the use of a run whose plan has these parts in MiB."""
     named = {"weights": 0, "gradients": 0, "optimizer": 0, "activations": 0, "logits": 0} | parts
     training = SimpleNamespace(
-        micro_batch_size=settings.get("micro", 8), gradient_accumulation_steps=settings.get("windows", 1)
+        micro_batch_size=settings.get("micro", 8),
+        gradient_accumulation_steps=settings.get("windows", 1),
+        gradient_checkpointing=settings.get("checkpointing", True),
     )
     adapter = SimpleNamespace(kind=settings.get("kind", "lora"), r=settings.get("r", 8))
     config: Any = SimpleNamespace(training=training, adapter=adapter)
-    plan: Any = SimpleNamespace(memory_bytes={name: count * MIB for name, count in named.items()})
+    plan: Any = SimpleNamespace(
+        memory_bytes={name: count * MIB for name, count in named.items()}, checkpointing_saves_bytes=300 * MIB
+    )
     return MemoryUse(config, plan, settings.get("longest", 512), "cpu", settings.get("dtype", "float32"))
 
 
@@ -46,6 +50,15 @@ def test_advice_is_ordered_by_what_it_saves() -> None:
     assert batch_first[1].startswith("data.max_length_tokens=256 ")
     weights_first = use({"weights": 900, "activations": 40, "logits": 0}).advice()
     assert weights_first[0].startswith("model.dtype=bfloat16 (saves about 470.0 MiB)")
+
+
+def test_advice_gradient_checkpointing_first_where_it_is_off_and_saves_most() -> None:
+    """It is the one setting with which the run itself can go on, and says so; where it is on it is no advice."""
+    found = use({"activations": 400}, checkpointing=False, dtype="bfloat16").advice()
+    assert found[0] == (
+        "training.gradient_checkpointing=true, with which this run can be resumed (saves about 300.0 MiB)"
+    )
+    assert not [text for text in use({"activations": 400}).advice() if "checkpointing" in text]
 
 
 @pytest.mark.parametrize(
