@@ -9,12 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-
-if TYPE_CHECKING:
-    from codex_ml.tracking.opening import TrackingDependencies
 
 STEPS = 4
 # The mount lives as long as the process that made it, which ends when the test closes its standard input.
@@ -41,9 +38,13 @@ class TrainedRun:
         """Return run.json."""
         return json.loads((self.directory / "run.json").read_text("utf-8"))
 
-    def weights(self) -> bytes:
-        """Return the bytes of the final adapter."""
-        return (self.directory / f"checkpoints/step-{STEPS:08d}/adapter_model.safetensors").read_bytes()
+    def weights(self, steps: int = STEPS) -> bytes:
+        """Return the bytes of the adapter after a step, by default the last."""
+        return (self.directory / f"checkpoints/step-{steps:08d}/adapter_model.safetensors").read_bytes()
+
+    def checkpoints(self) -> list[str]:
+        """Return the names of everything that lies where checkpoints do."""
+        return sorted(entry.name for entry in (self.directory / "checkpoints").iterdir())
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class TrainHere:
     working_directory: Path
     said: list[str] = field(default_factory=list)
 
-    def __call__(self, *overrides: str, tracking: TrackingDependencies | None = None) -> TrainedRun:
-        """Train, and return what came of it; the run directory must be the only one of its name."""
+    def __call__(self, *overrides: str, **collaborators: Any) -> TrainedRun:
+        """Train, with the collaborators of `TrainCollaborators` that are given, and return what came of it."""
         from codex_ml.config.compose import compose
         from codex_ml.config.validate import validate_train
         from codex_ml.recipes.train import TrainCollaborators, train
@@ -71,12 +72,14 @@ class TrainHere:
             *overrides,
         ]
         composed = compose("train", "default", None, values, working_directory=self.working_directory, environment={})
-        outside = TrainCollaborators(say=said.append)
-        if tracking is not None:
-            outside = TrainCollaborators(say=said.append, tracking=tracking)
-        outcome = train(validate_train(composed), outside)
+        outcome = train(validate_train(composed), TrainCollaborators(**{"say": said.append, **collaborators}))
         assert outcome.directory is not None
         return TrainedRun(outcome.directory, [*said, *outcome.lines])
+
+    def only_run(self) -> TrainedRun:
+        """Return the one run that lies in the directory: of a training that did not come back."""
+        (directory,) = (self.working_directory / "runs").glob("*-run")
+        return TrainedRun(directory, [])
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
-from typing import ParamSpec, TextIO
+from typing import Any, ParamSpec, TextIO
 
 import typer
 
@@ -69,7 +69,7 @@ def run_command(body: Callable[[], int]) -> None:
     # What one library deprecates in another is no business of the user of either.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate)\.")
     warnings.showwarning = show_warning
-    _leave_when_asked(_leave_at_once)
+    handlers_before = _leave_when_asked(_leave_at_once)
     try:
         # Before any command imports a library that would read its switches; a command whose config says
         # `offline: false` lifts the guard later, never the switches.
@@ -86,18 +86,38 @@ def run_command(body: Callable[[], int]) -> None:
         if os.environ.get("CODEX_ML_DEBUG") == "1":
             typer.echo(fit_to_show("".join(traceback.format_exception(error))), err=True)
         block, code = error_block(error)
-        typer.echo(fit_to_show(block), err=True)
+        # An interruption of ours has nothing to hide, and the filters may be what it has interrupted half imported.
+        typer.echo(block if isinstance(error, StopSignal) and "\n" not in block else fit_to_show(block), err=True)
+    finally:
+        for number, handler in handlers_before.items():
+            signal.signal(number, handler)
     raise typer.Exit(code)
 
 
-def _leave_when_asked(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    """Say what SIGINT and SIGTERM do from now on; one that the process was started to ignore stays ignored."""
+def leave_before_anything_begins() -> None:
+    """Let SIGINT and SIGTERM end the process with one line while it still reads its command line."""
+    _leave_when_asked(_leave_without_unwinding)
+
+
+def _leave_without_unwinding(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler
+    # Typer would turn an exception into a silent exit. Nothing has begun, so there is nothing to unwind.
+    name = signal.Signals(number).name
+    os.write(sys.stderr.fileno(), f"error: stopped by {name}; nothing was at work\n".encode())
+    os._exit(STOP_EXIT_CODES[signal.Signals(number)])
+
+
+def _leave_when_asked(
+    handler: Callable[[int, FrameType | None], None] | signal.Handlers,
+) -> dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None]:
+    """Say what SIGINT and SIGTERM do from now on, and return what they did before.
+
+    A signal that the process was started to ignore stays ignored, and is not among those returned.
+    """
     if threading.current_thread() is not threading.main_thread():
         # Only the main thread may; whoever calls a command from another has signals of their own.
-        return
-    for number in STOP_EXIT_CODES:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handler)
+        return {}
+    heard = [number for number in STOP_EXIT_CODES if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
 
 
 def _leave_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signature of a signal handler

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from codex_ml.cli.boundary import guarded
+from codex_ml.cli.boundary import guarded, leave_before_anything_begins
 from codex_ml.cli.configs import configs_app
 from codex_ml.cli.data import data_app
 from codex_ml.cli.evaluate import evaluate
@@ -47,6 +47,7 @@ def options(
 
 def run() -> None:
     """Entry point of the console script."""
+    leave_before_anything_begins()
     app(prog_name="codex-ml")
 
 

@@ -15,7 +15,15 @@ from codex_ml.recipes.model_setup import TrainableModel
 from codex_ml.recipes.preparation import Prepared
 from codex_ml.recipes.session import Session
 from codex_ml.training.averaging import AveragedWeights
-from codex_ml.training.callbacks import VALIDATION_LOSS, EarlyStopping, Evaluation, Hook, MetricLog, Progress
+from codex_ml.training.callbacks import (
+    VALIDATION_LOSS,
+    EarlyStopping,
+    Evaluation,
+    Hook,
+    MetricLog,
+    Progress,
+    ValidationAbandonedError,
+)
 from codex_ml.training.plan import Plan
 from codex_ml.training.state import TrainerState
 
@@ -43,15 +51,17 @@ def training_hooks(
     state: TrainerState,
     plan: Plan,
     average: AveragedWeights | None = None,
+    stop_requested: Callable[[], str | None] = lambda: None,
 ) -> list[Hook]:
     """Return the hooks of a run in the order in which they are called: what measures comes before what reports.
 
-    Where an average of the weights is kept, it is the average that is validated.
+    Where an average of the weights is kept, it is the average that is validated. A validation is given up between two
+    batches when the run is asked to stop.
     """
     settings = config.training
     hooks: list[Hook] = [RunDirectoryWatch(session.layout)]
     if settings.eval_steps is not None:
-        validate = _validation(config, prepared, trainable, average)
+        validate = _validation(config, prepared, trainable, average, stop_requested)
         hooks.append(Evaluation(validate, settings.eval_steps, plan.total_steps))
     if settings.early_stopping_patience is not None:
         hooks.append(EarlyStopping(state, settings.early_stopping_patience))
@@ -113,11 +123,20 @@ def system_sampler(
 
 
 def _validation(
-    config: TrainConfig, prepared: Prepared, trainable: TrainableModel, average: AveragedWeights | None
+    config: TrainConfig,
+    prepared: Prepared,
+    trainable: TrainableModel,
+    average: AveragedWeights | None,
+    stop_requested: Callable[[], str | None],
 ) -> Callable[[], Mapping[str, float]]:
     records = prepared.dataset.require("valid")
 
+    def give_up_when_asked(_stage: str = "", done: int = 0, total: int = 1) -> None:
+        if done < total and stop_requested() is not None:
+            raise ValidationAbandonedError
+
     def validate() -> Mapping[str, float]:
+        give_up_when_asked()
         with average.applied() if average is not None else nullcontext():
             result = evaluate_model(
                 trainable.model,
@@ -126,6 +145,7 @@ def _validation(
                 metrics=_VALIDATION_METRICS,
                 collate=collate,
                 batch_size=config.eval.batch_size,
+                on_progress=give_up_when_asked,
             )
         return {f"validation_{name}": metric.value for name, metric in result.metrics.items()}
 

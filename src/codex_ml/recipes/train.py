@@ -130,8 +130,9 @@ def train(
         provenance = write_run_files(config, prepared, trainable, session, plan, outside.storage, outside.say)
         try:
             job = _job(config, prepared, trainable, session, plan, provenance)
-            hooks = training_hooks(config, prepared, trainable, session, state, plan, job.average)
-            session.context.rewind_to_step(state.step)
+            hooks = training_hooks(config, prepared, trainable, session, state, plan, job.average, stop)
+            # The lines of a step come after its validation: where that is owed, none of them counts.
+            session.context.rewind_to_step(state.step if state.owed_metrics is None else state.step - 1)
             dependencies = TrainerDependencies(
                 open_store=outside.open_store,
                 storage=outside.storage,
@@ -177,7 +178,7 @@ def _wished_stop(stop_at: Callable[[int], bool] | None, step: int) -> str | None
 
 def is_finished(state: TrainerState, total_steps: int) -> bool:
     """Tell whether a run has nothing left to do."""
-    return state.step >= total_steps or state.stop_reason is not None
+    return (state.step >= total_steps or state.stop_reason is not None) and state.owed_metrics is None
 
 
 def _resume(config: TrainConfig, outside: TrainCollaborators) -> tuple[ResumePoint, LoadedState | None]:

@@ -8,11 +8,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from codex_ml.errors import CheckpointError
-from codex_ml.storage import Storage, file_digest, json_bytes
+from codex_ml.storage import Storage, bytes_digest, file_digest, json_bytes
 from codex_ml.untrusted import kind_of, read_json
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
+# Digest of all that the manifest says beside it, in the order in which it is said.
+SELF_DIGEST = "manifest_digest"
 # Formats that can run code when they are loaded; their presence alone makes a directory unfit.
 PICKLE_SUFFIXES = (
     *(".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"),
@@ -38,9 +40,8 @@ def write_manifest(directory: Path, details: dict[str, Any], storage: Storage) -
         name: {"sha256": file_digest(directory / name), "bytes": (directory / name).stat().st_size}
         for name in _files(directory)
     }
-    storage.write_bytes(
-        directory / MANIFEST_NAME, json_bytes({"manifest_version": MANIFEST_VERSION, **details, "files": files})
-    )
+    manifest = {"manifest_version": MANIFEST_VERSION, **details, "files": files}
+    storage.write_bytes(directory / MANIFEST_NAME, json_bytes({**manifest, SELF_DIGEST: _digest_of(manifest)}))
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -99,6 +100,9 @@ def verify_checkpoint(directory: Path) -> dict[str, Any]:
     faults += [
         fault for name in sorted(present & set(named)) if (fault := _content_fault(directory / name, named[name]))
     ]
+    # The digests vouch for the files; this one for the rest, such as which base model the adapter belongs to.
+    if manifest.get(SELF_DIGEST) != _digest_of({key: manifest[key] for key in manifest if key != SELF_DIGEST}):
+        faults.append(f"{MANIFEST_NAME} differs from its own checksum")
     if faults:
         raise CheckpointError(
             f"checkpoint {directory} fails its verification",
@@ -106,6 +110,10 @@ def verify_checkpoint(directory: Path) -> dict[str, Any]:
             fix="name another checkpoint of the run; this one must not be used",
         )
     return manifest
+
+
+def _digest_of(manifest: dict[str, Any]) -> str:
+    return bytes_digest(json_bytes(manifest))
 
 
 def is_pickle(name: str) -> bool:

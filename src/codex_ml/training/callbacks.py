@@ -35,6 +35,10 @@ class Hook(Protocol):
         """Run after the optimizer step, with its metrics and those of the hooks before this one."""
 
 
+class ValidationAbandonedError(Exception):
+    """A validation was given up because the run was asked to stop; the step before it is whole."""
+
+
 class Evaluation:
     """Runs a validation every so many steps and after the last."""
 

@@ -31,6 +31,9 @@ class TrainerState:
     loss_scale, steps_at_loss_scale, overflows : float, int, int
         Of float16: the scale in use (None where there is none), steps since it last changed, windows that were computed
         again because their gradients overflowed.
+    owed_metrics : dict
+        Metrics of the current step where the run was asked to stop during its validation; a resume begins with that.
+        None otherwise.
     """
 
     step: int = 0
@@ -47,6 +50,7 @@ class TrainerState:
     loss_scale: float | None = None
     steps_at_loss_scale: int = 0
     overflows: int = 0
+    owed_metrics: dict[str, float] | None = None
 
     def note_validation(self, loss: float, min_delta: float) -> bool:
         """Take in a validation loss of the current step; tell whether it is the best so far.

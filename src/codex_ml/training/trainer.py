@@ -17,7 +17,7 @@ from torch import nn
 from codex_ml.config.schema.training import TrainingSection
 from codex_ml.errors import CodexError, NonFiniteError, VanishedGradientError
 from codex_ml.storage import Storage
-from codex_ml.training.callbacks import VALIDATION_LOSS, Hook, line_is_due
+from codex_ml.training.callbacks import VALIDATION_LOSS, Hook, ValidationAbandonedError, line_is_due
 from codex_ml.training.checkpoint import LoadedState
 from codex_ml.training.gradients import check_gradient
 from codex_ml.training.job import TrainingJob
@@ -58,7 +58,7 @@ class TrainerDependencies:
     memory_bytes : callable
         Resident bytes of this process, for the log line.
     stop_requested : callable
-        Returns a reason when the run was asked to stop (a signal); asked once a step.
+        Returns a reason when the run was asked to stop (a signal); asked after each step and each checkpoint.
     sync_logs : callable
         Forces to the disk what was logged so far; called before each checkpoint, so that a checkpoint which survives a
         power failure never stands beside logs in which its steps are missing.
@@ -165,7 +165,7 @@ class _Loop:
         self.model.train()
         started = self.dependencies.clock()
         first_step = self.state.step
-        stopped: str | None = None
+        stopped = self._after_step(hooks, self.state.owed_metrics) if self.state.owed_metrics is not None else None
         while self.state.step < self.job.total_steps and self.state.stop_reason is None and stopped is None:
             border = step_border(self.state)
             step_started = self.dependencies.clock()
@@ -180,11 +180,26 @@ class _Loop:
             self._step(window)
             now = self.dependencies.clock()
             metrics = self._metrics(window, now - step_started, (now - started) / (self.state.step - first_step))
-            is_best = self._call_hooks(hooks, metrics)
-            stopped = self.dependencies.stop_requested()
-            if self.saver.is_due(self.state, is_best, stopped):
-                self.saver.save(step_border(self.state))
+            stopped = self._after_step(hooks, metrics)
         return TrainingResult(self.state, self.saver.last_checkpoint, stopped)
+
+    def _after_step(self, hooks: Sequence[Hook], metrics: Mapping[str, float]) -> str | None:
+        """Call the hooks, save where a checkpoint is due, and return why the run was asked to stop, if it was."""
+        owed, self.state.owed_metrics = self.state.owed_metrics, None
+        try:
+            is_best = self._call_hooks(hooks, dict(metrics))
+        except ValidationAbandonedError:
+            # The step is made and its validation is not: nobody waits for that now, a resume begins with it.
+            self.state.owed_metrics = dict(metrics)
+            self.saver.save(step_border(self.state))
+            return self.dependencies.stop_requested()
+        stopped = self.dependencies.stop_requested()
+        # The checkpoint that a resume began with would owe the validation for ever.
+        if owed is not None or self.saver.is_due(self.state, is_best, stopped):
+            self.saver.save(step_border(self.state))
+            # Whoever asked during the save need not wait for another step.
+            stopped = stopped or self.dependencies.stop_requested()
+        return stopped
 
     def _window(self) -> WindowOutcome:
         """Compute the gradients of the next step, or raise; weights and optimizer are as they were either way."""

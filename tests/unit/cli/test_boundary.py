@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
+import typer
 
-from codex_ml.cli.boundary import error_block, fit_to_show, show_warning
+from codex_ml.cli.boundary import error_block, fit_to_show, run_command, show_warning
 from codex_ml.errors import ConfigError, ConfigProblem, DataError, InterruptedRun, NonFiniteError
 
 
@@ -111,3 +113,34 @@ def test_run_command_internal_error_and_warning_hold_no_secret(debug: str) -> No
     assert "error: internal error: ValueError" in done.stderr
     assert ("Traceback" in done.stderr) == (debug == "1")
     assert done.stderr.count("[REDACTED:github_token]") == (2 if debug == "0" else 4)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_run_command_signal_outside_of_training_leaves_with_one_line(capsys, number, code) -> None:
+    """A command that has nothing to finish leaves at once; afterwards the signals do what they did before."""
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+
+    def body() -> int:
+        os.kill(os.getpid(), number)
+        return 0
+
+    with pytest.raises(typer.Exit) as left:
+        run_command(body)
+    assert left.value.exit_code == code
+    assert capsys.readouterr().err == f"error: stopped by {number.name}; checkpoints that were written are whole\n"
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_error_block_notes_that_are_ours_stand_below_the_block() -> None:
+    """What is still good and what went wrong besides are shown, the notes of others are not."""
+    error = NonFiniteError("step 3", fix="lower it")
+    for note in ("kept: step 2", "somebody else's", "also: run.json"):
+        error.add_note(note)
+    assert error_block(error) == ("error: step 3\n  fix: lower it\n  kept: step 2\n  also: run.json", 1)
+
+
+def test_error_block_disk_full_in_the_words_of_a_library_is_no_fault_of_ours() -> None:
+    """Libraries in Rust raise errors of their own, with the number of the system's."""
+    block, code = error_block(Exception("I/O error: No space left on device (os error 28)"))
+    assert code == 1
+    assert block.startswith("error: the disk is full\n  why: I/O error")
