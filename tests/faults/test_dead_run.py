@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -39,6 +40,29 @@ def test_resume_of_run_that_died_after_its_last_step_closes_it_properly(train_he
     again = train_here("run.resume_from=latest")
     assert any("is finished" in line for line in again.said)
     assert len(again.events("run_resumed")) == 1
+
+
+def test_resume_of_run_that_died_between_checkpoint_and_pointers_makes_them_true(train_here):
+    """Killed right after the last checkpoint: `best` and `latest` name it, and retention is made up for."""
+    run = train_here("training.save_steps=2", "training.eval_steps=2", "training.keep_last=1")
+    checkpoints = run.directory / "checkpoints"
+    shutil.copytree(checkpoints / "step-00000004", checkpoints / "step-00000001")
+    for pointer in ("latest", "best"):
+        (checkpoints / pointer).write_text("step-00000001\n", encoding="utf-8")
+    set_status(run, "RUNNING")
+    train_here("run.resume_from=latest", "training.save_steps=2", "training.eval_steps=2", "training.keep_last=1")
+    assert [(checkpoints / pointer).read_text("utf-8") for pointer in ("latest", "best")] == ["step-00000004\n"] * 2
+    assert not (checkpoints / "step-00000001").exists()
+
+
+def test_resume_of_run_that_died_before_its_run_manifest_writes_it(train_here):
+    """Killed between the last two files: the record says FINISHED, and the manifest is still made."""
+    run = train_here()
+    (run.directory / "run_manifest.json").unlink()
+    resumed = train_here("run.resume_from=latest")
+    assert resumed.record()["status"] == "FINISHED"
+    assert (run.directory / "run_manifest.json").is_file()
+    assert any("is finished" in line for line in train_here("run.resume_from=latest").said)
 
 
 def test_resume_that_is_refused_still_closes_the_dead_run(train_here):

@@ -69,8 +69,6 @@ def open_session(
     else:
         layout, record = create_run(output_dir, config.run.name, clock(), storage)
     with hold_lock(layout.lock):
-        # The process that made the directory may have been killed before its name was forced to the disk.
-        storage.make_directory(layout.directory)
         # It was true of the run as it ended; a run that goes on gets another at its next end.
         remove_run_manifest(layout, storage)
         previous_status = record.status

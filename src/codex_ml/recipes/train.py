@@ -34,6 +34,7 @@ from codex_ml.recipes.records import environment_summary, write_run_files
 from codex_ml.recipes.resume import ResumePoint, close_dead_run, find_resume_point
 from codex_ml.recipes.session import Session, SessionDependencies, open_session
 from codex_ml.recipes.signals import listen_for_stop
+from codex_ml.runs.run_manifest import manifest_path
 from codex_ml.storage import Storage
 from codex_ml.tracking.opening import TrackingDependencies, check_sinks
 from codex_ml.training.averaging import AveragedWeights
@@ -231,7 +232,11 @@ def _is_over(resume: ResumePoint, state: TrainerState, config: TrainConfig) -> b
 
 def _ended_well(resume: ResumePoint) -> bool:
     """Tell whether the run was closed; one that died after its last checkpoint still owes its account and its end."""
-    return resume.record is not None and resume.record.status == "FINISHED"
+    layout, record = resume.layout, resume.record
+    if layout is None or record is None or record.status != "FINISHED":
+        return False
+    # Its last file is written after the record: a process may have died in between.
+    return manifest_path(layout).exists()
 
 
 def _already_finished(resume: ResumePoint, state: TrainerState) -> TrainOutcome:

@@ -130,9 +130,11 @@ def point_and_prune(
     """Let `latest` and `best` name their steps, delete what retention no longer keeps, and return the steps deleted.
 
     Called only after the newest checkpoint was verified. Without any evaluation the newest is the best. Those at
-    multiples of ``keep_every_steps`` stay for good.
+    multiples of ``keep_every_steps`` stay for good. Nothing is done where the state has no checkpoint.
     """
     steps = [step for step, _ in list_checkpoints(checkpoints)]
+    if state.step not in steps:
+        return []
     ranked = rank_by_validation(steps, state.validation_losses)
     best = ranked[0] if ranked else state.step
     write_pointer(checkpoints, "latest", state.step, storage)

@@ -123,14 +123,21 @@ class CheckpointSaver:
         DiskSpaceError
             If there is no room for it; older checkpoints are untouched.
         """
-        settings = self._job.settings
         self._store.require_room(border.state.step, self._size_bytes)
         self._before_save()
         saved = self._store.save(self._content(border))
         self.last_checkpoint, self.last_step, self._size_bytes = saved.place, border.state.step, saved.size_bytes
         self._timer.restart()
+        self.point_and_prune(border.state)
+
+    def point_and_prune(self, state: TrainerState) -> None:
+        """Name the latest and the best, and let go what retention no longer keeps.
+
+        Asked for after each checkpoint, and by a run that goes on: the process before may have died between the two.
+        """
+        settings = self._job.settings
         retention = Retention(settings.keep_last, settings.keep_best, settings.keep_every_steps)
-        self._store.point_and_prune(border.state, retention)
+        self._store.point_and_prune(state, retention)
 
     def _content(self, border: StepBorder) -> CheckpointContent:
         job = self._job

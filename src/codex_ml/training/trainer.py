@@ -159,6 +159,7 @@ class _Loop:
         if self.job.average is not None:
             self.job.average.restore(resume.tensors)
         restore_random(resume.tensors, resume.values["random"])
+        self.saver.point_and_prune(self.state)
 
     def run(self, hooks: Sequence[Hook]) -> TrainingResult:
         """Take the remaining steps."""

@@ -302,6 +302,15 @@ def test_point_and_prune_best_evaluated_step_without_checkpoint_is_not_pointed_t
     assert read_pointer(tmp_path, "best") == tmp_path / checkpoint_name(2)
 
 
+def test_point_and_prune_state_without_checkpoint_does_nothing(tmp_path: Path) -> None:
+    """No pointer names what is not there, and nothing is let go for it."""
+    for step in (2, 4):
+        save_checkpoint(tmp_path, content(step), Storage())
+    assert point_and_prune(tmp_path, TrainerState(step=5), 1, 0, Storage()) == []
+    assert steps_there(tmp_path) == [2, 4]
+    assert read_pointer(tmp_path, "latest") is None
+
+
 def test_point_and_prune_steps_of_a_given_up_future_go(tmp_path: Path) -> None:
     """After a resume from an older checkpoint the newer ones belong to another course."""
     for step in (2, 3, 9):
