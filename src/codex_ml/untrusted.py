@@ -79,35 +79,34 @@ def read_bytes(path: Path, max_bytes: int, *, follow_links: bool = True) -> byte
     return content
 
 
-def read_json(
-    path: Path, max_bytes: int = MAX_JSON_BYTES, *, follow_links: bool = True, only_finite: bool = True
-) -> Any:
+def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES, *, follow_links: bool = True, strict: bool = True) -> Any:
     """Return the value in a JSON file; see `read_bytes` and `parse_json` for what is refused."""
-    return parse_json(read_bytes(path, max_bytes, follow_links=follow_links), only_finite=only_finite)
+    return parse_json(read_bytes(path, max_bytes, follow_links=follow_links), strict=strict)
 
 
-def parse_json(content: bytes, *, only_finite: bool = True) -> Any:
+def parse_json(content: bytes, *, strict: bool = True) -> Any:
     """Return the value of a JSON text.
 
     Parameters
     ----------
     content : bytes
         UTF-8.
-    only_finite : bool
-        Refuse NaN, infinities and numbers beyond a 64-bit float, which JSON does not have.
+    strict : bool
+        Refuse doubled keys, NaN, infinities and numbers beyond a 64-bit float, which no file of ours holds; files of
+        other tools sometimes do.
 
     Raises
     ------
     UntrustedFileError
-        If it is no JSON, holds a doubled key, is nested deeper than 64 levels or not finite.
+        If it is no JSON, is nested deeper than 64 levels, or holds what ``strict`` refuses.
     """
     try:
         text = content.decode("utf-8")
         value = json.loads(
             text,
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant if only_finite else None,
-            parse_float=_finite if only_finite else None,
+            object_pairs_hook=_unique if strict else None,
+            parse_constant=_refuse_constant if strict else None,
+            parse_float=_finite if strict else None,
         )
     except RecursionError:
         raise UntrustedFileError(f"it is nested deeper than {MAX_JSON_NESTING} levels") from None

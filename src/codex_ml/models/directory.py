@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from codex_ml.errors import ModelError
-from codex_ml.runs.manifest import PICKLE_SUFFIXES
+from codex_ml.models.directory_guard import guard_files, guard_settings, guard_weights, read_settings
+from codex_ml.runs.manifest import is_pickle
 from codex_ml.storage import bytes_digest, file_digest, json_bytes
+from codex_ml.untrusted import read_json
 
 # Beside the weights in a checkpoint of `adapter.kind: none`; the optimizer's state is no part of the model.
 _TRAINING_STATE = "training_state.safetensors"
@@ -55,20 +56,15 @@ def check_model_directory(path: Path, key: str = "model.path") -> dict[str, Any]
             fix="name the base model here, and the adapter with --checkpoint",
         )
     config = _read_config(path, names, key)
-    if "auto_map" in config:
-        raise ModelError(
-            f"{key}: {path} needs its own Python code (auto_map in config.json)",
-            why="codex-ml never runs code that comes with a model",
-            fix="use a model whose architecture is part of transformers",
-        )
     if not any(name.endswith(".safetensors") for name in names):
-        pickles = [name for name in names if name.endswith(PICKLE_SUFFIXES)]
+        pickles = [name for name in names if is_pickle(name)]
         why = f"looked for *.safetensors; there is {_listing(names)}"
         if pickles:
             why = f"its weights are pickles ({', '.join(pickles)}), which can run code when loaded"
         raise ModelError(f"{key}: no safetensors weights in {path}", why=why, fix=_HOW_TO_BRING)
     _check_shards(path, names, key)
     check_tokenizer_directory(path, key)
+    guard_weights(path, config, key)
     return config
 
 
@@ -78,7 +74,7 @@ def check_tokenizer_directory(path: Path, key: str) -> None:
     Raises
     ------
     ModelError
-        If none of the known tokenizer files is there.
+        If none of the known tokenizer files is there, or a file of the directory must not be read.
     """
     if not path.is_dir():
         raise ModelError(f"{key}: no tokenizer directory at {path}", why=_what_is_near(path), fix=_HOW_TO_BRING)
@@ -89,6 +85,8 @@ def check_tokenizer_directory(path: Path, key: str) -> None:
             why=f"looked for {', '.join(_TOKENIZER_FILES)}; there is {_listing(names)}",
             fix="copy the tokenizer files of the model into the directory",
         )
+    guard_files(path, key)
+    guard_settings(path, key)
 
 
 def model_digest(path: Path, digest_of: Callable[[Path], str] = file_digest) -> str:
@@ -120,7 +118,7 @@ def _check_shards(path: Path, names: list[str], key: str) -> None:
     if _SHARD_INDEX not in names:
         return
     try:
-        shards = set(json.loads((path / _SHARD_INDEX).read_text("utf-8"))["weight_map"].values())
+        shards = set(read_json(path / _SHARD_INDEX)["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{key}: {path / _SHARD_INDEX} is damaged", why=str(error), fix=_HOW_TO_BRING) from error
     missing = sorted(str(shard) for shard in shards if shard not in names)
@@ -140,10 +138,7 @@ def _read_config(path: Path, names: list[str], key: str) -> dict[str, Any]:
             why=f"a model directory holds config.json, *.safetensors and a tokenizer; there is {_listing(names)}",
             fix=_HOW_TO_BRING,
         )
-    try:
-        config = json.loads(config_path.read_text("utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{key}: {config_path} is not valid JSON", why=str(error), fix=_HOW_TO_BRING) from error
+    config = read_settings(config_path, key)
     if not isinstance(config, dict) or "model_type" not in config:
         raise ModelError(f"{key}: {config_path} names no model_type", fix=_HOW_TO_BRING)
     return config

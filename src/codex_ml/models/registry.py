@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -27,6 +26,7 @@ from codex_ml.models.directory import (
     tokenizer_files_digest,
 )
 from codex_ml.models.presets import PRESETS
+from codex_ml.models.rehearsal import rehearse
 from codex_ml.models.source import Source, locate_model, locate_tokenizer
 from codex_ml.storage import bytes_digest, file_digest, json_bytes
 
@@ -64,7 +64,9 @@ def load_tokenizer_directory(directory: Path, key: str) -> PreTrainedTokenizerBa
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(  # nosec B615: a directory, no hub
             directory, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # the Rust side raises bare exceptions on files that make no tokenizer
         raise ModelError(
             f"{key}: the tokenizer in {directory} cannot be read",
             why=_first_line(error),
@@ -130,6 +132,7 @@ def load_model_directory(directory: Path, dtype: str, key: str) -> PreTrainedMod
     """
     check_model_directory(directory, key)
     try:
+        rehearse(directory, key)
         loaded: Any = AutoModelForCausalLM.from_pretrained(  # nosec B615: a directory, no hub
             directory,
             dtype=torch_dtype(dtype),
@@ -138,7 +141,11 @@ def load_model_directory(directory: Path, dtype: str, key: str) -> PreTrainedMod
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (ModelError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever the libraries raise on files that make no model; some of it bare exceptions
+        if "not enough memory" in str(error):
+            raise
         raise ModelError(
             f"{key}: the model in {directory} cannot be loaded",
             why=_first_line(error),

@@ -12,6 +12,9 @@ from codex_ml.errors import ModelError
 from codex_ml.models.directory import check_model_directory, check_tokenizer_directory, model_digest
 from codex_ml.storage import file_digest
 
+# The shortest file of the format: a header of two bytes, and no tensor.
+NO_WEIGHTS = b"\x02\0\0\0\0\0\0\0{}"
+
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
@@ -19,7 +22,7 @@ def directory(tmp_path: Path) -> Path:
     path = tmp_path / "model"
     path.mkdir()
     (path / "config.json").write_text('{"model_type": "llama"}')
-    (path / "model.safetensors").write_bytes(b"weights")
+    (path / "model.safetensors").write_bytes(NO_WEIGHTS)
     (path / "tokenizer.json").write_text("{}")
     return path
 
@@ -95,7 +98,7 @@ def test_check_model_directory_missing_shard_is_named(directory: Path) -> None:
     with pytest.raises(ModelError, match="1 of 2 weight files are missing") as caught:
         check_model_directory(directory)
     assert "model-2.safetensors" in caught.value.why
-    (directory / "model-2.safetensors").write_bytes(b"weights")
+    (directory / "model-2.safetensors").write_bytes(NO_WEIGHTS)
     check_model_directory(directory)
     index.write_text('{"weight_map": []}')
     with pytest.raises(ModelError, match="is damaged"):

@@ -1,0 +1,50 @@
+"""Builds the model of a config without its numbers, to hold its size against the weights before it takes memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from codex_ml.errors import ModelError
+from codex_ml.limits import LimitExceededError, limited
+from codex_ml.models.directory_guard import guard_weights, read_settings
+
+# Building 7 billion parameters without numbers takes one second and 50 MB.
+_CPU_SECONDS, _EXTRA_BYTES = 60.0, 8 << 30
+# A head that is tied in the file may be untied in memory, and masks and tables are in no file.
+_LARGEST_SHARE, _FREE_ELEMENTS = 2, 500_000_000
+
+
+def rehearse(directory: Path, key: str) -> None:
+    """Refuse a config whose model would be far larger than its weights: what is missing would be made up in memory.
+
+    Raises
+    ------
+    ModelError
+        If it would (both numbers are named), or if building it has no bounds.
+    Exception
+        Whatever transformers raises where it does not understand the config.
+    """
+    entries = guard_weights(directory, read_settings(directory / "config.json", key), key)
+    held = sum(entry.elements for entry in entries)
+    try:
+        with limited(_CPU_SECONDS, _EXTRA_BYTES), torch.device("meta"):
+            config = AutoConfig.from_pretrained(  # nosec B615: a directory, no hub
+                directory, local_files_only=True, trust_remote_code=False
+            )
+            shell = AutoModelForCausalLM.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
+            wanted = sum(tensor.numel() for tensor in (*shell.parameters(), *shell.buffers()))
+    except (LimitExceededError, MemoryError) as error:
+        raise ModelError(
+            f"{key}: config.json of {directory} describes a model that cannot be built",
+            why="without any of its numbers it already takes too much time or memory",
+            fix="copy config.json again from its source",
+        ) from error
+    if wanted > _LARGEST_SHARE * held + _FREE_ELEMENTS:
+        raise ModelError(
+            f"{key}: config.json and weights of {directory} do not belong together",
+            why=f"config.json describes {wanted:,} numbers, and the weights hold {held:,}",
+            fix="copy all *.safetensors of the model, and its config.json, again",
+        )
