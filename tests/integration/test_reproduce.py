@@ -89,7 +89,9 @@ def test_reproduce_straight_run_is_identical_and_leaves_a_verifiable_report(work
     report = json.loads(text)
     assert (report["identical"], report["of"]["run_id"], report["last_step"]) == (True, read_record(run).run_id, 6)
     assert str(workspace.directory) not in text
-    assert verify_run(result.layout, allowed=["code"]).verification.passed
+    checked = verify_run(result.layout, allowed=["code"]).verification
+    assert checked.passed
+    assert {check.key: check.state for check in checked.checks}["run_manifest.json.files.reproduction.json"] == "agrees"
     assert result.lines()[-1] == f"outputs: {result.layout.directory}"
 
 
