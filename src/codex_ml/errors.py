@@ -117,7 +117,11 @@ class DiskSpaceError(CodexError):
 
 
 class RunDirectoryError(CodexError):
-    """The directory of a run at work was removed, or can be written no more."""
+    """The directory of a run at work can be read or written no more."""
+
+
+class RunDirectoryGoneError(RunDirectoryError):
+    """The directory of a run at work was removed or moved; nothing more can be written of the run."""
 
 
 class MemoryShortageError(CodexError):

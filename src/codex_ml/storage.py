@@ -72,6 +72,10 @@ class Storage:
             while left:
                 left = left[self.write(descriptor, left) :]
             self.fsync(descriptor)
+        except OSError as error:
+            # These calls know a number only; whoever reads the error wants the name.
+            error.filename = error.filename or str(path)
+            raise
         finally:
             os.close(descriptor)
 
@@ -110,7 +114,10 @@ class Storage:
         try:
             self.write_bytes(staged, data)
             self.replace(staged, path)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError):
+                # The staged name says nothing to anybody.
+                error.filename = str(path)
             # What cannot be removed on a failing disk is removed by the next start; the first error is the one to show.
             with contextlib.suppress(OSError):
                 self.unlink(staged)

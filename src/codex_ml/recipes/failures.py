@@ -14,6 +14,7 @@ from codex_ml.errors import (
     InterruptedRun,
     MemoryShortageError,
     RunDirectoryError,
+    RunDirectoryGoneError,
     is_disk_full,
     is_out_of_memory,
 )
@@ -75,7 +76,7 @@ def second_to(first: BaseException, what: str) -> Iterator[None]:
         yield
     except (OSError, CodexError, ValueError) as error:
         # Nothing can be written into a directory that is gone, and the first error says so.
-        if not isinstance(first, RunDirectoryError):
+        if not isinstance(first, RunDirectoryGoneError):
             first.add_note(f"{NOTE_ALSO}{what} could not be written: {_first_line(error)}")
 
 
@@ -118,9 +119,9 @@ def is_gone(layout: RunLayout) -> bool:
     return not layout.lock.exists()
 
 
-def directory_gone(layout: RunLayout) -> RunDirectoryError:
+def directory_gone(layout: RunLayout) -> RunDirectoryGoneError:
     """Return the error that stops a run whose directory was taken away."""
-    return RunDirectoryError(
+    return RunDirectoryGoneError(
         f"the run directory {layout.directory} was removed or moved while the run was at work",
         why="nothing of the run can be written any more, and it is not made again half empty",
         fix="start the run again; if the directory was only moved, put it back and use --resume-from latest",
@@ -141,7 +142,7 @@ class RunDirectoryWatch:
 
         Raises
         ------
-        RunDirectoryError
+        RunDirectoryGoneError
             Before anything is written to where it was.
         """
         if is_gone(self._layout):
@@ -160,7 +161,8 @@ def _note_last_good(error: BaseException, layout: RunLayout, step: int) -> None:
         error.add_note(f"{NOTE_KEPT}no checkpoint was whole yet; a resume starts at step 0 in {layout.directory.name}")
         return
     saved = step_of(checkpoint) or 0
-    lost = f"; the {step - saved} steps after it are lost" if step > saved else ""
+    steps = "1 step after it is" if step - saved == 1 else f"{step - saved} steps after it are"
+    lost = f"; the {steps} lost" if step > saved else ""
     error.add_note(f"{NOTE_KEPT}the last good checkpoint is step {saved} ({checkpoint.name}, verified){lost}")
 
 

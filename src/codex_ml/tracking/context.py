@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from codex_ml.clock import utc_now
-from codex_ml.errors import NOTE_ALSO, InterruptedRun, RunDirectoryError
+from codex_ml.errors import NOTE_ALSO, InterruptedRun, RunDirectoryGoneError
 from codex_ml.monitoring.dependencies import DependencyStatus
 from codex_ml.monitoring.json_values import flatten, plain_copy
 from codex_ml.tracking.background import BackgroundSink, SinkStatus
@@ -192,7 +192,7 @@ class ExperimentContext:
             if error is None:
                 raise
             # Where the directory is gone, the first error says so.
-            if not isinstance(error, RunDirectoryError):
+            if not isinstance(error, RunDirectoryGoneError):
                 error.add_note(f"{NOTE_ALSO}the end of the run could not be logged: {self._safe(str(problem))}")
 
     def _note_stop(self, error: BaseException) -> None:

@@ -15,6 +15,7 @@ from codex_ml.errors import (
     MemoryShortageError,
     NonFiniteError,
     RunDirectoryError,
+    RunDirectoryGoneError,
 )
 from codex_ml.recipes.failures import RunDirectoryWatch, failures_explained, second_to
 from codex_ml.runs.layout import RunLayout
@@ -95,7 +96,7 @@ def test_failures_explained_interruption_passes_as_it_is(layout, error) -> None:
 def test_failures_explained_directory_gone_is_said_whatever_failed_first(layout, error, tmp_path) -> None:
     """Where the directory went away, an error about one of its files says nothing."""
     left = leave(layout, error, before=lambda: layout.directory.rename(tmp_path / "elsewhere"))
-    assert isinstance(left, RunDirectoryError)
+    assert isinstance(left, RunDirectoryGoneError)
     assert "removed or moved" in left.what
     assert "all 12 steps went with the directory" in left.__notes__[0]
 
@@ -122,7 +123,7 @@ def test_second_to_keeps_the_first_error_and_notes_the_other(second: Exception) 
 
 def test_second_to_directory_gone_is_not_said_twice() -> None:
     """Nothing can be written into a directory that is gone."""
-    first = RunDirectoryError("gone")
+    first = RunDirectoryGoneError("gone")
     with second_to(first, "run.json"):
         raise CodexError("run.json is gone, too")
     assert not hasattr(first, "__notes__")

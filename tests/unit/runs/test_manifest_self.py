@@ -42,5 +42,5 @@ def test_verify_checkpoint_manifest_edited_is_refused(checkpoint: Path, change: 
     """Also where the digests of all files still agree."""
     file = checkpoint / MANIFEST_NAME
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | change))
-    with pytest.raises(CheckpointError, match="fails its verification|is damaged"):
+    with pytest.raises(CheckpointError, match=r"fails its verification|is damaged"):
         verify_checkpoint(checkpoint)

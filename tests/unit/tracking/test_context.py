@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from codex_ml.errors import DiskSpaceError, InterruptedRun, NonFiniteError, RunDirectoryError
+from codex_ml.errors import DiskSpaceError, InterruptedRun, NonFiniteError, RunDirectoryGoneError
 from codex_ml.monitoring.codex_logging import no_redaction, read_ndjson
 from codex_ml.monitoring.dependencies import DependencyStatus
 from codex_ml.tracking.context import AT_ONCE_SECONDS, ExperimentContext, end_status
@@ -292,8 +292,8 @@ def test_context_end_that_cannot_be_written_is_an_error_of_a_good_run(tmp_path: 
     with pytest.raises(ValueError, match="the cause") as first:
         run(tmp_path / "bad", ValueError("the cause"))
     assert first.value.__notes__ == ["also: the end of the run could not be logged: no room"]
-    with pytest.raises(RunDirectoryError, match="removed") as gone:
-        run(tmp_path / "gone", RunDirectoryError("removed"))
+    with pytest.raises(RunDirectoryGoneError, match="removed") as gone:
+        run(tmp_path / "gone", RunDirectoryGoneError("removed"))
     assert not hasattr(gone.value, "__notes__")
     assert warnings == []
 
