@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 from pathlib import Path
 
 _BUCKETS = 256
@@ -19,27 +20,27 @@ class HashCounts:
     directory : Path
         Where to put the hashes that are too many; made when it is needed. Whoever names it removes it.
     most_in_memory : int
-        How many hashes are kept before they are put on disk.
+        From how many on they are put on disk, after each call of `add`.
     """
 
     def __init__(self, directory: Path, most_in_memory: int = 1 << 18) -> None:
         self._directory = directory
         self._most_in_memory = most_in_memory
-        self._in_memory = 0
         self._buckets = [array("Q") for _ in range(_BUCKETS)]
         self._sizes = [0] * _BUCKETS
 
-    def add(self, hash_value: int) -> None:
-        """Count one hash, from 0 to 2**64 - 1."""
-        self._buckets[hash_value >> _BUCKET_SHIFT].append(hash_value)
-        self._in_memory += 1
-        if self._in_memory >= self._most_in_memory:
+    def add(self, hashes: Iterable[int]) -> None:
+        """Count hashes, each from 0 to 2**64 - 1."""
+        buckets = self._buckets
+        for hash_value in hashes:
+            buckets[hash_value >> _BUCKET_SHIFT].append(hash_value)
+        if sum(map(len, buckets)) >= self._most_in_memory:
             self._put_on_disk()
 
     @property
     def total(self) -> int:
         """How many were counted."""
-        return sum(self._sizes) + self._in_memory
+        return sum(self._sizes) + sum(map(len, self._buckets))
 
     def distinct(self) -> int:
         """Return how many different hashes were counted."""
@@ -70,7 +71,6 @@ class HashCounts:
                     hashes.tofile(handle)
                 self._sizes[index] += len(hashes)
                 self._buckets[index] = array("Q")
-        self._in_memory = 0
 
     def _file(self, index: int) -> Path:
         return self._directory / f"{index:02x}"

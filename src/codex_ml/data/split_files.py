@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
 
 from codex_ml.data.background import Background
+from codex_ml.data.check_helper import CheckHelper
+from codex_ml.data.checked_lines import Batch, Lines, checked_lines
 from codex_ml.data.hash_counts import HashCounts
-from codex_ml.data.jsonl import JsonlFile, JsonLine
+from codex_ml.data.jsonl import JsonlFile
+from codex_ml.data.line_checks import Checked, LineCheck
 from codex_ml.data.problems import Problems
-from codex_ml.data.split_groups import group_key, record_key
-from codex_ml.data.split_hash import SplitHasher, split_of, thresholds_by_rank, thresholds_by_value
+from codex_ml.data.split_hash import split_of, thresholds_by_rank, thresholds_by_value
 from codex_ml.data.split_output import SplitOutput, WaitingRecords
 from codex_ml.data.split_report import SplitOptions, SplitPart, SplitReport
 from codex_ml.data.staging import put_in_place, refuse_foreign, staging
@@ -28,24 +30,13 @@ MANIFEST_NAME = "split.json"
 _SPARE_BYTES = 1 << 20
 
 
-class Lines(Protocol):
-    """A file of records as a stream; what identifies it is known when the iteration has come to its end."""
-
-    empty_lines: int
-    byte_count: int
-    digest: str
-
-    def __iter__(self) -> Iterator[JsonLine]:
-        """Give the records."""
-        ...
-
-
 def split_file(
     path: Path,
     out_dir: Path,
     options: SplitOptions,
     storage: Storage | None = None,
-    open_lines: Callable[[Path, Problems], Lines] = JsonlFile,
+    open_lines: Callable[[Path], Lines] = JsonlFile,
+    helper_from_bytes: int = 16 << 20,
 ) -> SplitReport:
     """Divide a file of records into one file for each split, in a directory of their own with ``split.json``.
 
@@ -62,7 +53,9 @@ def split_file(
     storage : Storage, optional
         The disk.
     open_lines : callable
-        The reader; it puts what is wrong with a line into the problems that it is given.
+        The reader.
+    helper_from_bytes : int
+        From which size on a second process helps, where there is a second core (see `CheckHelper`).
 
     Raises
     ------
@@ -78,15 +71,17 @@ def split_file(
     files = [f"{name}.jsonl" for name in options.names]
     refuse_foreign(out_dir, [*files, MANIFEST_NAME])
     problems = Problems()
-    lines = open_lines(path, problems)
+    lines = open_lines(path)
     before = _state_of(path)
     try:
         with staging(out_dir, storage) as root:
             _require_disk(root, before, options, storage)
             made = root / "made"
             storage.make_directory(made)
-            with _Division(root, made, options, shares) as division:
-                division.take(lines, path.name, problems)
+            helps = before is not None and before[0] >= helper_from_bytes and _core_count() > 1
+            helper = CheckHelper(root, options.seed, options.group_by, options.columns) if helps else None
+            with helper or nullcontext(), _Division(root, made, options, shares) as division:
+                division.take(lines, path.name, problems, helper)
                 problems.raise_if_any()
                 if _state_of(path) != before:
                     raise DataError(f"{path.name} changed while it was split", fix="split it when nothing writes to it")
@@ -111,7 +106,6 @@ class _Division:
     def __init__(self, root: Path, made: Path, options: SplitOptions, shares: Sequence[Fraction]) -> None:
         self._options = options
         self._shares = shares
-        self._hasher = SplitHasher(options.seed)
         self._parts = [SplitPart(name, ratio) for name, ratio in zip(options.names, options.ratios, strict=True)]
         self._background = Background()
         self._outputs = [SplitOutput(made / f"{name}.jsonl", self._background) for name in options.names]
@@ -135,27 +129,30 @@ class _Division:
     def __exit__(self, *_exception: object) -> None:
         self._stack.close()
 
-    def take(self, lines: Lines, name: str, problems: Problems) -> None:
+    def take(self, lines: Lines, name: str, problems: Problems, helper: CheckHelper | None) -> None:
         """Read every record and write it where it belongs, as far as that is known."""
-        group_by, columns, hasher = self._options.group_by, self._options.columns, self._hasher
-        thresholds = self._thresholds
-        for line_number, _, raw, line_end, value in lines:
-            hash_value = hasher(record_key(raw))
-            if group_by is not None:
-                self._records.add(hash_value)
-                try:
-                    hash_value = hasher(group_key(value, group_by, columns))
-                except ValueError as error:
-                    problems.add(f"{name}:{line_number}", str(error), "add the field, or group by another")
-                    if problems.full:
-                        return
-                    continue
-            self._groups.add(hash_value)
+        options, is_sound = self._options, True
+        check = LineCheck(options.seed, options.group_by, options.columns)
+        for batch, checked in checked_lines(lines, check, helper):
+            for number, text in batch.all_faults(checked):
+                problems.add(f"{name}:{number}", text)
+                is_sound = False
+                if problems.full:
+                    return
+            if is_sound:
+                self._groups.add(checked.groups)
+                if self._records is not self._groups:
+                    self._records.add(checked.records)
+                self._write(batch, checked)
+
+    def _write(self, batch: Batch, checked: Checked) -> None:
+        thresholds, outputs, waiting = self._thresholds, self._outputs, self._waiting
+        for hash_value, raw, line_end in zip(checked.groups, batch.lines, batch.line_ends, strict=True):
             record = raw + (line_end or b"\n")
             if thresholds is None:
-                self._waiting.write(hash_value, record)
+                waiting.write(hash_value, record)
             else:
-                self._outputs[split_of(hash_value, thresholds)].write(record)
+                outputs[split_of(hash_value, thresholds)].write(record)
 
     def finish(self, name: str) -> None:
         """Write what still waits, and refuse a split without a record."""
@@ -189,6 +186,10 @@ def _state_of(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _core_count() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _require_disk(directory: Path, state: tuple[int, int, int] | None, options: SplitOptions, storage: Storage) -> None:

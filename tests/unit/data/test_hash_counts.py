@@ -20,8 +20,8 @@ def test_hash_counts_any_stream_equals_set_and_sort(values: list[int], most_in_m
     """Total, distinct count and every rank are those of the plain list, wherever the hashes lie."""
     with tempfile.TemporaryDirectory() as directory:
         counts = HashCounts(Path(directory) / "hashes", most_in_memory)
-        for value in values:
-            counts.add(value)
+        for start in range(0, len(values), 7):
+            counts.add(values[start : start + 7])
         assert counts.total == len(values)
         assert counts.distinct() == len(set(values))
         assert [counts.at_rank(rank) for rank in range(len(values))] == sorted(values)
@@ -30,10 +30,9 @@ def test_hash_counts_any_stream_equals_set_and_sort(values: list[int], most_in_m
 def test_hash_counts_beyond_the_bound_memory_is_emptied(tmp_path: Path) -> None:
     """What was put on disk is held in memory no more; below the bound nothing is written."""
     counts = HashCounts(tmp_path / "hashes", most_in_memory=10)
-    for value in range(9):
-        counts.add(value << 57)
+    counts.add(value << 57 for value in range(9))
     assert not (tmp_path / "hashes").exists()
-    counts.add(9 << 57)
+    counts.add([9 << 57])
     assert sum(file.stat().st_size for file in (tmp_path / "hashes").iterdir()) == 80
     assert not any(counts._buckets)
     with pytest.raises(IndexError):

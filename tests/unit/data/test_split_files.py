@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from codex_ml.config.schema.data import DataSection
-from codex_ml.data.jsonl import JsonlFile, JsonLine
-from codex_ml.data.problems import Problems
+from codex_ml.data.jsonl import JsonlFile
 from codex_ml.data.sources import read_sources
 from codex_ml.data.split_files import split_file
 from codex_ml.data.split_report import SplitOptions
@@ -158,8 +157,8 @@ def test_split_file_disk_too_small_is_refused_before_writing(write_jsonl: Write,
 class _ChangedMeanwhile(JsonlFile):
     """A file that another program writes to while it is read; the reader itself sees the old content."""
 
-    def __iter__(self) -> Iterator[JsonLine]:
-        yield from super().__iter__()
+    def raw_lines(self) -> Iterator[tuple[int, int, bytes | None, bytes]]:
+        yield from super().raw_lines()
         with self.path.open("ab") as handle:
             handle.write(b'{"text": "late"}\n')
 
@@ -181,16 +180,13 @@ def test_split_file_other_reader_gives_the_lines(write_jsonl: Write, tmp_path: P
     class Repeated(JsonlFile):
         """Gives every record of the file ten times."""
 
-        def __iter__(self) -> Iterator[JsonLine]:
-            for line in super().__iter__():
-                for number in range(10):
-                    yield JsonLine(line.line_number, line.offset, line.raw + b" " * number, b"", line.value)
-
-    def opened(path: Path, problems: Problems) -> Repeated:
-        return Repeated(path, problems)
+        def raw_lines(self) -> Iterator[tuple[int, int, bytes | None, bytes]]:
+            for number, offset, raw, _ in super().raw_lines():
+                for spaces in range(10):
+                    yield number, offset, raw + b" " * spaces, b""
 
     path = write_jsonl([{"text": str(number)} for number in range(20)])
-    report = split_file(path, tmp_path / "out", _options(), open_lines=opened)
+    report = split_file(path, tmp_path / "out", _options(), open_lines=Repeated)
     assert report.source["records"] == 200
 
 
