@@ -55,6 +55,10 @@ def failures_explained(
     except Exception as error:
         step = step_reached()
         explained = explain(error, layout, lambda raised: explain_memory(raised, step + 1))
+        if explained is not None:
+            # What went wrong besides was noted on the error that it followed.
+            for note in getattr(error, "__notes__", ()):
+                explained.add_note(note)
         _note_last_good(explained or error, layout, step)
         if explained is None:
             raise

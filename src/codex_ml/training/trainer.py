@@ -15,7 +15,7 @@ from accelerate.utils import GradientAccumulationPlugin
 from torch import nn
 
 from codex_ml.config.schema.training import TrainingSection
-from codex_ml.errors import CodexError, NonFiniteError, VanishedGradientError
+from codex_ml.errors import NOTE_ALSO, CodexError, NonFiniteError, VanishedGradientError
 from codex_ml.storage import Storage
 from codex_ml.training.callbacks import VALIDATION_LOSS, Hook, ValidationAbandonedError, line_is_due
 from codex_ml.training.checkpoint import LoadedState
@@ -223,7 +223,7 @@ class _Loop:
             self.saver.save(border)
         except (CodexError, OSError, RuntimeError, MemoryError) as second:
             # What made the step fail may make this fail too; the first error is the one to show.
-            error.add_note(f"also: no checkpoint of step {border.state.step} could be written: {second}")
+            error.add_note(f"{NOTE_ALSO}no checkpoint of step {border.state.step} could be written: {second}")
 
     def _step(self, window: WindowOutcome) -> None:
         """Take the optimizer step of a window, and count."""

@@ -77,6 +77,13 @@ def test_failures_explained_every_failure_names_the_last_good_checkpoint(layout,
     assert note.endswith("the 7 steps after it are lost")
 
 
+def test_failures_explained_what_went_wrong_besides_is_said_of_our_own_error_too(layout) -> None:
+    """A note on the error of the system, such as a checkpoint that failed after it, is not lost with its words."""
+    raised = MemoryError()
+    raised.add_note("also: no checkpoint of step 12 could be written: no room")
+    assert "also: no checkpoint of step 12 could be written: no room" in leave(layout, raised).__notes__
+
+
 def test_failures_explained_without_a_checkpoint_says_so(layout) -> None:
     """There is nothing good to name: a resume begins again."""
     for directory in layout.checkpoints.iterdir():

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from codex_ml.errors import DiskSpaceError
+from codex_ml.errors import DiskSpaceError, is_disk_full
 from codex_ml.runs.checkpoints import list_checkpoints
 from codex_ml.runs.manifest import verify_checkpoint
 from codex_ml.storage import Storage
 from codex_ml.training.checkpoint import CheckpointContent
 from codex_ml.training.state import TrainerState
-from codex_ml.training.store import DirectoryStore, Retention, is_disk_full
+from codex_ml.training.store import DirectoryStore, Retention
 from codex_ml.training.trainer import TrainerDependencies, run_training
 
 Workshop = Any  # the class lives in conftest.py, which cannot be imported by name
