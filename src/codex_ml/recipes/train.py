@@ -12,7 +12,7 @@ from typing import Any
 from codex_ml.clock import utc_now
 from codex_ml.config.paths import check_paths
 from codex_ml.config.schema.root import TrainConfig
-from codex_ml.errors import InterruptedRun
+from codex_ml.errors import CheckpointError, InterruptedRun
 from codex_ml.modeling.kernels import fixed_kernels, refused_kernels
 from codex_ml.monitoring.debug_log import LOGGER
 from codex_ml.recipes.config_check import refuse_unsafe_values
@@ -203,6 +203,13 @@ def _load_state(config: TrainConfig, resume: ResumePoint, outside: TrainCollabor
     if resume.checkpoint is None:
         return None
     loaded = outside.open_store(resume.checkpoint.parent, outside.storage).load(resume.checkpoint)
+    absent = sorted({"fingerprint", "random", "total_steps"} - set(loaded.values))
+    if absent:
+        raise CheckpointError(
+            f"checkpoint {resume.checkpoint} holds no training state that can be resumed",
+            why=f"{', '.join(absent)} is absent from it",
+            fix="resume from a checkpoint that training wrote",
+        )
     check_fingerprint(loaded.values["fingerprint"], settings_fingerprint(config), resume.checkpoint)
     patience = config.training.early_stopping_patience
     if patience is None or loaded.state.evaluations_without_improvement < patience:

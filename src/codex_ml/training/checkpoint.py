@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -23,9 +23,12 @@ from codex_ml.runs.checkpoints import (
 from codex_ml.runs.manifest import verify_checkpoint, write_manifest
 from codex_ml.storage import Storage, json_bytes
 from codex_ml.training.state import TrainerState
+from codex_ml.untrusted import UntrustedFileError, read_json
 
 TENSORS_NAME = "training_state.safetensors"
 STATE_NAME = "trainer_state.json"
+# What recipes put beside the counters, where they do.
+_KINDS_OF_VALUES = {"random": dict, "fingerprint": dict, "tracker_run_ids": dict, "total_steps": int}
 
 
 @dataclass(frozen=True)
@@ -103,11 +106,11 @@ def load_checkpoint(directory: Path) -> LoadedState:
     Raises
     ------
     CheckpointError
-        If it fails its verification or holds no training state.
+        If it fails its verification, holds no training state, or one that training does not write.
     """
     manifest = verify_checkpoint(directory)
     try:
-        values = json.loads((directory / STATE_NAME).read_text("utf-8"))
+        values = _read_state(directory)
         state = TrainerState.from_json(values.pop("trainer"))
         tensors = load_file(directory / TENSORS_NAME)
     except (FileNotFoundError, KeyError) as error:
@@ -116,7 +119,28 @@ def load_checkpoint(directory: Path) -> LoadedState:
             why=str(error),
             fix="resume from a checkpoint that training wrote; an exported one can only be evaluated",
         ) from error
+    except SafetensorError as error:
+        raise _unusable(directory / TENSORS_NAME, str(error)) from error
     return LoadedState(directory, state, tensors, values, manifest)
+
+
+def _read_state(directory: Path) -> dict[str, Any]:
+    """Return the JSON half of the training state; the manifest proves that it was written so, not by whom."""
+    file = directory / STATE_NAME
+    try:
+        values = read_json(file, follow_links=False)
+    except UntrustedFileError as error:
+        raise _unusable(file, str(error)) from error
+    if not isinstance(values, dict):
+        raise _unusable(file, "it is no object")
+    for key, kind in _KINDS_OF_VALUES.items():
+        if key in values and not isinstance(values[key], kind):
+            raise _unusable(file, f"{key} is of another kind than training writes")
+    return values
+
+
+def _unusable(file: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"{file} cannot be used", why=why, fix="resume from another checkpoint of the run")
 
 
 def point_and_prune(

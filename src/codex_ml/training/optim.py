@@ -10,6 +10,7 @@ from codex_ml.errors import AdapterError, CheckpointError
 
 _PREFIX = "optimizer."
 _UNTOUCHED = "untouched"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -122,7 +123,11 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensor
 
 
 def _fits(parameter: nn.Parameter, saved: dict[str, Tensor]) -> bool:
-    """Tell whether a saved state has the shape of its parameter; step counters are scalars."""
-    return _UNTOUCHED in saved or all(
-        value.shape == parameter.shape for quantity, value in saved.items() if quantity != "step"
+    """Tell whether a saved state is one of Adam for its parameter: moments of its shape and type, a step counter."""
+    if _UNTOUCHED in saved:
+        return len(saved) == 1
+    return set(saved) == {"step", *_MOMENTS} and (
+        saved["step"].numel() == 1
+        and saved["step"].is_floating_point()
+        and all(saved[name].shape == parameter.shape and saved[name].dtype == parameter.dtype for name in _MOMENTS)
     )

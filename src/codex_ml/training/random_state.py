@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from codex_ml.errors import CheckpointError
+
 _TORCH_CPU = "random.torch_cpu"
 _TORCH_CUDA = "random.torch_cuda."
+_NUMPY_WORDS = 624
 
 
 def seed_everything(seed: int) -> None:
@@ -53,12 +58,37 @@ def random_snapshot() -> RandomSnapshot:
 
 
 def restore_random(tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-    """Put every captured state back, so that the next draw is the one an uninterrupted run would make."""
-    version, internal, gauss = values["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, position, has_gauss, cached = values["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
-    restore_torch(tensors)
+    """Put every captured state back, so that the next draw is the one an uninterrupted run would make.
+
+    Raises
+    ------
+    CheckpointError
+        If a state is none of its generator; it is named.
+    """
+    with _naming("random.python"):
+        version, internal, gauss = values["python"]
+        random.setstate((version, tuple(internal), gauss))
+    with _naming("random.numpy"):
+        kind, keys, position, has_gauss, cached = values["numpy"]
+        # NumPy itself takes any position, and would read beyond its table.
+        if len(keys) != _NUMPY_WORDS or type(position) is not int or not 0 <= position <= _NUMPY_WORDS:
+            raise ValueError("it is no state of a Mersenne Twister")
+        np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    with _naming(_TORCH_CPU):
+        restore_torch(tensors)
+
+
+@contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Turn what a generator raises on a state that is none of its own into an error that names it."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{key} of the checkpoint cannot be used",
+            why=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            fix="resume from another checkpoint of the run",
+        ) from error
 
 
 def restore_torch(tensors: dict[str, Tensor]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from codex_ml.errors import CheckpointError
+
+_LONGEST_STEP = 18
 
 
 @dataclass
@@ -78,8 +81,10 @@ class TrainerState:
         Raises
         ------
         CheckpointError
-            If fields are missing or unknown.
+            If fields are missing or unknown, or a value is not of its field's kind; the field is named.
         """
+        if not isinstance(values, dict):
+            raise _unusable("trainer", "it is no object")
         known = {item.name for item in fields(cls)}
         if set(values) != known:
             raise CheckpointError(
@@ -87,5 +92,35 @@ class TrainerState:
                 why=f"differing: {', '.join(sorted(set(values) ^ known))}",
                 fix="resume with the codex-ml version that wrote it",
             )
-        losses = {int(step): float(loss) for step, loss in values["validation_losses"].items()}
-        return cls(**{**values, "validation_losses": losses})
+        for item in fields(cls):
+            fault = _fault(values[item.name], str(item.type))
+            if fault is not None:
+                raise _unusable(f"trainer.{item.name}", fault)
+        losses = values["validation_losses"]
+        if not all(step.isascii() and step.isdecimal() and len(step) < _LONGEST_STEP for step in losses):
+            raise _unusable("trainer.validation_losses", "its keys are no steps")
+        return cls(**{**values, "validation_losses": {int(step): float(loss) for step, loss in losses.items()}})
+
+
+def _fault(value: Any, kind: str) -> str | None:
+    """Return what is wrong with the JSON value of a field, by the field's annotation; None where nothing is."""
+    if value is None:
+        return None if kind.endswith("| None") else "it is null"
+    if kind.startswith("int"):
+        return None if type(value) is int and 0 <= value < 1 << 62 else "it is no count"
+    if kind.startswith("float"):
+        return None if _is_number(value) else "it is no finite number"
+    if kind.startswith("dict"):
+        is_sound = isinstance(value, dict) and all(_is_number(item) for item in value.values())
+        return None if is_sound else "it is no object of finite numbers"
+    return None if isinstance(value, str) else "it is no text"
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf
+
+
+def _unusable(key: str, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{key} of the checkpoint cannot be used", why=why, fix="resume from another checkpoint of the run"
+    )
