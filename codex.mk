@@ -58,7 +58,7 @@ faults: $(VENV)/.installed-dev  ## Run the fault tests
 	$(PYTEST) tests/faults
 
 e2e: $(VENV)/.installed-dev  ## Run the command line as a user does
-	$(PYTEST) tests/e2e tests/offline
+	$(PYTEST) tests/e2e
 
 regression: $(VENV)/.installed-dev  ## Run the tests of faults that were once there
 	$(PYTEST) tests/regression

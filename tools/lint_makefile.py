@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tracked_files import report
+from tracked_files import NothingToCheckError, report, tracked_files
 
 RULE = re.compile(r"^(?P<names>[^\s#:=][^#:=]*):(?!=)(?P<rest>.*)$")
 REQUIRED_TARGETS = frozenset({"help", "test", "lint", "quality", "clean"})
@@ -69,6 +69,17 @@ def targets_of(text: str) -> list[str]:
     return [target for line in lines for target in line.split("#")[0].split()]
 
 
+def problems_with_tests(text: str, root: Path) -> list[str]:
+    """Return the directories of tests that a recipe names and a fresh clone has not; git keeps no empty directory."""
+    problems = []
+    for directory in sorted(set(re.findall(r"tests/\w+", text))):
+        try:
+            tracked_files(root, f"{directory}/*.py")
+        except NothingToCheckError:
+            problems.append(f"codex.mk: {directory} holds no test")
+    return problems
+
+
 def warnings_of_make(root: Path, targets: Sequence[str]) -> list[str]:
     """Return what GNU make says when it reads each target without running it: parse errors, undefined variables."""
     command = ["make", "--dry-run", "--always-make", "--warn-undefined-variables", *targets]
@@ -85,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     root = parser.parse_args(arguments).root
     text = (root / "codex.mk").read_text(encoding="utf-8")
     targets = targets_of(text)
-    problems = [*problems_in_makefile(text), *warnings_of_make(root, targets)]
+    problems = [*problems_in_makefile(text), *problems_with_tests(text, root), *warnings_of_make(root, targets)]
     return report(problems, f"codex.mk ({len(targets)} targets)")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from lint_makefile import main, problems_in_makefile, targets_of, warnings_of_make
+from lint_makefile import main, problems_in_makefile, problems_with_tests, targets_of, warnings_of_make
 
 GOOD = """BIN := bin
 .PHONY: help test lint quality clean
@@ -56,6 +57,16 @@ def test_warnings_of_make_undefined_variable_is_found(tmp_path: Path) -> None:
     assert "BINN" in warnings_of_make(tmp_path, ["test"])[0]
     (tmp_path / "Makefile").write_text("endif\n")
     assert warnings_of_make(tmp_path, ["test"])
+
+
+def test_problems_with_tests_directory_that_no_clone_has_is_found(tmp_path: Path) -> None:
+    """An empty directory is in this checkout and in no clone of it: pytest would find no test there."""
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    for name in ("unit", "offline"):
+        (tmp_path / "tests" / name).mkdir(parents=True)
+    (tmp_path / "tests" / "unit" / "test_a.py").touch()
+    text = "unit:\n\tpytest tests/unit\noffline:\n\tpytest tests/offline\n"
+    assert problems_with_tests(text, tmp_path) == ["codex.mk: tests/offline holds no test"]
 
 
 def test_main_this_checkout_is_clean(repository_root: Path) -> None:

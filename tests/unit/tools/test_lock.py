@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lock import HEADER, constraints_of
+from lock import HEADER, constraints_of, torch_requirement
 
 
 def test_constraints_of_frozen_leaves_out_what_other_machines_lack() -> None:
@@ -17,3 +17,12 @@ def test_constraints_of_own_file_is_unchanged(repository_root: Path) -> None:
     """The file in the repository is of this form."""
     text = (repository_root / "constraints.txt").read_text(encoding="utf-8")
     assert constraints_of(text) == text
+
+
+def test_torch_requirement_of_this_project_is_bounded(repository_root: Path) -> None:
+    """The newest torch, put in first and taken back afterwards, left its CUDA packages in the lock."""
+    requirement = torch_requirement((repository_root / "pyproject.toml").read_text(encoding="utf-8"))
+    assert requirement.startswith("torch>=")
+    assert ",<" in requirement
+    text = '[project]\ndependencies = ["torchmetrics>=1", "torch-geometric", "torch==2.13.0"]'
+    assert torch_requirement(text) == "torch==2.13.0"
