@@ -15,10 +15,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from codex_ml.errors import CheckpointError
+from codex_ml.peft.adapter_config import CONFIG_NAME, read_adapter_config
 from codex_ml.storage import json_bytes
 
 WEIGHTS_NAME = "adapter_model.safetensors"
-CONFIG_NAME = "adapter_config.json"
 
 
 def write_adapter(model: PeftModel, directory: Path) -> None:
@@ -76,12 +76,19 @@ def load_adapter(base: PreTrainedModel, directory: Path) -> PeftModel:
     Raises
     ------
     CheckpointError
-        If the adapter does not fit the base: the first name and both shapes are given.
+        If the adapter does not fit the base (the first name and both shapes are given), or its settings are not
+        those of a plain LoRA.
     """
+    config = read_adapter_config(directory)
     tensors = read_adapter_tensors(directory)
+    widest = max((max(tensor.shape, default=0) for tensor in tensors.values()), default=0)
+    if max([config.r, *(config.rank_pattern or {}).values()]) > widest:
+        raise CheckpointError(
+            f"the adapter in {directory} is not that of its weights",
+            why=f"its rank is larger than any side of its tensors, {widest}",
+            fix="name another checkpoint of the run",
+        )
     try:
-        config = PeftConfig.from_pretrained(str(directory))
-        config.inference_mode = True
         model = PeftModel(base, config)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
