@@ -94,7 +94,7 @@ def _shares(text: str) -> list[float]:
 def _columns(pairs: list[str], group_by: str | None) -> dict[str, str]:
     from codex_ml.data.split_groups import PROMPT_FIELDS
 
-    columns = dict(pair.partition("=")[::2] for pair in pairs)
+    columns = {field: name for field, _, name in (pair.partition("=") for pair in pairs)}
     for field, name in columns.items():
         if not field or not name:
             raise UserError("--column: a mapping has two sides", fix="write --column FIELD=NAME, such as messages=chat")

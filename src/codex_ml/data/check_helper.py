@@ -18,7 +18,6 @@ from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from types import TracebackType
 from typing import IO
 
 from codex_ml.data.line_checks import Checked, LineCheck
@@ -61,9 +60,7 @@ class CheckHelper:
             )
         return self
 
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self._process.kill()
         self._process.communicate()
         self._memory.close()

@@ -1,0 +1,23 @@
+"""The benchmarks run; what they measure is no test's business."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_split_throughput_small_file_gives_every_figure(repository_root: Path) -> None:
+    """One megabyte, once, without the other library: a figure for each way to split."""
+    command = [sys.executable, "benchmarks/split_throughput.py", "--megabytes", "1", "--repeats", "1", "--json"]
+    answer = subprocess.run(command, cwd=repository_root, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    figures = json.loads(answer.stdout)
+    assert figures.pop("megabytes") >= 1
+    assert len(figures) == 3
+    assert all(set(cost) == {"wall_seconds", "cpu_seconds", "peak_bytes"} for cost in figures.values())
+    assert all(value > 0 for cost in figures.values() for value in cost.values())
