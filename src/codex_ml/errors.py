@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import signal
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -179,3 +181,14 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _NO_ROOM
     return any(text in str(error) for text in _NO_ROOM_TEXTS)
+
+
+def free_what_failed(error: BaseException | None) -> None:
+    """Free what the frames of an error and of its causes hold: whoever runs out of memory needs some to end in order.
+
+    Frames that are still at work keep what they have, and the traceback can still be shown.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()

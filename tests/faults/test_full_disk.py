@@ -185,3 +185,24 @@ def test_disk_full_in_the_tracker_store_costs_a_warning(
     (status,) = [event for line in events.open() if (event := json.loads(line))["kind"] == "sink_status"]
     assert status["sinks"]["mlflow"]["state"] == "failed"
     assert "full" in status["sinks"]["mlflow"]["last_error"]
+
+
+def test_output_directory_read_only_is_refused_and_a_finished_run_there_is_left_alone(
+    small_disk, command_line, tiny_llama_directory, small_records
+):
+    """Mounted for reading only: exit 2 before anything is loaded into it, for a new run and for a resume."""
+    arguments = settings(tiny_llama_directory, small_records, small_disk.inside / "runs", "training.max_steps=1")
+    assert run_on(small_disk, command_line, arguments).returncode == 0
+    (run,) = (small_disk.outside / "runs").glob("*-run")
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    small_disk.set_read_only()
+    for more in ([], ["--resume-from", "latest", "training.max_steps=2"]):
+        answer = run_on(small_disk, command_line, [*arguments, *more])
+        assert answer.returncode == 2, answer.stderr
+        assert answer.stderr.count("error:") == 1
+        assert "nothing can be written in" in answer.stderr
+        assert "Traceback" not in answer.stderr
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+    listed = run_on(small_disk, command_line, ["runs", "list", "--output-dir", str(small_disk.inside / "runs")])
+    assert listed.returncode == 0, listed.stderr
+    assert "FINISHED" in listed.stdout

@@ -25,6 +25,7 @@ from codex_ml.errors import (
     STOP_EXIT_CODES,
     CodexError,
     StopSignal,
+    free_what_failed,
     is_disk_full,
     is_out_of_memory,
 )
@@ -86,6 +87,8 @@ def run_command(body: Callable[[], int]) -> None:
         if os.environ.get("CODEX_ML_DEBUG") == "1":
             typer.echo(fit_to_show("".join(traceback.format_exception(error))), err=True)
         block, code = error_block(error)
+        # The filters of the text need some memory, too.
+        free_what_failed(error)
         # An interruption of ours has nothing to hide, and the filters may be what it has interrupted half imported.
         typer.echo(block if isinstance(error, StopSignal) and "\n" not in block else fit_to_show(block), err=True)
     finally:

@@ -15,6 +15,7 @@ from codex_ml.errors import (
     MemoryShortageError,
     RunDirectoryError,
     RunDirectoryGoneError,
+    free_what_failed,
     is_disk_full,
     is_out_of_memory,
 )
@@ -53,6 +54,7 @@ def failures_explained(
         # Not a fault: it names the checkpoint that was written.
         raise
     except Exception as error:
+        free_what_failed(error)
         step = step_reached()
         explained = explain(error, layout, lambda raised: explain_memory(raised, step + 1))
         if explained is not None:
@@ -62,6 +64,8 @@ def failures_explained(
         _note_last_good(explained or error, layout, step)
         if explained is None:
             raise
+        for note in getattr(error, "__notes__", ()):
+            explained.add_note(note)
         raise explained from error
 
 
@@ -76,9 +80,11 @@ def second_to(first: BaseException, what: str) -> Iterator[None]:
     what : str
         What the block tries to write, for the note.
     """
+    if is_out_of_memory(first):
+        free_what_failed(first)
     try:
         yield
-    except (OSError, CodexError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, memory included, the first one is what must be seen
         # Nothing can be written into a directory that is gone, and the first error says so.
         if not isinstance(first, RunDirectoryGoneError):
             first.add_note(f"{NOTE_ALSO}{what} could not be written: {_first_line(error)}")

@@ -252,7 +252,8 @@ def _already_finished(resume: ResumePoint, state: TrainerState) -> TrainOutcome:
     return TrainOutcome(
         resume.layout.directory,
         (
-            f"the run {resume.layout.directory.name} is finished at step {state.step}{why}; nothing to do",
+            f"the run {resume.layout.directory.name} is finished at step {state.step}{why}; nothing to do "
+            "(its checkpoint was verified; base and data were not read: codex-ml runs verify does that)",
             f"outputs: {resume.layout.directory}",
         ),
     )

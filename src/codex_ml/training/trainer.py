@@ -15,7 +15,14 @@ from accelerate.utils import GradientAccumulationPlugin
 from torch import nn
 
 from codex_ml.config.schema.training import TrainingSection
-from codex_ml.errors import NOTE_ALSO, CodexError, NonFiniteError, VanishedGradientError
+from codex_ml.errors import (
+    NOTE_ALSO,
+    CodexError,
+    NonFiniteError,
+    VanishedGradientError,
+    free_what_failed,
+    is_out_of_memory,
+)
 from codex_ml.storage import Storage
 from codex_ml.training.callbacks import VALIDATION_LOSS, Hook, ValidationAbandonedError, line_is_due
 from codex_ml.training.checkpoint import LoadedState
@@ -218,6 +225,10 @@ class _Loop:
         """Keep the steps made before a step that failed, where they are sound and not kept already."""
         if isinstance(error, NonFiniteError | VanishedGradientError) or self.saver.last_step == border.state.step:
             return
+        if is_out_of_memory(error):
+            # A checkpoint needs some memory itself.
+            self.window.clear()
+            free_what_failed(error)
         try:
             self.dependencies.log_event("checkpoint_after_failure", step=border.state.step, error=type(error).__name__)
             self.saver.save(border)

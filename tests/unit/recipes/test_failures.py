@@ -63,8 +63,11 @@ def leave(layout: RunLayout, error: BaseException, before: Callable[[], None] = 
 )
 def test_failures_explained_error_of_the_system_becomes_our_own(layout, error, becomes, words) -> None:
     """What the system or a library says turns into one error with what to do, and the first stays its cause."""
+    error.__notes__ = ["also: something else"]
     left = leave(layout, error)
+    del error.__notes__
     assert type(left) is becomes
+    assert "also: something else" in left.__notes__
     assert words in left.what
     assert left.__cause__ is error
 
