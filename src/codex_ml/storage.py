@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
+
+from codex_ml.errors import UserError
+from codex_ml.untrusted import kind_of
 
 _CHUNK_BYTES = 1 << 20
 # Ends the name of a file that an atomic write has not renamed yet.
@@ -24,8 +28,30 @@ class Storage:
     """
 
     def open_file(self, path: Path, flags: int) -> int:
-        """Open a file and return its descriptor; one that ``O_CREAT`` makes is private (mode 0600)."""
-        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+        """Open a file and return its descriptor; one that ``O_CREAT`` makes is private (mode 0600).
+
+        Raises
+        ------
+        UserError
+            If a file is to be written and a link, a pipe or a device lies in its place, or a file that has a second
+            name: a run directory may come from somebody else, and what is written must not go anywhere else.
+        """
+        if flags & (os.O_WRONLY | os.O_RDWR) == 0:
+            return os.open(path, flags | os.O_CLOEXEC, 0o600)
+        try:
+            # Emptied only when it is known to be the file itself.
+            descriptor = os.open(path, flags & ~os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENXIO):
+                raise
+            raise _in_the_way(path, "it is a link, or a pipe that nobody reads") from error
+        status = os.fstat(descriptor)
+        if kind_of(status.st_mode) is not None or status.st_nlink > 1:
+            os.close(descriptor)
+            raise _in_the_way(path, f"it is {kind_of(status.st_mode) or 'a file that has a second name (a hard link)'}")
+        if flags & os.O_TRUNC:
+            os.ftruncate(descriptor, 0)
+        return descriptor
 
     def write(self, descriptor: int, data: bytes | memoryview) -> int:
         """Hand bytes to the kernel and return how many it took."""
@@ -127,6 +153,10 @@ class Storage:
     def write_json(self, path: Path, value: Any) -> None:
         """Write a value as readable JSON, atomically; NaN and infinities are refused (ValueError)."""
         self.write_atomic(path, json_bytes(value))
+
+
+def _in_the_way(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is not written", why=why, fix="find out who put it there, and remove it")
 
 
 def json_bytes(value: Any) -> bytes:

@@ -10,10 +10,12 @@ from pathlib import Path
 from string import Template
 
 from codex_ml.errors import ModelError
+from codex_ml.untrusted import read_bytes
 
 DEFAULT_REVISION = "main"
 _REPOSITORY_PREFIX = "models--"
 _SHOWN = 8
+_REF_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,8 @@ def find_snapshot(name: str, revision: str | None = None, environment: Mapping[s
 def _commit_of(repository: Path, revision: str) -> str | None:
     """Return the commit that a revision stands for: what its ref says, or itself; None where there is no such ref."""
     try:
-        commit = (repository / "refs" / revision).read_text("utf-8").strip()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, UnicodeDecodeError):
+        commit = read_bytes(repository / "refs" / revision, _REF_BYTES).decode("utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         commit = revision
     # A ref file is data from elsewhere: it names one directory, and never a way out of this one.
     if not commit or "/" in commit or commit in (".", ".."):

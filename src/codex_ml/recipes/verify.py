@@ -85,7 +85,7 @@ def verify_run(
         If the directory is no training run, a process is at work in it, or an option names nothing.
     """
     outside = collaborators or VerifyCollaborators()
-    record = read_record(layout)
+    record = read_record(layout, any_files=True)
     if is_locked(layout.lock):
         raise UserError(
             f"the run {layout.directory.name} is in progress", why="its lock is held", fix="verify it when it has ended"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.storage import Storage, file_digest
+from codex_ml.untrusted import read_json
 
 CACHE_NAME = ".digests.json"
 CACHE_VERSION = 1
@@ -118,7 +118,7 @@ class DigestCache:
             status = self._file.stat()
             if status.st_uid != os.geteuid() or status.st_mode & _OTHERS_MAY_WRITE:
                 return {}
-            content = json.loads(self._file.read_text("utf-8"))
+            content = read_json(self._file, follow_links=False)
         except (OSError, ValueError):
             return {}
         if not isinstance(content, dict) or content.get("version") != CACHE_VERSION:

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from codex_ml.clock import format_time
 from codex_ml.errors import UserError
+from codex_ml.runs.own_files import require_own_files
 from codex_ml.storage import Storage
 from codex_ml.untrusted import read_json
 
@@ -167,14 +168,23 @@ def close_record(
     return closed
 
 
-def read_record(layout: RunLayout) -> RunRecord:
+def read_record(layout: RunLayout, *, any_files: bool = False) -> RunRecord:
     """Read the run's record.
+
+    Parameters
+    ----------
+    layout : RunLayout
+        The run.
+    any_files : bool
+        Take a run also where links, pipes or devices lie in it: to delete it, or to say so file by file.
 
     Raises
     ------
     UserError
-        If the directory is not a run directory or its record is damaged.
+        If the directory is not a run directory, its record is damaged, or it holds links, pipes or devices.
     """
+    if not any_files:
+        require_own_files(layout.directory)
     try:
         record = RunRecord(**read_json(layout.record, _RECORD_BYTES, follow_links=False))
         _check_record(record)

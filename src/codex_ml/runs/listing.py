@@ -11,6 +11,7 @@ from codex_ml.errors import CheckpointError
 from codex_ml.runs.checkpoints import list_checkpoints
 from codex_ml.runs.layout import RunLayout, RunRecord
 from codex_ml.runs.manifest import read_manifest
+from codex_ml.untrusted import read_json
 
 # Written by training; named here because whoever lists runs must not import it.
 TRAINER_STATE_NAME = "trainer_state.json"
@@ -68,7 +69,7 @@ def saved_progress(checkpoints: Path) -> tuple[int | None, float | None]:
     for step, directory in reversed(list_checkpoints(checkpoints)):
         try:
             read_manifest(directory)
-            state = json.loads((directory / TRAINER_STATE_NAME).read_text("utf-8"))["trainer"]
+            state = read_json(directory / TRAINER_STATE_NAME, follow_links=False)["trainer"]
             best = state["best_metric"]
         except (CheckpointError, OSError, ValueError, KeyError, TypeError):
             continue
@@ -89,7 +90,7 @@ def last_logged_step(metrics: Path) -> int | None:
     for line in reversed(lines):
         try:
             step = json.loads(line)["step"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
         if isinstance(step, int):
             return step

@@ -65,7 +65,7 @@ def plan_removal(layout: RunLayout) -> Removal:
         )
     # Only links above it are followed now: it is renamed where it lies.
     layout = RunLayout(directory.resolve())
-    record = read_record(layout)
+    record = read_record(layout, any_files=True)
     for lock, what in ((layout.lock, "the run"), (layout.evaluations / EVALUATION_LOCK, "an evaluation of it")):
         if is_locked(lock):
             raise UserError(
@@ -99,7 +99,7 @@ def remove_run(removal: Removal, storage: Storage) -> None:
     aside = directory.with_name(f"{_PREFIX}{directory.name}.{os.getpid()}")
     # Held to the end: a resume that starts now is refused instead of losing its directory later.
     with hold_lock(removal.layout.lock):
-        if read_record(removal.layout).run_id != removal.record.run_id:
+        if read_record(removal.layout, any_files=True).run_id != removal.record.run_id:
             raise UserError(f"{directory} is another run now", fix="look again with codex-ml runs list")
         storage.replace(directory, aside)
         storage.fsync_directory(directory.parent)

@@ -9,6 +9,7 @@ from typing import Any
 
 from codex_ml.runs.checkpoints import checkpoint_name, resolve_checkpoint, run_of_checkpoint
 from codex_ml.runs.manifest import verify_checkpoint
+from codex_ml.runs.own_files import require_own_files
 
 BASE = "base"
 
@@ -39,6 +40,9 @@ def resolve_targets(references: Sequence[str], output_dir: Path, run_name: str |
             targets[None] = Target(BASE, None, {})
             continue
         manifest = verify_checkpoint(directory)
+        if (run := run_of_checkpoint(directory)) is not None:
+            # Its results are written there.
+            require_own_files(run.directory)
         step = manifest.get("step")
         name = checkpoint_name(step) if isinstance(step, int) else directory.name
         targets[directory] = Target(name, directory, manifest)
