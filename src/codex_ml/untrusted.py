@@ -51,13 +51,17 @@ def open_regular(path: Path, *, follow_links: bool = True) -> BinaryIO:
     """
     if not follow_links and path.is_symlink():
         raise UntrustedFileError("it is a symbolic link, which is not followed here")
-    # Without waiting: the opening of a named pipe would else last until somebody writes into it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW))
-    kind = kind_of(os.fstat(descriptor).st_mode)
+    extra = os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
+    try:
+        # Without waiting: the opening of a named pipe would else last until somebody writes into it.
+        handle = open(path, "rb", opener=lambda name, flags: os.open(name, flags | extra))  # noqa: SIM115 - the caller's
+    except IsADirectoryError as error:
+        raise UntrustedFileError("it is a directory") from error
+    kind = kind_of(os.fstat(handle.fileno()).st_mode)
     if kind is not None:
-        os.close(descriptor)
+        handle.close()
         raise UntrustedFileError(f"it is {kind}")
-    return os.fdopen(descriptor, "rb")
+    return handle
 
 
 def read_bytes(path: Path, max_bytes: int, *, follow_links: bool = True) -> bytes:

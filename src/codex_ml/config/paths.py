@@ -13,6 +13,7 @@ from codex_ml.config.schema.base import RelativePath
 from codex_ml.config.schema.root import RunConfig
 from codex_ml.config.value_tree import Leaf, ValueTree
 from codex_ml.errors import ConfigError, ConfigProblem
+from codex_ml.untrusted import kind_of
 
 PATH_FIELDS: dict[str, RelativePath] = {field.key: field.path for field in describe_schema() if field.path is not None}
 DEFAULT_RUNS_DIRECTORY = "runs"
@@ -74,7 +75,8 @@ def _missing(key: str, path: Path | str | None, kind: str, *, directory: bool) -
     if path.is_dir() if directory else path.is_file():
         return None
     if path.exists():
-        found = "a file" if directory else "a directory"
+        # A pipe or a device is neither; reading it may wait for ever, or never end.
+        found = kind_of(path.stat().st_mode) or "a file"
         return ConfigProblem(key, f"{path} is {found}, and a {kind} is needed", f"set {key}=PATH")
     return ConfigProblem(key, f"there is no {kind} {path}", _what_is_there(key, path))
 

@@ -15,6 +15,7 @@ from codex_ml.data.json_fast import parse_fast
 from codex_ml.data.line_blocks import lines_of
 from codex_ml.data.problems import Problems, shown_name
 from codex_ml.errors import DataError
+from codex_ml.untrusted import UntrustedFileError, open_regular
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 MAX_NESTING = 64
@@ -223,7 +224,9 @@ def _open(path: Path) -> BinaryIO:
             f"{path} does not exist", why=_where(path), fix="correct the path; relative paths are resolved first"
         )
     try:
-        return path.open("rb")
+        return open_regular(path)
+    except UntrustedFileError as error:
+        raise DataError(f"{path} is not read", why=str(error), fix="write it into a file, and name that") from error
     except OSError as error:
         raise DataError(
             f"{path} cannot be read", why=error.strerror or str(error), fix="check its permissions"

@@ -3,9 +3,14 @@ r"""Lines of a byte stream, cut out of large blocks; they end at ``\n`` only, an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import BinaryIO
 
+from codex_ml.errors import DataError
+
 _BLOCK_BYTES = 1 << 18
+# A line that is too long is read to its end, so that all such lines can be named; one this long has none.
+_LONGEST_PASSED_BYTES = 1 << 30
 
 
 def lines_of(
@@ -21,6 +26,11 @@ def lines_of(
         Takes every byte that is read, in blocks, before the lines in it are yielded.
     max_line_bytes : int
         A longer line is not kept: None stands for its bytes.
+
+    Raises
+    ------
+    DataError
+        If a line is longer than a gigabyte: the rest is not read.
     """
     offset = passed_bytes = 0
     begun = b""
@@ -48,5 +58,11 @@ def lines_of(
         if passed_bytes or len(begun) > max_line_bytes + 1:
             passed_bytes += len(begun)
             begun = b""
+            if passed_bytes > _LONGEST_PASSED_BYTES:
+                raise DataError(
+                    f"{Path(handle.name).name}: the line at byte {offset} is longer than {_LONGEST_PASSED_BYTES} bytes",
+                    why="this is no file of JSON Lines, and reading it to its end may take days",
+                    fix="give a file with one JSON object a line",
+                )
     if passed_bytes or begun:
         yield offset, None if passed_bytes or len(begun) > max_line_bytes else begun, b""
