@@ -132,7 +132,7 @@ def print_results(lines: Iterable[str]) -> None:
     """Print results on standard output; a reader that went away (`| head`) does not make finished work a failure."""
     try:
         for line in lines:
-            typer.echo(line)
+            typer.echo(visible(line))
         sys.stdout.flush()
     except BrokenPipeError:
         # Else the interpreter would complain once more when it closes the stream.
@@ -159,15 +159,27 @@ def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
 
 
 def fit_to_show(text: str, filters: Callable[[], Callable[[str], str]] = _default_filters) -> str:
-    """Return a text as the default policy lets it be shown; where the filters themselves fail, nothing of it."""
+    """Return a text as the default policy lets it be shown; where the filters themselves fail, nothing of it.
+
+    Characters that would move the cursor, colour or hide something are written out: names in a file from somebody else
+    are shown too.
+    """
     try:
-        return filters()(text)
+        return visible(filters()(text))
     except Exception as error:  # noqa: BLE001 - fails closed: whatever is wrong with the filters, the text does not pass
         return (
             f"error: the command failed; what it has to say is withheld\n"
             f"  why: the safety filters that all text passes cannot be used ({type(error).__name__})\n"
             "  fix: install codex-ml again; safety/policies/default.yaml in its configs is missing or damaged"
         )
+
+
+def visible(text: str) -> str:
+    """Return a text with every character that is not printable, but line ends and tabs, written as its code."""
+    if text.isprintable():
+        return text
+    shown = (mark if mark.isprintable() or mark in "\n\t" else ascii(mark)[1:-1] for mark in text)
+    return "".join(shown)
 
 
 def show_warning(
