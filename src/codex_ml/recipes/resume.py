@@ -12,7 +12,7 @@ from codex_ml.monitoring.codex_logging import no_redaction, write_ndjson
 from codex_ml.runs.checkpoints import PassedOver, list_checkpoints, newest_whole, run_of_checkpoint
 from codex_ml.runs.closing import close_if_dead
 from codex_ml.runs.last_memory import read_last_memory
-from codex_ml.runs.layout import RunLayout, RunRecord, is_named_for, read_record, read_runs
+from codex_ml.runs.layout import RunLayout, RunRecord, is_named_for, is_renamed, read_record, read_runs
 from codex_ml.runs.lock import hold_lock
 from codex_ml.runs.manifest import MANIFEST_NAME
 from codex_ml.storage import Storage
@@ -95,9 +95,7 @@ def _latest_of(output_dir: Path, name: str) -> ResumePoint:
     """Return the newest run of a name, or none; what only looks like one and holds work stops the search."""
     found, unreadable = read_runs(output_dir)
     for item in unreadable:
-        layout = RunLayout(item.directory)
-        # A process killed while it made its directory leaves one without a record, and with nothing to lose.
-        if is_named_for(item.directory, name) and (layout.record.exists() or list_checkpoints(layout.checkpoints)):
+        if _may_be_latest(RunLayout(item.directory), name):
             raise UserError(
                 f"run.resume_from: which run is the latest is unknown: {item.directory.name} cannot be read",
                 why=item.reason,
@@ -107,6 +105,16 @@ def _latest_of(output_dir: Path, name: str) -> ResumePoint:
     if not runs:
         return ResumePoint(message=f"no run named {name!r} in {output_dir} yet: starting one")
     return _newest_of(*runs[0])
+
+
+def _may_be_latest(layout: RunLayout, name: str) -> bool:
+    """Tell whether a directory that cannot be read as a run holds work that may be of a run of this name."""
+    holds_checkpoints = bool(list_checkpoints(layout.checkpoints))
+    if is_renamed(layout.directory):
+        # It may be of any name; without checkpoints it is more likely no run at all.
+        return holds_checkpoints
+    # A process killed while it made its directory leaves one without a record, and with nothing to lose.
+    return is_named_for(layout.directory, name) and (holds_checkpoints or layout.record.exists())
 
 
 def _newest_of(layout: RunLayout, record: RunRecord) -> ResumePoint:

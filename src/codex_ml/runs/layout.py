@@ -209,6 +209,11 @@ def is_named_for(directory: Path, name: str) -> bool:
     return match is not None and re.fullmatch(rf"{re.escape(name)}(\.\d+)?", match["name"]) is not None
 
 
+def is_renamed(directory: Path) -> bool:
+    """Tell whether a directory has a name that `create_run` gives to none."""
+    return _RUN_NAME.fullmatch(directory.name) is None
+
+
 def _check_record(record: RunRecord) -> None:
     """Refuse a record whose values could not be shown or compared; a run directory may come from somebody else."""
     texts = [record.run_id, record.name, record.started, record.status]
@@ -227,7 +232,8 @@ def _check_record(record: RunRecord) -> None:
 def find_runs(output_dir: Path, name: str | None = None) -> list[tuple[RunLayout, RunRecord]]:
     """Return the runs below a directory, newest first by their recorded start (not by directory name or mtime).
 
-    Directories without a readable record are passed over: they are no runs, or died before they became one.
+    A run is known by its record, whatever its directory is called now. Directories without a readable one are passed
+    over: they are no runs, or died before they became one.
     """
     return [(layout, record) for layout, record in read_runs(output_dir)[0] if name is None or record.name == name]
 
@@ -239,7 +245,7 @@ def read_runs(output_dir: Path) -> tuple[list[tuple[RunLayout, RunRecord]], list
     if not output_dir.is_dir():
         return found, unreadable
     for directory in sorted(output_dir.iterdir()):
-        if not _RUN_NAME.fullmatch(directory.name) or not directory.is_dir():
+        if not _may_be_run(directory):
             continue
         layout = RunLayout(directory)
         try:
@@ -250,3 +256,15 @@ def read_runs(output_dir: Path) -> tuple[list[tuple[RunLayout, RunRecord]], list
             unreadable.append(Unreadable(directory, "it belongs to another user"))
     found.sort(key=lambda pair: (pair[1].started, pair[0].directory.name), reverse=True)
     return found, unreadable
+
+
+def _may_be_run(directory: Path) -> bool:
+    """Tell whether a directory has a record, whatever somebody renamed it to, or at least the name of a run."""
+    # Hidden are torsos: what is being removed, and staging.
+    if directory.name.startswith(".") or not directory.is_dir():
+        return False
+    if not is_renamed(directory):
+        return True
+    # A second name for a run that is listed already, such as a link `newest`, is no second run.
+    alias = directory.is_symlink() and directory.resolve().parent == directory.parent.resolve()
+    return not alias and RunLayout(directory).record.exists()

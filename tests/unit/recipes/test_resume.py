@@ -54,6 +54,28 @@ def test_find_resume_point_latest_takes_newest_run_of_that_name(tmp_path):
     assert point.checkpoint == newest
 
 
+def test_find_resume_point_renamed_run_is_still_the_latest(tmp_path):
+    """A second run beside the renamed one would lose the first's work in silence."""
+    layout, _ = create_run(tmp_path, "mine", START, Storage())
+    _checkpoint(layout, 10)
+    renamed = layout.directory.rename(tmp_path / "good-one")
+    point = find_resume_point("latest", tmp_path, "mine")
+    assert point.checkpoint == renamed / "checkpoints" / checkpoint_name(10)
+
+
+def test_find_resume_point_renamed_run_with_damaged_record_is_named(tmp_path):
+    """It may be the latest; a stranger's directory with a run.json and no checkpoint is not in the way."""
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "run.json").write_text("{")
+    assert find_resume_point("latest", tmp_path, "mine").layout is None
+    layout, _ = create_run(tmp_path, "mine", START, Storage())
+    _checkpoint(layout, 10)
+    layout.record.write_text("{")
+    layout.directory.rename(tmp_path / "good-one")
+    with pytest.raises(UserError, match="good-one cannot be read"):
+        find_resume_point("latest", tmp_path, "mine")
+
+
 def test_find_resume_point_run_without_checkpoint_starts_at_zero_there(tmp_path):
     """A run that died before its first checkpoint goes on in its own directory."""
     layout, _ = create_run(tmp_path, "mine", START, Storage())

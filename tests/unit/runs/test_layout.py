@@ -75,6 +75,22 @@ def test_find_runs_order_is_by_recorded_start(tmp_path: Path) -> None:
     assert [layout.directory for layout, _ in find_runs(tmp_path)] == [renamed, older]
 
 
+@pytest.mark.parametrize("new_name", ["best-run-so-far", "a", "2026", "step-00000001"])
+def test_find_runs_directory_that_was_renamed_is_still_a_run(new_name: str, tmp_path: Path) -> None:
+    """A run is known by its record: else `latest` would start a second one beside it."""
+    layout, record = create_run(tmp_path, "a", NOON, Storage())
+    renamed = layout.directory.rename(tmp_path / new_name)
+    assert find_runs(tmp_path) == [(RunLayout(renamed), record)]
+
+
+def test_find_runs_hidden_directory_or_second_name_is_no_run(tmp_path: Path) -> None:
+    """What is being removed is hidden; a link to a run beside it is that run."""
+    layout, record = create_run(tmp_path, "a", NOON, Storage())
+    create_run(tmp_path, "b", NOON, Storage())[0].directory.rename(tmp_path / ".removing-b")
+    (tmp_path / "newest").symlink_to(layout.directory.name)
+    assert find_runs(tmp_path) == [(layout, record)]
+
+
 def test_find_runs_by_name_returns_only_that_name(tmp_path: Path) -> None:
     """A name is compared whole, not as a prefix."""
     for name in ("a", "a-b", "b"):
