@@ -62,6 +62,23 @@ def test_close_if_dead_young_run_without_lock_file_is_starting(make_run) -> None
     assert close_if_dead(layout, record, LATER, Storage()).record.status == "KILLED"
 
 
+def test_close_if_dead_start_in_the_future_without_lock_file_died_there(make_run) -> None:
+    """The clock was set back since: such a run would be starting for as long as the clock is behind."""
+    layout, record = make_run(status="RUNNING")
+    assert close_if_dead(layout, record, STARTED - timedelta(hours=1), Storage()).record.status == "KILLED"
+
+
+def test_close_if_dead_last_memory_stands_in_the_message(make_run) -> None:
+    """What the run last wrote of its memory is the only trace of a kill by the kernel."""
+    layout, record = make_run(status="RUNNING")
+    layout.lock.touch()
+    values = (("memory_bytes", 3 << 30), ("available_bytes", 1 << 20))
+    lines = [json.dumps({"step": 7, "name": name, "value": value}) for name, value in values]
+    layout.metrics.write_text("\n".join(lines) + "\n")
+    message = close_if_dead(layout, record, LATER, Storage()).message or ""
+    assert "at step 7 it held 3.00 GiB of memory, 0.00 GiB were left: the kernel's out-of-memory killer" in message
+
+
 def test_close_if_dead_ended_since_it_was_read_keeps_its_own_end(make_run) -> None:
     """A run that ended in good order between the reading and the look is not called KILLED."""
     layout, record = make_run(status="RUNNING")
