@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from codex_ml.errors import CheckpointError, UserError
+from codex_ml.runs.best import best_by_validation
 from codex_ml.runs.layout import RunLayout, find_runs
 from codex_ml.runs.manifest import MANIFEST_NAME, verify_checkpoint
 from codex_ml.storage import PARTIAL_SUFFIX, Storage
@@ -189,7 +191,25 @@ def _of_newest_run(pointer: Literal["latest", "best"] | str, output_dir: Path, r
 
 
 def _best_of(layout: RunLayout) -> Path:
-    return read_pointer(layout.checkpoints, "best") or _latest_of(layout)
+    """Return what `best` names; without such a file, what it would name, or the newest where nothing was validated.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is there and names no checkpoint: what would be scored in its place was not asked for.
+    """
+    named = read_pointer(layout.checkpoints, "best")
+    if named is not None:
+        return named
+    measured = best_by_validation(list_checkpoints(layout.checkpoints))
+    if not os.path.lexists(layout.checkpoints / "best"):
+        return measured or _latest_of(layout)
+    instead = f"{measured}, which is the best by the validation losses in the run" if measured else "a checkpoint"
+    raise CheckpointError(
+        f"the file {layout.checkpoints / 'best'} is damaged",
+        why="it names no checkpoint that is there",
+        fix=f"name {instead}; the next resume of the run writes the file again",
+    )
 
 
 def _latest_of(layout: RunLayout) -> Path:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.errors import CheckpointError
+from codex_ml.runs.best import STATE_NAME
 from codex_ml.runs.checkpoints import list_checkpoints
 from codex_ml.runs.layout import RunLayout, RunRecord
 from codex_ml.runs.manifest import read_manifest
 from codex_ml.untrusted import read_json
 
-# Written by training; named here because whoever lists runs must not import it.
-TRAINER_STATE_NAME = "trainer_state.json"
+TRAINER_STATE_NAME = STATE_NAME
 _TAIL_BYTES = 8192
 
 

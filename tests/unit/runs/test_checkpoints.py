@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -154,6 +155,42 @@ def test_resolve_checkpoint_run_directory_is_its_best(tmp_path: Path) -> None:
     assert resolve_checkpoint(str(layout.directory), tmp_path / "other", None) == layout.checkpoints / checkpoint_name(
         3
     )
+
+
+def with_losses(checkpoints: Path, step: int, losses: dict[int, float]) -> Path:
+    """Write a whole checkpoint whose state knows these validation losses."""
+    directory = checkpoints / checkpoint_name(step)
+    directory.mkdir(parents=True)
+    known = {str(number): loss for number, loss in losses.items()}
+    (directory / "trainer_state.json").write_text(json.dumps({"trainer": {"validation_losses": known}}))
+    write_manifest(directory, {"step": step}, Storage())
+    return directory
+
+
+@pytest.mark.parametrize("content", [b"", b"step-00000007\n", b"step-0000\x00003", b"\xff\xfe", b"x" * 999])
+@pytest.mark.parametrize("reference", ["best", "run"])
+def test_resolve_checkpoint_damaged_best_is_refused_and_the_best_named(
+    content: bytes, reference: str, tmp_path: Path
+) -> None:
+    """Another checkpoint than the best would be scored under its name otherwise."""
+    layout = make_run(tmp_path)
+    best = with_losses(layout.checkpoints, 3, {3: 1.0})
+    with_losses(layout.checkpoints, 4, {3: 1.0, 4: 2.0})
+    (layout.checkpoints / "best").write_bytes(content)
+    with pytest.raises(CheckpointError, match="best is damaged") as caught:
+        resolve_checkpoint("best" if reference == "best" else str(layout.directory), tmp_path, None)
+    assert str(best) in caught.value.fix
+
+
+def test_resolve_checkpoint_absent_best_is_what_it_would_name(tmp_path: Path) -> None:
+    """The validation losses say which it is, damaged states left aside; without any, it is the newest."""
+    layout = make_run(tmp_path)
+    with_losses(layout.checkpoints, 2, {})
+    assert resolve_checkpoint("best", tmp_path, None) == layout.checkpoints / checkpoint_name(2)
+    with_losses(layout.checkpoints, 3, {3: 1.0})
+    with_losses(layout.checkpoints, 4, {1: 0.5, 3: 1.0, 4: 2.0})
+    (with_losses(layout.checkpoints, 5, {}) / "trainer_state.json").write_bytes(b"[" * 9000)
+    assert resolve_checkpoint("best", tmp_path, None) == layout.checkpoints / checkpoint_name(3)
 
 
 def test_resolve_checkpoint_directory_is_itself(tmp_path: Path) -> None:

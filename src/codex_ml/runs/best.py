@@ -1,0 +1,42 @@
+"""Which checkpoint of a run is its best by the validation losses that it wrote down, whatever the pointer says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from codex_ml.untrusted import read_json
+
+# Written by training; named here because whoever looks at runs must not import it.
+STATE_NAME = "trainer_state.json"
+
+
+def best_by_validation(checkpoints: Sequence[tuple[int, Path]]) -> Path | None:
+    """Return the checkpoint of the lowest validation loss, the earlier one among equals.
+
+    Parameters
+    ----------
+    checkpoints : sequence of tuple
+        (step, directory) of each, oldest first. The newest that can be read knows the losses of all before it.
+
+    Returns
+    -------
+    Path, optional
+        None where no state can be read, or it has no loss of a checkpoint that is there.
+    """
+    for _, newest in reversed(checkpoints):
+        losses = _validation_losses(newest / STATE_NAME)
+        if losses is not None:
+            ranked = [(losses[step], step, directory) for step, directory in checkpoints if step in losses]
+            return min(ranked, default=(0.0, 0, None))[2]
+    return None
+
+
+def _validation_losses(state: Path) -> dict[int, float] | None:
+    try:
+        losses = read_json(state, follow_links=False)["trainer"]["validation_losses"]
+        values = {int(step): float(loss) for step, loss in losses.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        return None
+    return values if all(math.isfinite(loss) for loss in values.values()) else None
