@@ -32,6 +32,7 @@ from codex_ml.config.schema.root import TrainConfig  # noqa: E402
 from codex_ml.config.validate import validate_train  # noqa: E402
 from codex_ml.errors import CodexError  # noqa: E402
 from codex_ml.monitoring.codex_logging import read_ndjson  # noqa: E402
+from codex_ml.recipes.audit_trail import current_audit  # noqa: E402
 from codex_ml.recipes.train import TrainCollaborators, train  # noqa: E402
 from codex_ml.runs.checkpoints import list_checkpoints, read_pointer  # noqa: E402
 from codex_ml.runs.layout import find_runs  # noqa: E402
@@ -151,10 +152,12 @@ def outcome(directory: Path) -> dict[str, Any]:
         [line["step"], line["split"], line["name"], None if _is_timed(line) else line["value"]]
         for line in read_ndjson(layout.metrics)
     ]
+    audit = current_audit(read_ndjson(layout.events))
     return {
         **{name: hashlib.sha256((final / name).read_bytes()).hexdigest() for name in FINAL_FILES},
         "metrics": hashlib.sha256(json.dumps(lines).encode()).hexdigest(),
         "metric_lines": len(lines),
+        "findings": [[event["record_id"], event["rule_id"], event["offset"]] for event in audit],
         "checkpoints": [step for step, _ in checkpoints],
         "pointers": [pointer.name if pointer is not None else None for pointer in pointers],
         "status": record.status,

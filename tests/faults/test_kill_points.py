@@ -19,6 +19,8 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 STEPS = 24
+# Planted in the data; each must stand in the audit once, wherever the run was killed.
+FINDINGS = 3
 OPTIONS = (
     f"training.max_steps={STEPS}",
     "training.micro_batch_size=2",
@@ -72,7 +74,11 @@ def server(tmp_path_factory, repository_root, tiny_llama_directory, small_record
     """Return a server whose children train a 2-layer model for 24 steps."""
     directory = tmp_path_factory.mktemp("kills")
     program = repository_root / "tests" / "faults" / "kill_server.py"
-    overrides = (f"model.path={tiny_llama_directory}", f"data.path={small_records}", *OPTIONS)
+    data = directory / "with-addresses.jsonl"
+    address = "someone" + "@" + "example-clinic.org"
+    planted = [{"prompt": f"Write letter {number} to {address}", "completion": "Sent."} for number in range(FINDINGS)]
+    data.write_text(small_records.read_text("utf-8") + "".join(json.dumps(row) + "\n" for row in planted), "utf-8")
+    overrides = (f"model.path={tiny_llama_directory}", f"data.path={data}", *OPTIONS)
     process = subprocess.Popen(
         [sys.executable, str(program), *overrides],
         cwd=directory,
@@ -105,6 +111,7 @@ def undisturbed(server) -> Undisturbed:
     assert first["checkpoints"] == [STEPS]
     assert first["pointers"] == [f"step-{STEPS:08d}"] * 2
     assert first["status"] == "FINISHED"
+    assert len(first["findings"]) == FINDINGS
     assert first["leftovers"] == []
     operations = json.loads((Path(answers[0]["directory"]) / "operations.json").read_text("utf-8"))
     return Undisturbed(first, operations, max(answer["seconds"] for answer in answers))

@@ -14,6 +14,7 @@ from codex_ml.config.run_file import run_config_values, write_run_config
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.data.manifest import without_membership
 from codex_ml.models.source import locate_tokenizer
+from codex_ml.recipes.audit_trail import write_audit
 from codex_ml.recipes.model_setup import TrainableModel
 from codex_ml.recipes.preparation import Prepared, safety_summary
 from codex_ml.recipes.session import Session
@@ -78,12 +79,10 @@ def write_run_files(
                 f"warning: this process differs from the one before ({', '.join(changed)}): equal bytes are "
                 "promised on the same versions and thread count only"
             )
+    # Provenance counts the findings, so each stands in the events on the disk before it does.
+    write_audit(prepared.audit_events, layout.events, context, prepared.filters.redact_value)
     write_provenance(layout.provenance, provenance, storage)
     trainable.digests.save()
-    # The same records give the same findings: a resumed run has them in its events already.
-    for event in prepared.audit_events if earlier is None else ():
-        fields = dict(event)
-        context.log_event(fields.pop("kind"), **fields)
     context.log_params(run_config_values(config, layout.directory))
     context.log_event("kernels", **trainable.kernels.to_json())
     context.log_event("plan", steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch, records=plan.records)

@@ -10,6 +10,7 @@ from typing import Any
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import UserError
 from codex_ml.monitoring.codex_logging import ndjson_files, read_ndjson
+from codex_ml.recipes.audit_trail import findings_by_rule
 from codex_ml.recipes.verify_data import check_account, check_data
 from codex_ml.recipes.verify_environment import check_environment
 from codex_ml.recipes.verify_inputs import (
@@ -201,14 +202,7 @@ def _check_metric_order(lines: list[dict[str, Any]]) -> str | None:
 
 def _check_findings(events: list[dict[str, Any]], provenance: Mapping[str, Any]) -> str | None:
     """Hold the safety findings that provenance counts against the events, which name each."""
-    # A process that was killed while it wrote them leaves only some of them, and the next does not write them again.
-    if provenance.get("earlier_processes"):
-        return None
-    counted: dict[str, int] = {}
-    for event in events:
-        if event.get("kind") == "safety_finding" and event.get("stage") == "data":
-            rule = str(event.get("rule_id"))
-            counted[rule] = counted.get(rule, 0) + 1
+    counted = findings_by_rule(events)
     recorded = mapping(mapping(provenance.get("safety")).get("findings_by_rule"))
     return None if counted == recorded else f"it names findings {counted}, provenance.json {recorded}"
 
