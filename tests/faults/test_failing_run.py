@@ -160,6 +160,23 @@ def test_run_directory_taken_away_stops_the_run_and_is_not_made_again(train_here
         verify_checkpoint(tmp_path / "away" / "checkpoints" / "step-00000001")
 
 
+def test_run_directory_taken_away_between_two_checkpoints_is_noticed_at_the_next_step(train_here, tmp_path):
+    """An open log swallows its lines without an error; the run must not go on for hours like that."""
+
+    class TakingAtTheFirstLine(Storage):
+        def write(self, descriptor: int, data: bytes | memoryview) -> int:
+            written = super().write(descriptor, data)
+            if b'"step": 1,' in bytes(data):
+                for run in (tmp_path / "runs").glob("*-run"):
+                    run.rename(tmp_path / "away")
+            return written
+
+    with pytest.raises(RunDirectoryGoneError) as failed:
+        train_here("training.max_steps=30", "training.logging_steps=1", storage=TakingAtTheFirstLine())
+    (note,) = failed.value.__notes__
+    assert "all 2 steps" in note
+
+
 def test_read_only_directory_during_the_run_stops_it_with_the_last_good_checkpoint(train_here):
     """What the kernel says of a disk that it remounted after an error."""
     storage = FailingStorage("training_state", OSError(errno.EROFS, "Read-only file system"), occurrence=3)
