@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from codex_ml.untrusted import read_bytes
 Pointer = Literal["latest", "best"]
 _NAME = re.compile(r"step-(\d{8,})")
 _POINTER_BYTES = 200
+# Begins the name of a directory with checkpoints of a future that was given up.
+ABANDONED_PREFIX = "abandoned-"
+_GOING_BACK = ".going-back"
+_INTENTION = re.compile(rf"step-(?P<step>\d{{8,}}) (?P<aside>{ABANDONED_PREFIX}[0-9TZ.]+)")
 STAGING_PREFIX = ".staging-"
 # Begins the name of a checkpoint that another of its step is about to replace; the step's name and a number follow.
 REPLACED_PREFIX = f"{STAGING_PREFIX}replaced-"
@@ -55,7 +60,12 @@ def list_checkpoints(checkpoints: Path) -> list[tuple[int, Path]]:
 def newest_whole(checkpoints: Path) -> tuple[Path | None, list[PassedOver]]:
     """Return the newest checkpoint that passes its verification, and those passed over on the way."""
     passed_over: list[PassedOver] = []
-    for _, directory in reversed(list_checkpoints(checkpoints)):
+    going_back = _going_back(checkpoints)
+    for step, directory in reversed(list_checkpoints(checkpoints)):
+        if going_back is not None and step > going_back[0]:
+            reason = f"it was given up when the run went back to step {going_back[0]}"
+            passed_over.append(PassedOver(directory, reason))
+            continue
         try:
             verify_checkpoint(directory)
         except CheckpointError as error:
@@ -111,19 +121,51 @@ def set_aside_newer(checkpoints: Path, step: int, stamp: str, storage: Storage) 
     """Move checkpoints of later steps into ``abandoned-<stamp>/`` when a run goes on from an earlier one.
 
     They belong to a future that is given up: left in place, a later resume would jump back into it, with logs that were
-    cut. They are moved and not deleted, because somebody spent hours on them.
+    cut. They are moved and not deleted, because somebody spent hours on them. The intention is written down before the
+    first is moved: from then on `newest_whole` passes them over, and the next call finishes what was interrupted.
+
+    Returns
+    -------
+    list of str
+        What lies aside now, relative to ``checkpoints``; also what an interrupted call for this step had moved.
     """
     newer = [directory for number, directory in list_checkpoints(checkpoints) if number > step]
-    if not newer:
+    interrupted = _going_back(checkpoints)
+    if not newer and interrupted is None:
         return []
-    aside = checkpoints / f"abandoned-{stamp}"
-    storage.make_directory(aside)
-    for directory in newer:
-        storage.replace(directory, aside / directory.name)
-    storage.fsync_directory(aside)
-    storage.fsync_directory(checkpoints)
+    name = interrupted[1] if interrupted is not None and interrupted[0] == step else None
+    aside = checkpoints / (name or _unused_name(checkpoints, f"{ABANDONED_PREFIX}{stamp}"))
+    if newer:
+        storage.write_atomic(checkpoints / _GOING_BACK, f"{checkpoint_name(step)} {aside.name}\n".encode())
+        storage.make_directory(aside)
+        for directory in newer:
+            storage.replace(directory, aside / directory.name)
+        storage.fsync_directory(aside)
+        storage.fsync_directory(checkpoints)
     write_pointer(checkpoints, "latest", step, storage)
-    return [f"{aside.name}/{directory.name}" for directory in newer]
+    storage.unlink(checkpoints / _GOING_BACK)
+    # Were it there again after a power loss, it would speak against checkpoints that are yet to come.
+    storage.fsync_directory(checkpoints)
+    return [f"{aside.name}/{directory.name}" for _, directory in list_checkpoints(aside)]
+
+
+def _going_back(checkpoints: Path) -> tuple[int, str] | None:
+    """Return the step to which a run is going back and the name of the directory for the later ones; None: it is not.
+
+    The file is there only while checkpoints are moved, and after a kill in the midst of it.
+    """
+    try:
+        text = read_bytes(checkpoints / _GOING_BACK, _POINTER_BYTES, follow_links=False).decode("ascii").strip()
+    except (OSError, ValueError):
+        return None
+    match = _INTENTION.fullmatch(text)
+    return (int(match["step"]), match["aside"]) if match else None
+
+
+def _unused_name(checkpoints: Path, name: str) -> str:
+    """Return a name that nothing has: a run may go back twice within one second."""
+    numbered = (f"{name}.{number}" for number in itertools.count(2))
+    return next(each for each in itertools.chain([name], numbered) if not os.path.lexists(checkpoints / each))
 
 
 def resolve_checkpoint(reference: str, output_dir: Path, run_name: str | None) -> Path | None:
