@@ -66,9 +66,9 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Every test, or what is named behind ``--``."""
+    """The tests of the gate (those that are not slow), or what is named behind ``--``; `coverage` runs every one."""
     install(session)
-    session.run("pytest", "-q", *PARALLEL, *session.posargs)
+    session.run("pytest", "-q", *PARALLEL, *(session.posargs or ("-m", "not slow")))
 
 
 @nox.session
