@@ -175,7 +175,7 @@ def fixed_kernels(kernels: Kernels) -> Iterator[None]:
 @contextmanager
 def _torch_settings(deterministic: bool, warn_only: bool) -> Iterator[None]:
     """Set what decides torch's kernels; what compares kernels by timing them is always off."""
-    backend, filling = torch.backends.cudnn, cast("Any", torch.utils.deterministic)
+    backend, filling = cast("Any", torch.backends.cudnn), cast("Any", torch.utils.deterministic)
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
     before = (backend.benchmark, backend.deterministic, filling.fill_uninitialized_memory)

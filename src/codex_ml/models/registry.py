@@ -158,7 +158,8 @@ def load_model_directory(directory: Path, dtype: str, key: str) -> PreTrainedMod
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, directory: Path) -> str:
     """Return one digest over the files that decide how text becomes ids, and the end-of-sequence id in use."""
-    return tokenizer_files_digest(directory, tokenizer.eos_token_id)
+    eos_token_id: Any = tokenizer.eos_token_id
+    return tokenizer_files_digest(directory, eos_token_id)
 
 
 def _preset_dtype(wish: str) -> Choice:
