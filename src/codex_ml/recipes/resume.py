@@ -9,7 +9,14 @@ from pathlib import Path
 
 from codex_ml.errors import CheckpointError, UserError
 from codex_ml.monitoring.codex_logging import no_redaction, write_ndjson
-from codex_ml.runs.checkpoints import PassedOver, list_checkpoints, newest_whole, run_of_checkpoint
+from codex_ml.runs.checkpoints import (
+    PassedOver,
+    is_set_aside,
+    list_checkpoints,
+    newest_whole,
+    run_of_checkpoint,
+    way_back,
+)
 from codex_ml.runs.closing import close_if_dead
 from codex_ml.runs.last_memory import read_last_memory
 from codex_ml.runs.layout import RunLayout, RunRecord, is_named_for, is_renamed, read_record, read_runs
@@ -51,6 +58,13 @@ def find_resume_point(reference: str | Path | None, output_dir: Path, name: str)
     run = run_of_checkpoint(path)
     if run is not None and (path / MANIFEST_NAME).is_file():
         return ResumePoint(run, read_record(run), path, message=f"resuming {run.directory.name} from {path.name}")
+    if is_set_aside(path) and (path / MANIFEST_NAME).is_file():
+        raise CheckpointError(
+            f"run.resume_from: {reference} was set aside when its run went back to an earlier checkpoint",
+            why="a run goes on from what lies in its own checkpoints directory; the log lines of the steps that were "
+            "given up were cut",
+            fix=way_back(path),
+        )
     raise CheckpointError(
         f"run.resume_from: {reference} is neither a run directory nor a checkpoint inside one",
         why="a run goes on in its own directory, with its own logs",

@@ -13,7 +13,7 @@ from codex_ml.monitoring.debug_log import FILE_NAME as DEBUG_LOG
 from codex_ml.monitoring.debug_log import debug_log
 from codex_ml.recipes.failures import second_to
 from codex_ml.recipes.resume import ResumePoint
-from codex_ml.runs.checkpoints import remove_partial, remove_staged, set_aside_newer, step_of
+from codex_ml.runs.checkpoints import remove_partial, remove_staged, set_aside_newer, step_of, way_back
 from codex_ml.runs.layout import RunLayout, RunRecord, close_record, create_run, format_stamp, write_record
 from codex_ml.runs.lock import hold_lock
 from codex_ml.runs.run_manifest import remove_run_manifest, write_run_manifest
@@ -104,8 +104,10 @@ def open_session(
                 if reopened:
                     context.log_event("run_resumed", previous_status=previous_status, removed_unfinished=leftovers)
                 if set_aside:
-                    context.log_event("checkpoints_set_aside", checkpoints=set_aside)
-                    warn(f"later checkpoints were set aside, not deleted: checkpoints/{', '.join(set_aside)}")
+                    back = way_back(layout.checkpoints / set_aside[-1])
+                    context.log_event("checkpoints_set_aside", checkpoints=set_aside, way_back=back)
+                    named = f"checkpoints/{', '.join(set_aside)}"
+                    warn(f"later checkpoints were set aside, not deleted: {named}; to go on from one: {back}")
                 for item in resume.passed_over:
                     context.log_event("checkpoint_passed_over", checkpoint=item.directory.name, reason=item.reason)
                     warn(f"passed over {item.directory.name}: {item.reason}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -147,6 +148,30 @@ def set_aside_newer(checkpoints: Path, step: int, stamp: str, storage: Storage) 
     # Were it there again after a power loss, it would speak against checkpoints that are yet to come.
     storage.fsync_directory(checkpoints)
     return [f"{aside.name}/{directory.name}" for _, directory in list_checkpoints(aside)]
+
+
+def way_back(directory: Path) -> str:
+    """Return what brings a checkpoint back that was set aside, as commands to type.
+
+    The lines that its steps had in the logs were cut when the run went back, and do not come back with it.
+    """
+    place = directory.parent.parent
+    target = place / directory.name
+    move = f"mv {shlex.quote(str(directory))} {shlex.quote(str(place))}/"
+    if os.path.lexists(target):
+        # One of its step was made again since.
+        move = f"mv {shlex.quote(str(target))} {shlex.quote(str(place.parent))}/ && {move}"
+    return f"{move} and then codex-ml train … --resume-from {shlex.quote(str(target))}"
+
+
+def is_set_aside(directory: Path) -> bool:
+    """Tell whether a directory is a checkpoint that `set_aside_newer` moved."""
+    aside = directory.parent
+    return (
+        step_of(directory) is not None
+        and aside.name.startswith(ABANDONED_PREFIX)
+        and run_of_checkpoint(aside) is not None
+    )
 
 
 def _going_back(checkpoints: Path) -> tuple[int, str] | None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from codex_ml.errors import CheckpointError
 from codex_ml.recipes.resume import find_resume_point
-from codex_ml.runs.checkpoints import checkpoint_name, list_checkpoints, newest_whole, read_pointer, set_aside_newer
+from codex_ml.runs.checkpoints import (
+    checkpoint_name,
+    list_checkpoints,
+    newest_whole,
+    read_pointer,
+    set_aside_newer,
+    way_back,
+)
 from codex_ml.runs.layout import RunLayout, create_run
 from codex_ml.runs.manifest import write_manifest
 from codex_ml.storage import Storage
@@ -57,6 +67,12 @@ def run(tmp_path: Path) -> RunLayout:
         (directory / "weights").write_text(str(step))
         write_manifest(directory, {"step": step}, Storage())
     return layout
+
+
+def type_in(commands: str) -> None:
+    """Do what a user would who typed these commands."""
+    for command in commands.split(" && "):
+        subprocess.run(shlex.split(command), check=True)
 
 
 def die_going_back(checkpoints: Path, survived: int) -> bool:
@@ -124,3 +140,26 @@ def test_newest_whole_intention_of_a_stranger_is_ignored(content: str, run: RunL
     """It leads nowhere but into a directory of the known name."""
     (run.checkpoints / ".going-back").write_text(content)
     assert newest_whole(run.checkpoints)[0] == run.checkpoints / checkpoint_name(16)
+
+
+def test_find_resume_point_checkpoint_that_was_set_aside_says_how_to_get_it_back(run: RunLayout) -> None:
+    """The commands of the refusal work as they stand."""
+    (name,) = set_aside_newer(run.checkpoints, 12, STAMP, Storage())
+    with pytest.raises(CheckpointError, match="was set aside when its run went back") as caught:
+        find_resume_point(run.checkpoints / name, run.directory.parent, "a")
+    move, _, reference = caught.value.fix.partition(" and then codex-ml train … --resume-from ")
+    type_in(move)
+    point = find_resume_point(shlex.split(reference)[0], run.directory.parent, "a")
+    assert point.checkpoint == run.checkpoints / checkpoint_name(16)
+
+
+def test_way_back_step_that_was_made_again_moves_the_new_one_away_first(tmp_path: Path) -> None:
+    """Both are kept; a blank in the path changes nothing."""
+    checkpoints = tmp_path / "my runs" / "r" / "checkpoints"
+    aside = checkpoints / f"abandoned-{STAMP}" / checkpoint_name(8)
+    for directory in (aside, checkpoints / checkpoint_name(8)):
+        directory.mkdir(parents=True)
+        (directory / "weights").write_text(directory.parent.name)
+    type_in(way_back(aside).partition(" and then ")[0])
+    assert (checkpoints / checkpoint_name(8) / "weights").read_text() == aside.parent.name
+    assert (tmp_path / "my runs" / "r" / checkpoint_name(8) / "weights").read_text() == "checkpoints"
