@@ -25,8 +25,8 @@ class TrainerState:
         Loss and supervised tokens since the last log line; kept so that a resumed run logs the same means.
     best_metric, best_step : float, int
         Lowest validation loss so far and its step; None before the first evaluation.
-    evaluations_without_improvement : int
-        For early stopping.
+    evaluations_without_improvement, patience_metric : int, float
+        For early stopping: validations since the loss last fell by as much as counts, and the loss that it fell to.
     validation_losses : dict
         Validation loss by step; ranks the checkpoints for retention.
     stop_reason : str
@@ -48,6 +48,7 @@ class TrainerState:
     best_metric: float | None = None
     best_step: int | None = None
     evaluations_without_improvement: int = 0
+    patience_metric: float | None = None
     validation_losses: dict[int, float] = field(default_factory=dict)
     stop_reason: str | None = None
     loss_scale: float | None = None
@@ -58,11 +59,14 @@ class TrainerState:
     def note_validation(self, loss: float, min_delta: float) -> bool:
         """Take in a validation loss of the current step; tell whether it is the best so far.
 
-        An improvement smaller than ``min_delta`` is still the best, but counts against patience.
+        An improvement smaller than ``min_delta`` is still the best, but counts against patience. It is measured from
+        the loss at which patience was last reset, so that small falls add up.
         """
         self.validation_losses[self.step] = loss
-        improved_enough = self.best_metric is None or loss < self.best_metric - min_delta
-        self.evaluations_without_improvement = 0 if improved_enough else self.evaluations_without_improvement + 1
+        if self.patience_metric is None or loss < self.patience_metric - min_delta:
+            self.patience_metric, self.evaluations_without_improvement = loss, 0
+        else:
+            self.evaluations_without_improvement += 1
         if self.best_metric is None or loss < self.best_metric:
             self.best_metric, self.best_step = loss, self.step
             return True

@@ -22,6 +22,7 @@ def test_to_json_round_trip_through_text_is_equal() -> None:
         best_metric=1 / 3,
         best_step=5,
         evaluations_without_improvement=2,
+        patience_metric=0.5,
         validation_losses={5: 1 / 3, 7: 2 / 3},
         stop_reason="asked",
     )
@@ -60,3 +61,15 @@ def test_note_validation_fall_below_min_delta_is_best_but_costs_patience() -> No
     assert state.note_validation(1.0, 0.1)
     assert state.note_validation(0.95, 0.1)
     assert (state.best_metric, state.evaluations_without_improvement) == (0.95, 1)
+
+
+def test_note_validation_small_falls_that_add_up_to_min_delta_reset_patience() -> None:
+    """Measured from the loss that last reset patience: steady progress is progress, as Keras and Lightning count it."""
+    state = TrainerState()
+    counts = []
+    for step, loss in enumerate((1.00, 0.95, 0.90, 0.85, 0.80), start=1):
+        state.step = step
+        assert state.note_validation(loss, 0.08)
+        counts.append(state.evaluations_without_improvement)
+    assert counts == [0, 1, 0, 1, 0]
+    assert (state.best_metric, state.patience_metric) == (0.80, 0.80)

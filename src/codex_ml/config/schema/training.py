@@ -123,5 +123,8 @@ class TrainingSection(Section):
         default=None, ge=1, description="Evaluations without improvement after which training stops; null: never."
     )
     early_stopping_min_delta: float = Field(
-        default=0.0, ge=0, description="Smallest fall of the validation loss that counts as an improvement."
+        default=0.0,
+        ge=0,
+        description="Smallest fall of the validation loss that counts as an improvement, measured from the last loss "
+        "that did.",
     )
