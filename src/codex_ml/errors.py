@@ -12,9 +12,14 @@ from dataclasses import dataclass
 EXIT_DONE = 0
 EXIT_RUN_FAILED = 1
 EXIT_USER_ERROR = 2
+EXIT_HUNG_UP = 129
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
-STOP_EXIT_CODES = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: EXIT_TERMINATED}
+STOP_EXIT_CODES = {
+    signal.SIGINT: EXIT_INTERRUPTED,
+    signal.SIGTERM: EXIT_TERMINATED,
+    signal.SIGHUP: EXIT_HUNG_UP,
+}
 # What the notes of an exception (PEP 678) begin with that the command line shows below its block: what is still good,
 # and what went wrong besides, while the run was ending.
 NOTE_KEPT, NOTE_ALSO = "kept: ", "also: "
@@ -143,7 +148,7 @@ class NetworkBlockedError(CodexError):
 
 
 class StopSignal(KeyboardInterrupt):
-    """SIGINT or SIGTERM that asks to leave at once; what was being written is whole or absent.
+    """SIGINT, SIGTERM or SIGHUP that asks to leave at once; what was being written is whole or absent.
 
     Parameters
     ----------

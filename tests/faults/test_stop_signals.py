@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM at any instant: the step ends, a checkpoint is whole, nothing is left half-written."""
+"""SIGINT, SIGTERM and SIGHUP at any instant: the step ends, a checkpoint is whole, nothing is left half-written."""
 
 from __future__ import annotations
 
@@ -92,15 +92,14 @@ def test_stop_signal_while_saving_finishes_the_save_and_resumes_to_the_same_byte
 
 
 @pytest.mark.parametrize(("instant", "occurrence"), [("manifest.json", 2), ("step-00000004", 1)])
-def test_second_signal_while_saving_leaves_at_once_and_the_next_start_cleans_up(
-    train_here, undisturbed, instant, occurrence
-):
-    """SIGINT twice: no waiting for the save; what it had staged is no checkpoint, and is removed by the resume."""
+def test_second_signal_while_saving_leaves_at_once_and_no_torso(train_here, undisturbed, instant, occurrence):
+    """SIGINT twice: no waiting for the save; what it had staged is no checkpoint, and is removed on the way out."""
     storage = SignallingStorage(instant, signal.SIGINT, signal.SIGINT, occurrence=occurrence)
     with pytest.raises(StopSignal) as stopped:
         train_here(*SETTINGS, storage=storage)
     assert stopped.value.exit_code == 130
     run = train_here.only_run()
+    assert list((run.directory / "checkpoints").glob(".*")) == []
     whole = [name for name in run.checkpoints() if name.startswith("step-")]
     assert whole == ["step-00000002"]
     verify_checkpoint(run.directory / "checkpoints" / whole[0])
@@ -160,7 +159,7 @@ def start(command_line, directory: Path, model: Path, data: Path, *more: str) ->
 
 @pytest.mark.parametrize(
     ("delay_seconds", "number", "code"),
-    [(0.9, signal.SIGINT, 130), (1.5, signal.SIGTERM, 143), (4, signal.SIGINT, 130)],
+    [(0.9, signal.SIGINT, 130), (1.5, signal.SIGTERM, 143), (2, signal.SIGHUP, 129), (4, signal.SIGINT, 130)],
 )
 def test_stop_signal_before_the_first_step_leaves_with_one_line_and_nothing_on_the_disk(
     command_line, tmp_path, tiny_llama_directory, small_records, delay_seconds, number, code
@@ -204,3 +203,26 @@ def test_two_processes_in_one_run_second_is_refused_and_the_first_stops_within_i
     latest = (run / "checkpoints" / "latest").read_text("utf-8").strip()
     verify_checkpoint(run / "checkpoints" / latest)
     assert f"after step {int(latest.removeprefix('step-'))};" in said
+
+
+def test_terminal_that_hangs_up_ends_the_run_with_a_checkpoint_and_129(
+    command_line, tmp_path, tiny_llama_directory, small_records
+):
+    """A closed ssh session: SIGHUP from the system and a terminal that takes no line; still KILLED, still whole."""
+    ours, theirs = os.openpty()
+    arguments = [f"model.path={tiny_llama_directory}", f"data.path={small_records}", "training.max_steps=1000000"]
+    process = subprocess.Popen(
+        command_line.command("train", *arguments),
+        cwd=tmp_path,
+        preexec_fn=lambda: os.login_tty(theirs),
+    )
+    os.close(theirs)
+    said = b""
+    while b"step 10/" not in said:
+        said += os.read(ours, 4096)
+    os.close(ours)
+    assert process.wait(timeout=60) == 129
+    (run,) = (tmp_path / "runs").glob("*-run")
+    assert json.loads((run / "run.json").read_text("utf-8"))["status"] == "KILLED"
+    latest = (run / "checkpoints" / "latest").read_text("utf-8").strip()
+    verify_checkpoint(run / "checkpoints" / latest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -90,7 +91,10 @@ def run_command(body: Callable[[], int]) -> None:
         # The filters of the text need some memory, too.
         free_what_failed(error)
         # An interruption of ours has nothing to hide, and the filters may be what it has interrupted half imported.
-        typer.echo(block if isinstance(error, StopSignal) and "\n" not in block else fit_to_show(block), err=True)
+        shown = block if isinstance(error, StopSignal) and "\n" not in block else fit_to_show(block)
+        # A terminal that hung up takes no line; the exit code still says how it ended.
+        with contextlib.suppress(OSError):
+            typer.echo(shown, err=True)
     finally:
         for number, handler in handlers_before.items():
             signal.signal(number, handler)
@@ -98,21 +102,22 @@ def run_command(body: Callable[[], int]) -> None:
 
 
 def leave_before_anything_begins() -> None:
-    """Let SIGINT and SIGTERM end the process with one line while it still reads its command line."""
+    """Let SIGINT, SIGTERM and SIGHUP end the process with one line while it still reads its command line."""
     _leave_when_asked(_leave_without_unwinding)
 
 
 def _leave_without_unwinding(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler
     # Typer would turn an exception into a silent exit. Nothing has begun, so there is nothing to unwind.
     name = signal.Signals(number).name
-    os.write(sys.stderr.fileno(), f"error: stopped by {name}; nothing was at work\n".encode())
+    with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), f"error: stopped by {name}; nothing was at work\n".encode())
     os._exit(STOP_EXIT_CODES[signal.Signals(number)])
 
 
 def _leave_when_asked(
     handler: Callable[[int, FrameType | None], None] | signal.Handlers,
 ) -> dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None]:
-    """Say what SIGINT and SIGTERM do from now on, and return what they did before.
+    """Say what the signals that ask to stop do from now on, and return what they did before.
 
     A signal that the process was started to ignore stays ignored, and is not among those returned.
     """

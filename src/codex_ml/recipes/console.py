@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import sys
 
 from codex_ml.monitoring.debug_log import LOGGER
+
+# A pipe whose reader went away, and a terminal that hung up.
+_NOBODY_READS = (errno.EPIPE, errno.EIO)
 
 
 def say(text: str) -> None:
@@ -14,6 +17,9 @@ def say(text: str) -> None:
     A reader that went away is no reason to end a run.
     """
     LOGGER.info(text)
-    with contextlib.suppress(BrokenPipeError):
+    try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
+    except OSError as error:
+        if error.errno not in _NOBODY_READS:
+            raise

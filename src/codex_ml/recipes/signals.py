@@ -1,4 +1,4 @@
-"""Turns the first SIGINT or SIGTERM into a polite request to stop, the second into leaving at once."""
+"""Turns the first SIGINT, SIGTERM or SIGHUP into a polite request to stop, the second into leaving at once."""
 
 from __future__ import annotations
 
@@ -31,8 +31,11 @@ class StopRequest:
         Raises
         ------
         StopSignal
-            At the second signal: the user does not want to wait for the end of the step.
+            At the second signal: the user does not want to wait for the end of the step. A second SIGHUP says no such
+            thing: a session that closes sends it twice, once by the shell and once by the system.
         """
+        if self._signal is not None and number == signal.SIGHUP:
+            return
         if self._signal is not None:
             raise StopSignal(number)
         self._signal = signal.Signals(number)
@@ -40,9 +43,13 @@ class StopRequest:
 
 @contextmanager
 def listen_for_stop() -> Iterator[StopRequest]:
-    """Handle both signals for the length of a ``with`` block, and give them back as they were."""
+    """Handle the signals for the length of a ``with`` block, and give them back as they were.
+
+    One that the process was started to ignore (a job of a shell's ``&``, ``nohup``) stays ignored.
+    """
     request = StopRequest()
-    previous = {number: signal.signal(number, request.receive) for number in STOP_EXIT_CODES}
+    heard = [number for number in STOP_EXIT_CODES if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, request.receive) for number in heard}
     try:
         yield request
     finally:

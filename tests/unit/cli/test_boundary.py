@@ -115,7 +115,7 @@ def test_run_command_internal_error_and_warning_hold_no_secret(debug: str) -> No
     assert done.stderr.count("[REDACTED:github_token]") == (2 if debug == "0" else 4)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_run_command_signal_outside_of_training_leaves_with_one_line(capsys, number, code) -> None:
     """A command that has nothing to finish leaves at once; afterwards the signals do what they did before."""
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]

@@ -1,4 +1,4 @@
-"""Signals while a run is at work: the first is remembered, the second leaves at once, with its own exit code."""
+"""Signals while a run is at work: the first is remembered, the second leaves at once, what is ignored stays so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from codex_ml.errors import StopSignal
 from codex_ml.recipes.signals import listen_for_stop
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_listen_for_stop_first_signal_is_remembered_with_its_code(number: signal.Signals, code: int) -> None:
     """Nothing is interrupted; who asks is told which signal it was."""
     with listen_for_stop() as stop:
@@ -41,3 +41,28 @@ def test_listen_for_stop_block_that_ends_gives_the_handlers_back() -> None:
     with listen_for_stop():
         assert signal.getsignal(signal.SIGINT) is not before[0]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_listen_for_stop_signal_that_was_ignored_stays_ignored(number: signal.Signals) -> None:
+    """A shell's ``&`` starts a job that ignores SIGINT, and ``nohup`` one that ignores SIGHUP; they are to go on."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with listen_for_stop() as stop:
+            os.kill(os.getpid(), number)
+            assert stop() is None
+            assert signal.getsignal(number) is signal.SIG_IGN
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGTERM])
+def test_listen_for_stop_hang_up_after_another_signal_does_not_leave_at_once(first: signal.Signals) -> None:
+    """A session that closes sends SIGHUP twice, by the shell and by the system: nobody is impatient there."""
+    with listen_for_stop() as stop:
+        os.kill(os.getpid(), first)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop() == first.name
+        with pytest.raises(StopSignal):
+            os.kill(os.getpid(), signal.SIGTERM)
