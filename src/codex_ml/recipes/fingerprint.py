@@ -58,6 +58,11 @@ BY_CONTENT: Mapping[str, str] = MappingProxyType(
     }
 )
 _VALIDATION_DATA = "validation_data_digest"
+# The whole list stands in docs/runs.md; in an error message nobody reads to its end.
+_IN_SHORT = (
+    "its length (training.max_steps, training.epochs), intervals, retention, training.gradient_checkpointing, "
+    "tracking and a few more, listed in docs/runs.md"
+)
 
 
 def settings_fingerprint(config: TrainConfig) -> dict[str, Any]:
@@ -104,17 +109,31 @@ def check_fingerprint(
     Raises
     ------
     CheckpointError
-        With every difference, as the checkpoint has it and as it is now, and with what may differ.
+        With every difference, as the checkpoint has it and as it is now, and with what may differ in short. A setting
+        that is absent from an older checkpoint counts as its default, which is how the older code computed.
     """
     compared = [key for key in sorted(current) if has_validated or key != _VALIDATION_DATA]
-    differing = [key for key in compared if saved.get(key) != current[key]]
-    if differing:
-        raise CheckpointError(
-            f"run.resume_from: {checkpoint.name} belongs to a run with other settings or files",
-            why="; ".join(f"{key}: {saved.get(key)!r} there, {current[key]!r} now" for key in differing),
-            fix="put the settings and files back to resume, or start a new run without --resume-from; "
-            f"what a resume may change: {', '.join(changeable_keys())}",
-        )
+    older = [key for key in compared if key not in saved and not _is_default(key, current[key])]
+    differing = [key for key in compared if key in saved and saved[key] != current[key]]
+    if not older and not differing:
+        return
+    settings = {field.key for field in describe_schema(TrainConfig)}
+    why = [f"{key}: {saved[key]!r} there, {current[key]!r} now" for key in differing]
+    why += [
+        f"{key}: {current[key]!r} now, written by an older codex-ml that did not know this option"
+        if key in settings
+        else f"{key}: written by an older codex-ml that did not record it, so it cannot be compared"
+        for key in older
+    ]
+    fixes = ["put the settings and files back to resume"] if differing else []
+    fixes += [f"leave {key} out, which is its default" for key in older if key in settings]
+    if any(key not in settings for key in older):
+        fixes = ["resume with the codex-ml that wrote the checkpoint"]
+    raise CheckpointError(
+        f"run.resume_from: {checkpoint.name} belongs to a run with other settings or files",
+        why="; ".join(why),
+        fix=f"{'; '.join(fixes)}, or start a new run without --resume-from; what a resume may change: {_IN_SHORT}",
+    )
 
 
 def may_change(key: str) -> bool:
@@ -126,6 +145,11 @@ def changeable_keys() -> list[str]:
     """Return what a resume may change, for people: keys, and sections as ``eval.*``."""
     sections = section_names(TrainConfig)
     return [f"{key}.*" if key in sections else key for key in MAY_CHANGE]
+
+
+def _is_default(key: str, value: Any) -> bool:
+    """Tell whether a setting has the value that every run had before there was the setting."""
+    return any(field.key == key and field.default == value for field in describe_schema(TrainConfig))
 
 
 def _value(values: Mapping[str, Any], key: str) -> Any:

@@ -110,3 +110,44 @@ def test_check_fingerprint_other_validation_data_matter_once_there_is_a_loss(tmp
     check_fingerprint(saved, now, tmp_path, has_validated=False)
     with pytest.raises(CheckpointError, match="other settings or files"):
         check_fingerprint(saved, now, tmp_path)
+
+
+def test_check_fingerprint_setting_unknown_to_an_older_checkpoint_is_its_default(tmp_path):
+    """A checkpoint from before the option was computed with what is now its default: it can be resumed."""
+    now = settings_fingerprint(BEFORE)
+    saved = {key: value for key, value in now.items() if key != "training.deterministic"}
+    check_fingerprint(saved, now, tmp_path)
+
+
+def test_check_fingerprint_setting_unknown_to_an_older_checkpoint_and_set_says_so(tmp_path):
+    """There is no value to put back: the message says that the checkpoint is older, and to leave the option out."""
+    now = {**settings_fingerprint(BEFORE), "training.deterministic": True}
+    saved = {key: value for key, value in now.items() if key != "training.deterministic"}
+    with pytest.raises(CheckpointError) as caught:
+        check_fingerprint(saved, now, tmp_path)
+    assert "training.deterministic: True now, written by an older codex-ml" in caught.value.why
+    assert "None there" not in caught.value.why
+    assert caught.value.fix.startswith("leave training.deterministic out")
+    assert "put the settings" not in caught.value.fix
+
+
+def test_check_fingerprint_digest_unknown_to_an_older_checkpoint_names_the_only_way_out(tmp_path):
+    """What was never recorded cannot be compared, and nothing in the configuration changes that."""
+    with pytest.raises(CheckpointError) as caught:
+        check_fingerprint({}, {"data_token_digest": "x"}, tmp_path)
+    assert "data_token_digest: written by an older codex-ml that did not record it" in caught.value.why
+    assert caught.value.fix.startswith("resume with the codex-ml that wrote the checkpoint")
+
+
+def test_check_fingerprint_refusal_is_short_and_leads_to_the_whole_list(tmp_path, repository_root):
+    """The line says in short what may change; the page it names has every entry with its reason."""
+    with pytest.raises(CheckpointError) as caught:
+        check_fingerprint({"run.seed": 1}, {"run.seed": 2}, tmp_path)
+    assert len(caught.value.fix) < 320
+    assert "docs/runs.md" in caught.value.fix
+    page = (repository_root / "docs" / "runs.md").read_text("utf-8")
+    keys = changeable_keys()
+    reasons = list(MAY_CHANGE.values())
+    assert [f"| `{key}` | {reason} |" for key, reason in zip(keys, reasons, strict=True)] == [
+        line for line in page.splitlines() if any(line.startswith(f"| `{key}` |") for key in keys)
+    ]
