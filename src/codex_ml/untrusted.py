@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 
 # A manifest of a thousand files, a record of a run or a model's config are all below a hundredth of this.
 MAX_JSON_BYTES = 16 << 20
+# Which record lies where, of a data set of tens of millions.
+MAX_MEMBERSHIP_BYTES = 256 << 20
 MAX_JSON_NESTING = 64
 
 _KINDS = (

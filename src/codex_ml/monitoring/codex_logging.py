@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import errno
 import fcntl
+import itertools
 import json
 import os
 import sys
@@ -28,9 +29,12 @@ from codex_ml.monitoring.dependencies import DependencyStatus, probe_dependencie
 from codex_ml.monitoring.json_values import plain_json
 from codex_ml.monitoring.system_metrics import sample
 from codex_ml.storage import Storage
+from codex_ml.untrusted import parse_json
 
 SCHEMA_VERSION = 1
 DEFAULT_MAX_BYTES = 10 * 1024 * 1024
+# No line of ours comes near it; one of a stranger's file may never end.
+MAX_LINE_BYTES = 16 << 20
 RESERVED_KEYS = ("schema_version", "time", "non_finite")
 _TAIL_CHUNK_BYTES = 64 * 1024
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -289,14 +293,18 @@ def _rotated_files(path: Path) -> Iterator[tuple[int, Path]]:
 def _whole_lines(path: Path) -> Iterator[bytes]:
     # A binary file is cut at \n only; str.splitlines would also cut inside a value at U+2028 and the like.
     with path.open("rb") as handle:
-        for line in handle:
-            if line.endswith(b"\n"):
-                yield line
+        for number in itertools.count(1):
+            line = handle.readline(MAX_LINE_BYTES + 1)
+            if len(line) > MAX_LINE_BYTES:
+                raise UserError(f"{path}:{number}: longer than {MAX_LINE_BYTES} bytes", why="no line of a run is")
+            if not line.endswith(b"\n"):
+                return
+            yield line
 
 
 def _decode(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = parse_json(line, strict=False)
     except ValueError as error:
         raise UserError(f"{path}:{number}: not a JSON object", why=str(error)) from error
     if not isinstance(record, dict):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,6 +36,7 @@ from codex_ml.runs.targets import BASE, Target
 from codex_ml.safety.audit import SafetyAudit
 from codex_ml.storage import Storage
 from codex_ml.tracking.context import end_status
+from codex_ml.untrusted import MAX_MEMBERSHIP_BYTES, read_json
 
 
 @dataclass(frozen=True)
@@ -257,16 +257,27 @@ def _refuse_trained_records(config: EvaluateConfig, targets: Sequence[Target], p
         run = _own_run(target)
         if run is None or not run.data_splits.is_file():
             continue
-        trained = json.loads(run.data_splits.read_text("utf-8"))["splits"]["train"]
-        if trained["source"]["digest"] != scored["source"]["digest"]:
-            continue
-        shared = len(set(trained["offsets"]) & set(scored["offsets"]))
+        shared = _shared_records(run, scored)
         if shared:
             raise DataError(
                 f"data: {shared} of {len(scored['offsets'])} records to be scored were trained on by {target.name}",
                 why=f"the split {config.eval.split} of this config is not that of the run {run.directory.name}",
                 fix="evaluate with the run's own config (without --config-name or data.split.*), or take other data",
             )
+
+
+def _shared_records(run: RunLayout, scored: Mapping[str, Any]) -> int:
+    """Return how many records of a split a run was trained on."""
+    try:
+        trained = read_json(run.data_splits, MAX_MEMBERSHIP_BYTES, follow_links=False)["splits"]["train"]
+        same_file = trained["source"]["digest"] == scored["source"]["digest"]
+        return len(set(trained["offsets"]) & set(scored["offsets"])) if same_file else 0
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{run.data_splits} is damaged",
+            why=f"{type(error).__name__}: {error}; so it is not known what the checkpoint was trained on",
+            fix="restore the file from a copy, or name a checkpoint of another run",
+        ) from error
 
 
 def _check_tokenizers(targets: Sequence[Target], prepared: Prepared) -> None:

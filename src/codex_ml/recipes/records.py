@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from codex_ml.recipes.session import Session
 from codex_ml.storage import Storage, file_digest
 from codex_ml.tracking.provenance import collect_provenance, write_provenance
 from codex_ml.training.plan import Plan
+from codex_ml.untrusted import read_json
 
 _PROCESS_KEYS = ("code", "versions", "platform", "threads", "environment")
 
@@ -134,7 +134,7 @@ def changed_identity(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 def _read_provenance(path: Path) -> dict[str, Any] | None:
     """Return the provenance that an earlier process of the run wrote; None where there is none, or none to be read."""
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = read_json(path, follow_links=False)
     except (FileNotFoundError, ValueError):
         return None
     return values if isinstance(values, dict) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from codex_ml.runs.layout import RunLayout, find_runs, read_record
 from codex_ml.runs.listing import TRAINER_STATE_NAME
 from codex_ml.runs.run_manifest import write_run_manifest
 from codex_ml.runs.verification import mapping
+from codex_ml.untrusted import MAX_MEMBERSHIP_BYTES, read_json
 
 REPORT_NAME = "reproduction.json"
 REPORT_VERSION = 1
@@ -125,7 +125,7 @@ def reproduce(verified: VerifiedRun, into: Path, collaborators: ReproduceCollabo
     outside = collaborators or ReproduceCollaborators()
     checkpoint = _final_checkpoint(verified.layout)
     last_step = step_of(checkpoint) or 0
-    values = json.loads((checkpoint / TRAINER_STATE_NAME).read_text("utf-8"))
+    values = read_json(checkpoint / TRAINER_STATE_NAME, follow_links=False)
     stages = stages_of(_lines(verified.layout.events), last_step, values["total_steps"])
     _refuse_place(into, verified.layout)
     notes = [*_history(verified, stages, values), *_apply_threads(verified.provenance, outside)]
@@ -213,8 +213,7 @@ def _train_stages(config: TrainConfig, stages: Sequence[Stage], collaborators: T
         wish = config
         if number < len(stages):
             # The last plan stands in config.yaml; those before it only in the events.
-            training = config.training.model_copy(update={"max_steps": stage.total_steps, "epochs": None})
-            wish = config.model_copy(update={"training": training})
+            wish = with_training(config, {"max_steps": stage.total_steps, "epochs": None, **stage.settings})
         if layout is not None:
             run = wish.run.model_copy(update={"resume_from": layout.directory})
             wish = wish.model_copy(update={"run": run})
@@ -283,12 +282,12 @@ def _apply_threads(provenance: Mapping[str, Any], outside: ReproduceCollaborator
 
 def _differences(provenance: Mapping[str, Any], layout: RunLayout) -> list[str]:
     """Return what code, versions, machine, threads and environment of the two runs differ in."""
-    now = json.loads(layout.provenance.read_text("utf-8"))
+    now = read_json(layout.provenance, follow_links=False)
     return [f"differs from the run: {difference}" for difference in changed_identity(provenance, now)]
 
 
 def _token_digests(layout: RunLayout) -> dict[str, Any]:
-    splits = json.loads(layout.data_splits.read_text("utf-8"))["splits"]
+    splits = read_json(layout.data_splits, MAX_MEMBERSHIP_BYTES, follow_links=False)["splits"]
     return {name: split.get("content_digest") for name, split in splits.items()}
 
 

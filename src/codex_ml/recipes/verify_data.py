@@ -14,17 +14,16 @@ from codex_ml.errors import DataError
 from codex_ml.runs.layout import RunLayout
 from codex_ml.runs.verification import Check, compare, compare_trees, mapping
 from codex_ml.storage import file_digest
-from codex_ml.untrusted import read_json
+from codex_ml.untrusted import MAX_MEMBERSHIP_BYTES, read_json
 
 # One line a record: room for some thirty million.
-_LARGEST_SPLITS_BYTES = 1 << 29
 _CONTENT = "over token ids; runs reproduce makes them again"
 
 
 def check_data(config: DataSection | None, layout: RunLayout, provenance: Mapping[str, Any]) -> list[Check]:
     """Hold the data files of a run, the splits they were divided into, and both accounts of them against each other."""
     try:
-        manifest = read_json(layout.data_splits, _LARGEST_SPLITS_BYTES, follow_links=False)
+        manifest = read_json(layout.data_splits, MAX_MEMBERSHIP_BYTES, follow_links=False)
         recorded = without_membership(manifest)
     except FileNotFoundError:
         return [Check("data", "missing", note="data_splits.json")]

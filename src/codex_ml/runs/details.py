@@ -12,10 +12,8 @@ from codex_ml.runs.layout import RunLayout, RunRecord
 from codex_ml.runs.listing import summarise
 from codex_ml.runs.manifest import MANIFEST_NAME, read_manifest
 from codex_ml.storage import file_digest
-from codex_ml.untrusted import read_json
+from codex_ml.untrusted import MAX_MEMBERSHIP_BYTES, read_json
 
-# The membership of the records of a data set of millions.
-_LARGEST_BYTES = 1 << 30
 WHOLE, DAMAGED = "whole", "damaged"
 
 
@@ -148,7 +146,7 @@ def _outputs(layout: RunLayout) -> list[dict[str, Any]]:
 def _read(path: Path, damaged: list[str]) -> dict[str, Any]:
     """Return the object in a JSON file; a file that is not there is empty, one that is damaged is noted."""
     try:
-        value = read_json(path, _LARGEST_BYTES, follow_links=False)
+        value = read_json(path, MAX_MEMBERSHIP_BYTES, follow_links=False)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

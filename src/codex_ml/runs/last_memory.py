@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from codex_ml.untrusted import UntrustedFileError, open_regular, parse_json
 
 _TAIL_BYTES = 16384
 # With less than this share of its own size left, a process is about to be stopped by the kernel.
@@ -69,15 +70,15 @@ def read_last_memory(metrics: Path) -> LastMemory | None:
 def _newest_lines(metrics: Path) -> Iterator[dict[str, Any]]:
     """Yield whole lines of the current file's end, newest first; what is torn or no object is passed over."""
     try:
-        with metrics.open("rb") as handle:
+        with open_regular(metrics, follow_links=False) as handle:
             handle.seek(0, 2)
             handle.seek(max(0, handle.tell() - _TAIL_BYTES))
             pieces = handle.read().split(b"\n")
-    except OSError:
+    except (OSError, UntrustedFileError):
         return
     for piece in reversed(pieces):
         try:
-            line = json.loads(piece)
+            line = parse_json(piece)
         except ValueError:
             continue
         if isinstance(line, dict):

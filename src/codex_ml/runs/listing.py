@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from codex_ml.runs.best import STATE_NAME
 from codex_ml.runs.checkpoints import list_checkpoints
 from codex_ml.runs.layout import RunLayout, RunRecord
 from codex_ml.runs.manifest import read_manifest
-from codex_ml.untrusted import read_json
+from codex_ml.untrusted import UntrustedFileError, open_regular, parse_json, read_json
 
 TRAINER_STATE_NAME = STATE_NAME
 _TAIL_BYTES = 8192
@@ -80,17 +79,17 @@ def saved_progress(checkpoints: Path) -> tuple[int | None, float | None]:
 def last_logged_step(metrics: Path) -> int | None:
     """Return the step of the last whole line of the metrics; rotated files are older and not asked."""
     try:
-        with metrics.open("rb") as handle:
+        with open_regular(metrics, follow_links=False) as handle:
             handle.seek(0, 2)
             handle.seek(max(0, handle.tell() - _TAIL_BYTES))
             lines = handle.read().split(b"\n")
-    except OSError:
+    except (OSError, UntrustedFileError):
         return None
     # The last piece is empty or a line that is being written, the first may begin inside a line: neither is JSON.
     for line in reversed(lines):
         try:
-            step = json.loads(line)["step"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+            step = parse_json(line)["step"]
+        except (ValueError, KeyError, TypeError):
             continue
         if isinstance(step, int):
             return step

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from codex_ml.clock import format_time, utc_now
 from codex_ml.errors import UserError
-from codex_ml.untrusted import kind_of
+from codex_ml.untrusted import kind_of, read_json
 
 # Whoever asks whether a lock is held takes it for an instant to find out; a run must not be refused because of that.
 _PATIENCE_SECONDS = 1.0
 _RETRY_SECONDS = 0.05
+_HOLDER_BYTES = 4096
 
 
 @contextmanager
@@ -130,7 +131,7 @@ def _what(path: Path) -> str:
 
 def _holder(path: Path) -> str:
     try:
-        holder = json.loads(path.read_text("utf-8"))
+        holder = read_json(path, _HOLDER_BYTES, follow_links=False)
         since = f", since {holder['started'][:19].replace('T', ' ')} UTC" if "started" in holder else ""
         return f"process {holder['pid']}{since}"
     except (OSError, ValueError, KeyError, TypeError):
