@@ -157,12 +157,15 @@ def test_resolver_in_a_defaults_list_is_refused(refusal, entry):
     assert "must not hold ${" in refusal(f"defaults: [/default, {entry}, _self_]\n")
 
 
-def test_references_that_multiply_are_refused(refusal):
-    """References that double a text forty times would make a terabyte."""
-    doubled = [f"k{n}: '${{data.columns.k{n - 1}}}${{data.columns.k{n - 1}}}'" for n in range(1, 19)]
-    columns = ", ".join(["k0: " + "x" * 4000, *doubled])
-    text = SOUND.replace("records.jsonl}", "records.jsonl, columns: {" + columns + "}}")
-    assert "stands for more than" in refusal(text)
+@pytest.mark.parametrize(("length", "levels", "words"), [(4000, 6, "characters"), (1, 16, "references")])
+def test_references_that_multiply_are_refused(refusal, length, levels, words):
+    """References that double a text forty times would make a terabyte; looking them up without text takes as long."""
+    doubled = [f"k{n}: '${{data.columns.k{n - 1}}}${{data.columns.k{n - 1}}}'" for n in range(1, levels)]
+    # The last one first: a value that is resolved already is not looked through again.
+    columns = ", ".join([*reversed(doubled), f"k0: {'x' * length}"])
+    block = refusal(SOUND.replace("records.jsonl}", "records.jsonl, columns: {" + columns + "}}"))
+    assert "stands for more than" in block
+    assert words in block
 
 
 @pytest.mark.parametrize(
