@@ -34,6 +34,14 @@ from codex_ml.offline import GUARD, go_offline
 
 Arguments = ParamSpec("Arguments")
 _PRIVATE_UMASK = 0o077
+_LESS_FOR_A_MODEL = (
+    "lower training.micro_batch_size (and raise training.gradient_accumulation_steps), lower data.max_length_tokens, "
+    "or use model.dtype=bfloat16"
+)
+_LESS_FOR_FILES = (
+    "end what else takes memory, or raise the limit (ulimit -v); where the files come from somebody else, see whether "
+    "they are what they should be"
+)
 # Threads that wait by spinning starve each other as soon as anything else runs on the machine: a tiny model then
 # computes many times slower. Waiting asleep changes no result. A user's own choice is kept.
 _QUIET_DEFAULTS = {
@@ -54,11 +62,18 @@ def _default_filters() -> Callable[[str], str]:
     return SafetyFilters(load_policy("default")).redact
 
 
-def run_command(body: Callable[[], int]) -> None:
+def run_command(body: Callable[[], int], *, has_model: bool = True) -> None:
     """Run the body of a command and leave with its exit code; no traceback unless ``CODEX_ML_DEBUG=1``.
 
     What is shown of an error, a traceback or a warning has passed the default safety policy: an exception carries
     whatever the code that raised it had in hand.
+
+    Parameters
+    ----------
+    body : callable
+        Does the work and returns the exit code.
+    has_model : bool
+        It computes with a model, so that smaller batches help where memory runs out.
 
     Raises
     ------
@@ -87,7 +102,7 @@ def run_command(body: Callable[[], int]) -> None:
         _leave_when_asked(signal.SIG_IGN)
         if os.environ.get("CODEX_ML_DEBUG") == "1":
             typer.echo(fit_to_show("".join(traceback.format_exception(error))), err=True)
-        block, code = error_block(error)
+        block, code = error_block(error, has_model=has_model)
         # The filters of the text need some memory, too.
         free_what_failed(error)
         # An interruption of ours has nothing to hide, and the filters may be what it has interrupted half imported.
@@ -158,7 +173,7 @@ def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return EXIT_DONE
 
-        run_command(body)
+        run_command(body, has_model=False)
 
     return inside
 
@@ -200,17 +215,17 @@ def show_warning(
     typer.echo(fit_to_show(f"warning: {message} ({category.__name__}, {place})"), file=file or sys.stderr)
 
 
-def error_block(error: Exception | KeyboardInterrupt) -> tuple[str, int]:
+def error_block(error: Exception | KeyboardInterrupt, *, has_model: bool = True) -> tuple[str, int]:
     """Return what is shown of an error, and the exit code it stands for.
 
     Below the block stand the notes of the error that say what is still good, and what went wrong besides.
     """
-    block, code = _block_of(error)
+    block, code = _block_of(error, has_model)
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith((NOTE_KEPT, NOTE_ALSO))]
     return "\n  ".join([block, *notes]), code
 
 
-def _block_of(error: Exception | KeyboardInterrupt) -> tuple[str, int]:
+def _block_of(error: Exception | KeyboardInterrupt, has_model: bool) -> tuple[str, int]:
     if isinstance(error, CodexError):
         return error.block(), error.exit_code
     if isinstance(error, StopSignal):
@@ -220,13 +235,8 @@ def _block_of(error: Exception | KeyboardInterrupt) -> tuple[str, int]:
     if isinstance(error, OSError) or is_disk_full(error):
         return _system_error(error, is_disk_full(error)), EXIT_RUN_FAILED
     if is_out_of_memory(error):
-        return (
-            "error: out of memory\n"
-            f"  why: {_first_line(error)}\n"
-            "  fix: lower training.micro_batch_size (and raise training.gradient_accumulation_steps), lower "
-            "data.max_length_tokens, or use model.dtype=bfloat16",
-            EXIT_RUN_FAILED,
-        )
+        fix = _LESS_FOR_A_MODEL if has_model else _LESS_FOR_FILES
+        return f"error: out of memory\n  why: {_first_line(error)}\n  fix: {fix}", EXIT_RUN_FAILED
     return (
         f"error: internal error: {type(error).__name__}\n  why: {_first_line(error)}\n"
         "  fix: this is a fault of codex-ml; run again with CODEX_ML_DEBUG=1 and report the traceback",

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 import typer
 
-from codex_ml.cli.boundary import error_block, fit_to_show, run_command, show_warning
+from codex_ml.cli.boundary import error_block, fit_to_show, guarded, run_command, show_warning
 from codex_ml.errors import ConfigError, ConfigProblem, DataError, InterruptedRun, NonFiniteError
 
 
@@ -42,6 +42,26 @@ def test_error_block_exception_gives_code_and_words(error, code, words):
     assert block.startswith("error:") or code in (130, 143)
     for word in words:
         assert word in block
+
+
+def test_error_block_out_of_memory_without_a_model_gives_no_advice_on_training():
+    """Who lists or verifies runs trains nothing: a smaller batch would not help."""
+    block, code = error_block(MemoryError(), has_model=False)
+    assert code == 1
+    assert "out of memory" in block
+    assert "training." not in block
+    assert "ulimit" in block
+
+
+def test_guarded_command_out_of_memory_gives_no_advice_on_training(capsys):
+    """Commands that only show something are guarded."""
+
+    def listing() -> None:
+        raise MemoryError
+
+    with pytest.raises(typer.Exit):
+        guarded(listing)()
+    assert "ulimit" in capsys.readouterr().err
 
 
 # Made here, so that it stands in no file of the repository.
