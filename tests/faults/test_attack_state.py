@@ -208,3 +208,26 @@ def generators_as_before():
     random.setstate(python)
     np.random.set_state(numpy_state)
     torch.set_rng_state(torch_state)
+
+
+@pytest.mark.parametrize(
+    "tensors", [{"model.norm.weight": torch.zeros(7)}, {"evil": torch.zeros(1)}, {}], ids=["shape", "name", "empty"]
+)
+def test_whole_weights_of_another_shape_or_name_are_refused(tiny_llama_directory, tmp_path, tensors):
+    """A checkpoint of a whole model is put into the model of the config, or refused; the library's error is ours."""
+    from transformers import AutoTokenizer
+
+    from codex_ml.config.compose import compose
+    from codex_ml.config.validate import validate_train
+    from codex_ml.recipes.model_setup import build_trainable_model
+
+    values = [f"model.path={tiny_llama_directory}", "data.path=none.jsonl", "adapter.kind=none"]
+    config = validate_train(compose("train", "default", None, values, tmp_path, {}))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama_directory, local_files_only=True)
+    trainable = build_trainable_model(config, tokenizer)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="do not fit this model"):
+        trainable.restore_weights(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(CheckpointError, match="do not fit this model"):
+        trainable.restore_weights(tmp_path)

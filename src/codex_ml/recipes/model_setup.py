@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -146,9 +147,17 @@ def _adapted(
 def _restore_whole(model: PreTrainedModel, directory: Path) -> None:
     """Put saved weights into a model of the same shape; a tensor on one side only is an error, but for tied ones."""
     tensors: dict[str, torch.Tensor] = {}
-    for file in sorted(directory.glob("model*.safetensors")):
-        tensors |= load_file(file)
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    try:
+        for file in sorted(directory.glob("model*.safetensors")):
+            tensors |= load_file(file)
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+    except (SafetensorError, RuntimeError) as error:
+        # A header that lies, or tensors of another shape: the manifest proves who wrote neither.
+        raise CheckpointError(
+            f"the weights in {directory} do not fit this model",
+            why=str(error).splitlines()[0],
+            fix="resume with the model settings of the run",
+        ) from error
     tied = set(getattr(model, "_tied_weights_keys", None) or ())
     absent = [name for name in missing if name not in tied]
     if absent or unexpected:
