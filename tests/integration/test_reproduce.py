@@ -115,6 +115,16 @@ def test_reproduce_extended_run_is_repeated_in_its_stages(workspace) -> None:
     require_identical(result)
 
 
+def test_reproduce_run_resumed_with_other_intervals_is_repeated_in_its_stages(workspace) -> None:
+    """Which steps have a line in the metrics follows the settings that the process at work had."""
+    workspace.train(stop_at=lambda step: step >= 3)
+    workspace.train("training.logging_steps=1", "training.eval_steps=2", "run.resume_from=latest")
+    result = workspace.reproduce()
+    assert [(stage.total_steps, stage.last_step) for stage in result.stages] == [(6, 3), (6, 6)]
+    assert any("training.logging_steps, training.eval_steps were changed" in note for note in result.notes)
+    require_identical(result)
+
+
 def test_reproduce_interrupted_run_is_compared_to_its_last_checkpoint(workspace) -> None:
     """What was reached can be compared; that the end was not is said."""
     workspace.train(stop_at=lambda step: step >= 4)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import CheckpointError, InterruptedRun, UserError
@@ -20,7 +21,7 @@ from codex_ml.recipes.comparison import (
     compare_metrics,
 )
 from codex_ml.recipes.records import changed_identity
-from codex_ml.recipes.stages import Stage, stages_of
+from codex_ml.recipes.stages import REPLAYED, Stage, stages_of
 from codex_ml.recipes.train import TrainCollaborators, train
 from codex_ml.recipes.verify import VerifiedRun
 from codex_ml.recipes.verify_environment import REPORTED_ONLY
@@ -203,6 +204,19 @@ def _config(verified: VerifiedRun, into: Path) -> TrainConfig:
     return config.model_copy(update={"run": run, "model": type(model).model_validate(model.model_dump() | chosen)})
 
 
+def _with_training(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """Return a configuration with other values of training; they come from the events of the run."""
+    try:
+        training = type(config.training).model_validate({**config.training.model_dump(), **values})
+    except ValidationError as error:
+        raise UserError(
+            "the settings of an earlier process of the run cannot be used",
+            why=f"events.ndjson holds values that no configuration takes: {', '.join(sorted(values))}",
+            fix="take a copy of the run that was not changed",
+        ) from error
+    return config.model_copy(update={"training": training})
+
+
 def _train_stages(config: TrainConfig, stages: Sequence[Stage], collaborators: TrainCollaborators) -> RunLayout:
     """Train every stage in one new run, and return it."""
     output_dir = config.run.output_dir
@@ -213,7 +227,7 @@ def _train_stages(config: TrainConfig, stages: Sequence[Stage], collaborators: T
         wish = config
         if number < len(stages):
             # The last plan stands in config.yaml; those before it only in the events.
-            wish = with_training(config, {"max_steps": stage.total_steps, "epochs": None, **stage.settings})
+            wish = _with_training(config, {"max_steps": stage.total_steps, "epochs": None, **stage.settings})
         if layout is not None:
             run = wish.run.model_copy(update={"resume_from": layout.directory})
             wish = wish.model_copy(update={"run": run})
@@ -247,7 +261,14 @@ def _history(verified: VerifiedRun, stages: Sequence[Stage], values: Mapping[str
     total, last_step = stages[-1].total_steps, stages[-1].last_step
     if len(stages) > 1:
         told = ", then ".join(f"{stage.total_steps} planned, up to step {stage.last_step}" for stage in stages)
-        notes.append(f"the length of the run was changed on the way ({told}); it is repeated in the same stages")
+        what = [] if len({stage.total_steps for stage in stages}) == 1 else ["the length of the run"]
+        what += [
+            f"training.{name}"
+            for name in REPLAYED
+            if any(stage.settings.get(name) != stages[0].settings.get(name) for stage in stages)
+        ]
+        changed = f"{', '.join(what)} {'were' if len(what) > 1 else 'was'} changed on the way"
+        notes.append(f"{changed} ({told}); it is repeated in the same stages")
     stopped = mapping(values.get("trainer")).get("stop_reason")
     if stopped:
         notes.append(f"the run stopped early at step {last_step} of {total}: {stopped}")

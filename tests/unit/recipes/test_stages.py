@@ -44,3 +44,17 @@ def test_stages_of_processes_are_those_still_part_of_the_run(begun, last_step, t
 def test_stages_of_lost_events_are_one_stage_as_the_checkpoint_says(events) -> None:
     """Where the events do not lead to the checkpoint, it is its own word."""
     assert stages_of(events, 8, 8) == [Stage(8, 8)]
+
+
+def test_stages_of_other_intervals_begin_a_stage_with_their_settings() -> None:
+    """A resume may change which steps are logged; the events keep what each process had."""
+    events = [
+        event
+        for step, logging_steps in ((0, 2), (3, 2), (5, 1))
+        for event in (
+            {"kind": "params", "params": {"training.logging_steps": logging_steps, "training.eval_steps": None}},
+            *processes((step, 8)),
+        )
+    ]
+    before, after = ({"logging_steps": each, "eval_steps": None} for each in (2, 1))
+    assert stages_of(events, 8, 8) == [Stage(8, 5, before), Stage(8, 8, after)]
