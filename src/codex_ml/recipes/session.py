@@ -82,6 +82,7 @@ def open_session(
             directory_name=layout.directory.name,
             experiment=config.tracking.experiment,
             resumed=reopened,
+            resumed_step=step_of(resume.checkpoint) if resume.checkpoint is not None else None,
             tracker_run_ids=tracker_run_ids,
         )
         try:

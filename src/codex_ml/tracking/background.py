@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -88,6 +88,15 @@ class BackgroundSink:
                 return
             self._queue.append(action)
             self._changed.notify()
+
+    def submit_params(self, values: Mapping[str, Any]) -> None:
+        """Queue the parameters; a sink may see by them that it has to go on under another id."""
+
+        def pass_on(sink: Sink) -> None:
+            sink.params(values)
+            self._remember_tracker_run_id(sink)
+
+        self.submit(pass_on)
 
     def request_close(self, status: EndStatus) -> None:
         """Ask the sink to end the run after what is queued; returns at once."""

@@ -88,7 +88,8 @@ class ExperimentContext:
         """Report the configuration; nested mappings become dotted keys."""
         flat = flatten(self._clean(params))
         self._local.params(flat)
-        self._submit(lambda sink: sink.params(flat))
+        for sink in self._background:
+            sink.submit_params(flat)
 
     def log_metrics(self, step: int, metrics: Mapping[str, float], split: str | None = None) -> None:
         """Report the metrics of one optimizer step.
@@ -166,6 +167,9 @@ class ExperimentContext:
         try:
             self._close_background(status, timeout_seconds)
             self._report_new_failures()
+            for name, before in self._run.tracker_run_ids.items():
+                if (now := self.tracker_run_ids()[name]) != before:
+                    self._local.event("tracker_run_changed", {"sink": name, "before": before, "now": now})
             self._local.event("sink_status", {"sinks": self.sink_status()})
             self._local.event("run_ended", {"status": status})
         finally:

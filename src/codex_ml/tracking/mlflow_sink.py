@@ -20,6 +20,20 @@ STORE_NAME = "mlflow.db"
 ARTIFACTS_NAME = "mlartifacts"
 RUN_ID_TAG = "codex_ml.run_id"
 DIRECTORY_TAG = "codex_ml.run_directory"
+PARENT_TAG = "codex_ml.parent_run_id"
+GIVEN_UP_TAG = "codex_ml.given_up_from_step"
+CHANGED_TAG_PREFIX = "codex_ml.changed."
+# Parameters that change no number of a step, so that a resume with others has the same future.
+_WITHOUT_EFFECT = (
+    "run.",
+    "tracking.",
+    "logging.",
+    "eval.",
+    "offline",
+    "schema_version",
+    "training.save_",
+    "training.keep_",
+)
 # Limits of MLflow's stores: https://mlflow.org/docs/latest/api_reference/python_api/mlflow.client.html (log_batch).
 _MAX_KEY_CHARACTERS = 250
 _MAX_PARAM_CHARACTERS = 6000
@@ -88,7 +102,9 @@ class MlflowSink:
         self._library: MlflowLibrary | None = None
         self._client: Any = None
         self._tracker_run_id: str | None = None
-        self._known_params: set[str] = set()
+        self._run: RunInfo | None = None
+        self._experiment = ""
+        self._known_params: dict[str, str] = {}
         self._known_steps: dict[str, set[int]] = {}
 
     @property
@@ -115,25 +131,32 @@ class MlflowSink:
             connection.execute("PRAGMA schema_version")
         self._library = self._load()
         self._client = self._library.client(tracking_uri=self.store_uri)
-        experiment_id = self._experiment_id(run.experiment)
-        existing = self._find(run, experiment_id) if run.resumed else None
+        self._run, self._experiment = run, self._experiment_id(run.experiment)
+        existing = self._find(run, self._experiment) if run.resumed else None
         if existing is None:
-            self._tracker_run_id = self._client.create_run(
-                experiment_id,
-                run_name=run.directory_name,
-                tags={RUN_ID_TAG: run.run_id, DIRECTORY_TAG: run.directory_name, "codex_ml.name": run.name},
-            ).info.run_id
+            self._create(run, {})
         else:
             self._take_up(existing)
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Write the parameters that the run does not have yet (MLflow never lets one change)."""
+        """Write the parameters that the run does not have yet; MLflow never lets one change, so others become tags.
+
+        Where steps that the tracker has are made again with other settings, another MLflow run is begun: the curve of
+        one run must not be that of two futures.
+        """
         library = self._started()
         new = {_key(key): str(value)[:_MAX_PARAM_CHARACTERS] for key, value in values.items()}
+        changed = {key: value for key, value in new.items() if self._known_params.get(key, value) != value}
+        if self._gives_up_steps() and not all(key.startswith(_WITHOUT_EFFECT) for key in changed):
+            self._begin_another()
+            changed = {}
+        for key, value in changed.items():
+            tag = f"{CHANGED_TAG_PREFIX}{key}"[:_MAX_KEY_CHARACTERS]
+            self._client.set_tag(self._tracker_run_id, tag, value[:_MAX_TAG_CHARACTERS])
         entities = [library.param(key, value) for key, value in new.items() if key not in self._known_params]
         for start in range(0, len(entities), _MAX_PARAMS_A_BATCH):
             self._client.log_batch(self._tracker_run_id, params=entities[start : start + _MAX_PARAMS_A_BATCH])
-        self._known_params.update(new)
+        self._known_params = new | self._known_params
 
     def metrics(self, step: int, metrics: Mapping[str, float], split: str | None, time: datetime) -> None:
         """Write the metrics of a step as ``split/name``, leaving out those that the run has already."""
@@ -190,11 +213,32 @@ class MlflowSink:
             filter_string=f"tags.`{RUN_ID_TAG}` = '{run.run_id}'",
             order_by=["attributes.start_time ASC"],
         )
-        return next((found for found in runs if found.info.run_id == known), runs[0] if runs else None)
+        living = [found for found in runs if GIVEN_UP_TAG not in found.data.tags] or runs
+        return next((found for found in living if found.info.run_id == known), living[0] if living else None)
+
+    def _create(self, run: RunInfo, more_tags: Mapping[str, str]) -> None:
+        own = {RUN_ID_TAG: run.run_id, DIRECTORY_TAG: run.directory_name, "codex_ml.name": run.name}
+        created = self._client.create_run(self._experiment, run_name=run.directory_name, tags={**own, **more_tags})
+        self._tracker_run_id = created.info.run_id
+
+    def _gives_up_steps(self) -> bool:
+        step = None if self._run is None else self._run.resumed_step
+        return step is not None and any(max(steps, default=0) > step for steps in self._known_steps.values())
+
+    def _begin_another(self) -> None:
+        """Leave the MLflow run as the account of what was given up, and go on in one that names it."""
+        run, parent = self._run, self._tracker_run_id
+        assert run is not None, "the sink was started"
+        assert run.resumed_step is not None, "steps are given up by a resume only"
+        assert parent is not None, "only a run that was taken up has known steps"
+        self._client.set_tag(parent, GIVEN_UP_TAG, str(run.resumed_step + 1))
+        self._client.set_terminated(parent, "KILLED")
+        self._create(run, {PARENT_TAG: parent, "mlflow.parentRunId": parent})
+        self._known_params, self._known_steps = {}, {}
 
     def _take_up(self, existing: Any) -> None:
         run_id = str(existing.info.run_id)
-        self._known_params = set(existing.data.params)
+        self._known_params = dict(existing.data.params)
         for key in existing.data.metrics:
             history = self._client.get_metric_history(run_id, key)
             self._known_steps[key] = {metric.step for metric in history}

@@ -32,6 +32,8 @@ class RunInfo:
         Group of runs, in trackers that have such a thing.
     resumed : bool
         Whether an earlier process began this run.
+    resumed_step : int, optional
+        Step of the checkpoint that the run goes on from.
     tracker_run_ids : mapping of str to str
         What the trackers called this run, by sink name, as saved in the checkpoint that the run goes on from.
     """
@@ -41,6 +43,7 @@ class RunInfo:
     directory_name: str
     experiment: str = "codex-ml"
     resumed: bool = False
+    resumed_step: int | None = None
     tracker_run_ids: Mapping[str, str] = field(default_factory=dict)
 
 

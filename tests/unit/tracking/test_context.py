@@ -362,6 +362,22 @@ def test_rewind_to_step_resumed_run_cuts_metrics_and_says_so(tmp_path: Path) -> 
     assert [event["status"] for event in events(tmp_path, "run_ended")] == ["KILLED", "FINISHED"]
 
 
+def test_log_params_tracker_that_begins_another_run_is_said_and_remembered(tmp_path: Path) -> None:
+    """A tracker sees by the parameters that the resumed run has another future: its new id is what checkpoints hold."""
+
+    class ForkingSink(RecordingSink):
+        def params(self, values: Any) -> None:
+            super().params(values)
+            self.tracker_run_id = "another"
+
+    resumed = RunInfo("r1", "demo", "d", resumed=True, resumed_step=4, tracker_run_ids={"recording": "recording-id"})
+    with open_context(tmp_path, ForkingSink(), run=resumed) as context:
+        context.log_params({"training": {"max_steps": 30}})
+    assert context.tracker_run_ids() == {"recording": "another"}
+    (said,) = events(tmp_path, "tracker_run_changed")
+    assert (said["sink"], said["before"], said["now"]) == ("recording", "recording-id", "another")
+
+
 def test_close_twice_writes_one_end(tmp_path: Path) -> None:
     """Closing by hand inside the with block is allowed, and the first word counts."""
     with open_context(tmp_path) as context:

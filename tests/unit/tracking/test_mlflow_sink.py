@@ -186,6 +186,50 @@ def test_start_resumed_run_goes_on_in_it_and_skips_known_steps(
     assert store.runs["m1"].data.params == {"seed": "0", "run.resume_from": "latest"}
 
 
+def resumed_from(step: int) -> RunInfo:
+    """Return the run as it goes on from a checkpoint that the first MLflow run wrote."""
+    known = {"mlflow": "m1"}
+    return RunInfo("r1", "demo", "d", experiment="trials", resumed=True, resumed_step=step, tracker_run_ids=known)
+
+
+def test_params_changed_and_steps_given_up_begin_another_linked_run(tmp_path: Path, store: Store) -> None:
+    """The curve of one MLflow run is never that of two futures; who resumes once more finds the living one."""
+    first = started(tmp_path, store)
+    first.params({"training.max_steps": 12})
+    for step in range(1, 13):
+        first.metrics(step, {"loss": float(step)}, "train", MOMENT)
+    first.close("FINISHED")
+    second = started(tmp_path, store, resumed_from(4))
+    second.params({"training.max_steps": 30})
+    second.metrics(5, {"loss": 0.5}, "train", MOMENT)
+    assert second.tracker_run_id == "m2"
+    assert store.runs["m1"].data.tags["codex_ml.given_up_from_step"] == "5"
+    assert (len(store.runs["m1"].history), store.runs["m1"].status) == (12, "KILLED")
+    assert store.runs["m2"].data.tags["codex_ml.parent_run_id"] == "m1"
+    assert store.runs["m2"].data.params == {"training.max_steps": "30"}
+    assert [(metric.step, metric.value) for metric in store.runs["m2"].history] == [(5, 0.5)]
+    third = started(tmp_path, store, resumed_from(4))
+    third.params({"training.max_steps": 30})
+    assert third.tracker_run_id == "m2"
+
+
+def test_params_same_future_or_no_step_given_up_goes_on_in_the_run_and_tags_what_changed(
+    tmp_path: Path, store: Store
+) -> None:
+    """After a kill the steps are made again with equal numbers; an extension gives nothing up."""
+    first = started(tmp_path, store)
+    first.params({"training.max_steps": 6, "training.save_steps": 2})
+    for step in range(1, 7):
+        first.metrics(step, {"loss": float(step)}, "train", MOMENT)
+    killed = started(tmp_path, store, resumed_from(4))
+    killed.params({"training.max_steps": 6, "training.save_steps": 3})
+    extended = started(tmp_path, store, resumed_from(6))
+    extended.params({"training.max_steps": 9})
+    assert (killed.tracker_run_id, extended.tracker_run_id) == ("m1", "m1")
+    assert store.runs["m1"].data.tags["codex_ml.changed.training.save_steps"] == "3"
+    assert store.runs["m1"].data.tags["codex_ml.changed.training.max_steps"] == "9"
+
+
 def test_start_resumed_run_unknown_to_the_store_is_made_anew(tmp_path: Path, store: Store) -> None:
     """A store that was deleted meanwhile gets a new run."""
     started(tmp_path, store)
