@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.data.tokenize import TokenizedRecord
@@ -12,6 +13,9 @@ from codex_ml.generation.generator import maximum_positions
 from codex_ml.models.device import choose_dtype
 from codex_ml.recipes.model_setup import TrainableModel
 from codex_ml.recipes.preparation import Prepared
+from codex_ml.recipes.resume import ResumePoint
+from codex_ml.runs.checkpoints import list_checkpoints, step_of
+from codex_ml.runs.manifest import MANIFEST_NAME
 from codex_ml.storage import Storage
 from codex_ml.training.plan import Plan, check_disk
 
@@ -76,8 +80,29 @@ def refuse_precision_that_does_not_fit(config: TrainConfig, trainable: Trainable
         choose_dtype("bfloat16", base.device.value)
 
 
-def require_disk(config: TrainConfig, plan: Plan, storage: Storage) -> None:
+def refuse_end_before_checkpoint(config: TrainConfig, checkpoint: Path, step: int, total_steps: int) -> None:
+    """Stop when a resume asks for fewer steps than the checkpoint has: they cannot be taken back.
+
+    Raises
+    ------
+    UserError
+        With both numbers of steps.
+    """
+    if step > total_steps:
+        by_epochs = config.training.max_steps is None
+        asked = f"the {total_steps} steps of training.epochs" if by_epochs else f"training.max_steps={total_steps}"
+        raise UserError(
+            f"run.resume_from: the run is at step {step} already, beyond {asked}",
+            why=f"{checkpoint.name} holds weights that were trained for {step} steps",
+            fix=f"ask for {step} steps or more, resume from an earlier checkpoint "
+            "(--resume-from RUN/checkpoints/step-…), or start a new run without --resume-from",
+        )
+
+
+def require_disk(config: TrainConfig, plan: Plan, storage: Storage, resume: ResumePoint) -> None:
     """Stop when the output directory cannot be made, or the checkpoints to come do not fit on its disk.
+
+    A run that goes on is asked only for what it does not have yet.
 
     Raises
     ------
@@ -87,14 +112,24 @@ def require_disk(config: TrainConfig, plan: Plan, storage: Storage) -> None:
         With the bytes needed and the bytes free.
     """
     assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
-    directory = config.run.output_dir
+    place = config.run.output_dir if resume.layout is None else resume.layout.directory
+    directory = place
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent
     # A filesystem without any room at all (/proc, /sys) holds no files of users.
     if not os.access(directory, os.W_OK | os.X_OK) or storage.total_bytes(directory) == 0:
         raise UserError(
             f"run.output_dir: nothing can be written in {directory}",
-            why=f"{config.run.output_dir} would have to be made there",
+            why=f"{place} would have to be made there" if directory != place else "the run would have to go on there",
             fix="choose another run.output_dir, or correct the permissions",
         )
-    check_disk(plan, directory, storage.free_bytes)
+    check_disk(plan, directory, storage.free_bytes, _checkpoints_that_stay(resume))
+
+
+def _checkpoints_that_stay(resume: ResumePoint) -> int:
+    """Count the checkpoints that a run goes on with; later ones are set aside, where retention does not reach them."""
+    last_step = step_of(resume.checkpoint) if resume.checkpoint is not None else None
+    if resume.layout is None or last_step is None:
+        return 0
+    found = list_checkpoints(resume.layout.checkpoints)
+    return sum(step <= last_step and (directory / MANIFEST_NAME).is_file() for step, directory in found)

@@ -24,6 +24,7 @@ from codex_ml.recipes.kernels import FindRefused, prepare_process, try_kernels
 from codex_ml.recipes.memory import MemoryUse
 from codex_ml.recipes.model_setup import TrainableModel, build_trainable_model, model_size
 from codex_ml.recipes.preflight import (
+    refuse_end_before_checkpoint,
     refuse_precision_that_does_not_fit,
     refuse_records_beyond_positions,
     refuse_several_processes,
@@ -107,7 +108,7 @@ def train(
             trainable.restore_weights(loaded.directory)
         for line in _changes(config, loaded, plan):
             outside.say(line)
-    require_disk(config, plan, outside.storage)
+    require_disk(config, plan, outside.storage, resume)
     trainable = try_kernels(config, prepared.dataset.require("train"), trainable, outside.find_refused)
     for line in trainable.kernels.trial_lines():
         outside.say(line)
@@ -165,7 +166,7 @@ def plan_only(config: TrainConfig, collaborators: TrainCollaborators | None = No
     check_sinks(config.tracking.sinks, outside.tracking)
     resume = _find_resume(config)
     prepared, trainable, plan = _prepare(config, _load_state(config, resume, outside))
-    require_disk(config, plan, outside.storage)
+    require_disk(config, plan, outside.storage, resume)
     lines = [*_introduction(config, prepared, trainable, plan), *prepared.dataset.account.lines()]
     if resume.message:
         lines.append(f"resume: {resume.message}")
@@ -211,6 +212,8 @@ def _load_state(config: TrainConfig, resume: ResumePoint, outside: TrainCollabor
             fix="resume from a checkpoint that training wrote",
         )
     check_fingerprint(loaded.values["fingerprint"], settings_fingerprint(config), resume.checkpoint)
+    if (asked := config.training.max_steps) is not None:
+        refuse_end_before_checkpoint(config, resume.checkpoint, loaded.state.step, asked)
     patience = config.training.early_stopping_patience
     if patience is None or loaded.state.evaluations_without_improvement < patience:
         # The patience that ended the run is no longer the one that is asked for.
@@ -229,7 +232,10 @@ def _prepare(config: TrainConfig, loaded: LoadedState | None) -> tuple[Prepared,
         current = run_fingerprint(config, prepared, trainable.base)
         has_validated = bool(loaded.state.validation_losses)
         check_fingerprint(loaded.values["fingerprint"], current, loaded.directory, has_validated)
-    return prepared, trainable, make_plan(config.training, records, model_size(config, trainable))
+    plan = make_plan(config.training, records, model_size(config, trainable))
+    if loaded is not None:
+        refuse_end_before_checkpoint(config, loaded.directory, loaded.state.step, plan.total_steps)
+    return prepared, trainable, plan
 
 
 def _is_over(resume: ResumePoint, state: TrainerState, config: TrainConfig) -> bool:
@@ -287,6 +293,8 @@ def _changes(config: TrainConfig, loaded: LoadedState, plan: Plan) -> list[str]:
     before = loaded.values["total_steps"]
     if before == plan.total_steps:
         return []
+    if loaded.state.step >= plan.total_steps:
+        return [f"the run now has {plan.total_steps} steps instead of {before}, and all of them are made"]
     return [
         f"the run now has {plan.total_steps} steps instead of {before}: the learning rate of the steps to come follows "
         f"the {config.training.schedule} schedule of the new length"

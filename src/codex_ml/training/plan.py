@@ -134,18 +134,32 @@ def activation_bytes(size: ModelSize, positions: int, value_bytes: int, checkpoi
     return min(whole, (17 + size.layers) * layer_input) if checkpointed else whole
 
 
-def check_disk(plan: Plan, directory: Path, free_bytes: Callable[[Path], int]) -> None:
+def check_disk(plan: Plan, directory: Path, free_bytes: Callable[[Path], int], already_there: int = 0) -> None:
     """Stop before the first step when the checkpoints to come do not fit.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the whole run.
+    directory : Path
+        On the disk that is asked.
+    free_bytes : callable
+        Gives what is free there.
+    already_there : int
+        Checkpoints of the run that lie there already, each of which retention will keep or delete.
 
     Raises
     ------
     DiskSpaceError
         With the bytes needed and the bytes there.
     """
+    # The next checkpoint is whole before retention deletes one, however many there are.
+    needed = max(plan.disk_bytes - already_there * plan.checkpoint_bytes, plan.checkpoint_bytes)
     free = free_bytes(directory)
-    if free < plan.disk_bytes:
+    if free < needed:
+        there = f" besides the {already_there} that are there" if already_there else ""
         raise DiskSpaceError(
-            f"run.output_dir: {format_bytes(plan.disk_bytes)} needed for checkpoints, {format_bytes(free)} free",
+            f"run.output_dir: {format_bytes(needed)} needed for checkpoints{there}, {format_bytes(free)} free",
             why="a run that fills the disk loses the checkpoint it is writing",
             fix="free space, choose another run.output_dir, lower training.keep_last and training.keep_best, or "
             "raise training.keep_every_steps",

@@ -104,6 +104,19 @@ def test_check_disk_too_small_stops_with_both_numbers(tmp_path: Path) -> None:
     assert format_bytes(plan.disk_bytes) in caught.value.what
 
 
+def test_check_disk_checkpoints_that_are_there_need_no_room_again(tmp_path: Path) -> None:
+    """A resume is asked for what is missing; the next checkpoint is whole before an old one goes."""
+    plan = make_plan(settings(), [record(4, 2)], SIZE)
+    one = plan.checkpoint_bytes
+    all_of_them = plan.disk_bytes // one
+    check_disk(plan, tmp_path, lambda _: plan.disk_bytes - one, already_there=1)
+    check_disk(plan, tmp_path, lambda _: one, already_there=all_of_them + 5)
+    with pytest.raises(DiskSpaceError, match="besides the 1 that are there"):
+        check_disk(plan, tmp_path, lambda _: plan.disk_bytes - one - 1, already_there=1)
+    with pytest.raises(DiskSpaceError):
+        check_disk(plan, tmp_path, lambda _: one - 1, already_there=all_of_them)
+
+
 @pytest.mark.parametrize(
     ("count", "text"),
     [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5 * 2**20, "5.0 MiB"), (2**30, "1.0 GiB"), (2**42, "4.0 TiB")],
