@@ -26,11 +26,12 @@ directory.mkdir(parents=True)
 (directory / "config.yaml").write_text("a: 1\\n")
 random.seed(7); state = random.getstate()
 
-def run(resumed, steps, known=None, stop=False):
-    info = RunInfo("r1", "demo", directory.name, resumed=resumed, tracker_run_ids=known or {})
+def run(resumed, steps, known=None, stop=False, resumed_step=None, **more):
+    info = RunInfo("r1", "demo", directory.name, resumed=resumed, resumed_step=resumed_step,
+                   tracker_run_ids=known or {})
     with open_experiment(info, directory, ["mlflow"], redact=no_redaction, on_warning=print,
                          close_timeout_seconds=120) as context:
-        context.log_params({"training": {"seed": 0}})
+        context.log_params({"training": {"seed": 0, **more}})
         for step in steps:
             context.log_metrics(step, {"loss": 1 / step}, split="train")
         context.log_artifact(directory / "config.yaml")
@@ -58,6 +59,14 @@ assert found.data.tags["codex_ml.run_id"] == "r1"
 assert found.data.tags["codex_ml.stopped_by"] == "InterruptedRun: asked to stop"
 assert [a.path for a in client.list_artifacts(ids["mlflow"])] == ["config.yaml"]
 assert len(client.search_runs([found.info.experiment_id])) == 1
+
+forked = run(True, [3, 4, 5], known=ids, resumed_step=2, seed=1)["mlflow"]
+assert [m.step for m in client.get_metric_history(forked, "train/loss")] == [3, 4, 5]
+assert [m.step for m in client.get_metric_history(ids["mlflow"], "train/loss")] == [1, 2, 3, 4]
+assert client.get_run(forked).data.params == {"training.seed": "1"}
+assert client.get_run(forked).data.tags["codex_ml.parent_run_id"] == ids["mlflow"]
+given_up = client.get_run(ids["mlflow"])
+assert (given_up.info.status, given_up.data.tags["codex_ml.given_up_from_step"]) == ("KILLED", "3")
 print("as expected")
 """
 
@@ -65,7 +74,7 @@ print("as expected")
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="the extra 'tracking' is not installed")
 def test_mlflow_store_interrupted_and_resumed_run_is_one_run(tmp_path: Path) -> None:
-    """A run is stopped and resumed: one MLflow run, each step once, FINISHED; no word of MLflow on the screen."""
+    """Stopped and resumed: one MLflow run, each step once, FINISHED, not a word; resumed otherwise: another, linked."""
     output = tmp_path / "runs é #1"
     environment = {key: value for key, value in os.environ.items() if key not in ("CI", "PYTEST_CURRENT_TEST")}
     done = subprocess.run(
