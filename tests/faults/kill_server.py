@@ -1,9 +1,10 @@
 """Trains in children forked from a process that has computed nothing, kills them where it is told, and resumes them.
 
-Started as a program with the overrides of the run as arguments. Reads one JSON list of scenarios a line and answers
-each scenario with one line. A scenario is ``{"directory": …, "kills": [kill, …]}``: the first process is killed by the
-first kill, the one that resumes it by the second, and so on; the last one is left alone. A kill is ``{"operation": n}``
-(before the n-th storage operation), ``{"operation": n, "half": true}`` (in the middle of it) or ``{"seconds": t}``.
+Started as a program with the overrides of the run as arguments. Reads ``{"batch": n, "scenarios": […]}``, one a line,
+answers each scenario with one line and the batch with a last one, ``{"batch": n}``. A scenario is
+``{"directory": …, "kills": [kill, …]}``: the first process is killed by the first kill, the one that resumes it by the
+second, and so on; the last one is left alone. A kill is ``{"operation": n}`` (before the n-th storage operation),
+``{"operation": n, "half": true}`` (in the middle of it) or ``{"seconds": t}``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from codex_ml.runs.manifest import verify_checkpoint  # noqa: E402
 from codex_ml.storage import Storage  # noqa: E402
 
 WORKERS = 2
-CHILD_LIMIT_SECONDS = 90.0
+CHILD_LIMIT_SECONDS = 120.0
 FINAL_FILES = ("adapter_model.safetensors", "training_state.safetensors", "trainer_state.json")
 # Measured while a step is made; all else in a log is a function of the step.
 TIMED = ("supervised_tokens_per_second", "memory_bytes")
@@ -161,9 +162,14 @@ def outcome(directory: Path) -> dict[str, Any]:
         "checkpoints": [step for step, _ in checkpoints],
         "pointers": [pointer.name if pointer is not None else None for pointer in pointers],
         "status": record.status,
-        "files": sorted(path.name for path in layout.directory.iterdir()),
+        # Where a log is rotated depends on where it was cut back.
+        "files": sorted(path.name for path in layout.directory.iterdir() if not _is_log(path)),
         "leftovers": leftovers,
     }
+
+
+def _is_log(path: Path) -> bool:
+    return ".ndjson" in path.name or path.name.startswith("debug.log")
 
 
 def _is_timed(line: Mapping[str, Any]) -> bool:
@@ -212,8 +218,8 @@ def _train_and_leave(config: TrainConfig, directory: Path, resumes: bool, kill: 
         os._exit(code)
 
 
-def answer_batch(config: TrainConfig, scenarios: Sequence[Mapping[str, Any]]) -> None:
-    """Run scenarios, as many side by side as there are workers, and write one line for each."""
+def answer_batch(config: TrainConfig, batch: int, scenarios: Sequence[Mapping[str, Any]]) -> None:
+    """Run scenarios, as many side by side as there are workers, and write one line for each and one at the end."""
     workers = []
     for number in range(WORKERS):
         worker = os.fork()
@@ -231,13 +237,7 @@ def answer_batch(config: TrainConfig, scenarios: Sequence[Mapping[str, Any]]) ->
         workers.append(worker)
     for worker in workers:
         os.waitpid(worker, 0)
-    os.write(1, b"{}\n")
-
-
-def batches() -> Iterator[list[dict[str, Any]]]:
-    """Yield what is asked for, until nobody asks any more."""
-    for line in sys.stdin:
-        yield json.loads(line)
+    os.write(1, json.dumps({"batch": batch}).encode() + b"\n")
 
 
 def main(overrides: Sequence[str]) -> None:
@@ -248,8 +248,9 @@ def main(overrides: Sequence[str]) -> None:
     # What is alive now stays, so the children need not copy every page that a collection would touch.
     gc.collect()
     gc.freeze()
-    for scenarios in batches():
-        answer_batch(config, scenarios)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        answer_batch(config, asked["batch"], asked["scenarios"])
 
 
 if __name__ == "__main__":

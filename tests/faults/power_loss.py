@@ -27,6 +27,8 @@ MODELS: tuple[tuple[Names, Data], ...] = (
     ("either", "either"),
     ("either", "either"),
 )
+# One fault is seen on many disks.
+ENOUGH_FAULTS = 20
 Tree = Mapping[str, bytes | None]
 
 
@@ -137,9 +139,19 @@ def build(tree: Tree, directory: Path, contents: dict[bytes, Path] | None = None
             os.link(contents[data], path)
 
 
-def faults_of(loss: Loss, root: Path, story: Story) -> list[str]:
-    """Return what is wrong with a disk after a power loss; its checkpoints are judged by the toolkit's own eyes."""
+@dataclass(frozen=True)
+class Judged:
+    """What the toolkit sees of a disk: steps that have a checkpoint, whether the run is found, and what is wrong."""
+
+    steps: frozenset[int]
+    is_found: bool
+    faults: tuple[str, ...]
+
+
+def judge(tree: Tree, root: Path, story: Story) -> Judged:
+    """Look at a disk after a power loss with the toolkit's own eyes."""
     checkpoints = root / story.checkpoints
+    run = checkpoints.parent
     faults: list[str] = []
     there = dict(list_checkpoints(checkpoints))
     for step, directory in there.items():
@@ -147,28 +159,19 @@ def faults_of(loss: Loss, root: Path, story: Story) -> list[str]:
             verify_checkpoint(directory)
         except CheckpointError as error:
             faults.append(f"{directory.name} is not whole: {error.why}")
-        if _inside(loss.tree, f"{story.checkpoints}/{directory.name}/") != story.content.get(step):
+        if _inside(tree, f"{story.checkpoints}/{directory.name}/") != story.content.get(step):
             faults.append(f"{directory.name} differs from what was saved")
-    lost = story.required(loss.instant) - set(there)
-    faults += [f"step {step} was reported as saved and is gone" for step in sorted(lost)]
     newest, passed_over = newest_whole(checkpoints)
     if passed_over or (newest is None) != (not there) or (newest and step_of(newest) != max(there)):
         faults.append(f"the newest checkpoint found is {newest}, of {sorted(there)}")
     for pointer in ("latest", "best"):
         if (checkpoints / pointer).exists() and read_pointer(checkpoints, pointer) is None:
             faults.append(f"{pointer} says {(checkpoints / pointer).read_bytes()!r}")
-    faults += _faults_of_records(loss, root, story)
+    faults += [f"{path.name} cannot be read" for path in run.glob("*.json") if not _is_json(path)]
     if newest is not None:
-        faults += _faults_of_logs(checkpoints.parent, step_of(newest) or 0, story)
-    return faults
-
-
-def _faults_of_records(loss: Loss, root: Path, story: Story) -> list[str]:
-    run = (root / story.checkpoints).parent
-    faults = [f"{path.name} cannot be read" for path in run.glob("*.json") if not _is_json(path)]
-    if story.required(loss.instant) and [layout.directory for layout, _ in find_runs(run.parent)] != [run]:
-        faults.append("the run is not found")
-    return faults
+        faults += _faults_of_logs(run, step_of(newest) or 0, story)
+    is_found = [layout.directory for layout, _ in find_runs(run.parent)] == [run]
+    return Judged(frozenset(there), is_found, tuple(faults))
 
 
 def _faults_of_logs(run: Path, step: int, story: Story) -> list[str]:
@@ -203,13 +206,21 @@ def _is_json(path: Path) -> bool:
 def sweep(story: Story, directory: Path) -> tuple[int, list[str]]:
     """Check every disk of a story; return how many there were and what is wrong, with the last operation before it."""
     contents: dict[bytes, Path] = {}
+    judged: dict[frozenset[tuple[str, bytes | None]], Judged] = {}
     count, faults = 0, []
-    for loss in losses(story):
-        root = directory / f"{loss.instant}-{count}"
-        build(loss.tree, root, contents)
-        for fault in faults_of(loss, root, story):
-            last = story.log[loss.instant - 1]
-            faults.append(f"{loss.instant} {'/'.join(loss.model)} after {last.kind} {last.path}: {fault}")
-        shutil.rmtree(root)
-        count += 1
+    for count, loss in enumerate(losses(story), start=1):
+        key = frozenset(loss.tree.items())
+        if key not in judged:
+            root = directory / str(count)
+            build(loss.tree, root, contents)
+            judged[key] = judge(loss.tree, root, story)
+            shutil.rmtree(root)
+        seen, required = judged[key], story.required(loss.instant)
+        found = [f"step {step} was reported as saved and is gone" for step in sorted(required - seen.steps)]
+        found += ["the run is not found"] if required and not seen.is_found else []
+        last = story.log[loss.instant - 1]
+        place = f"{loss.instant} {'/'.join(loss.model)} after {last.kind} {last.path}"
+        faults += [f"{place}: {fault}" for fault in (*seen.faults, *found)]
+        if len(faults) >= ENOUGH_FAULTS:
+            break
     return count, faults

@@ -26,6 +26,8 @@ OPTIONS = (
     "training.eval_steps=2",
     "training.keep_last=2",
     "adapter.dropout=0.1",
+    # A directory in each checkpoint.
+    "training.ema_decay=0.9",
     # A rotation every few steps.
     "logging.max_bytes=4000",
 )
