@@ -96,7 +96,7 @@ class CommandLine:
             text=True,
             check=False,
             stdin=subprocess.DEVNULL,
-            timeout=240,
+            timeout=500,
         )
 
     def start(self, *arguments: str, directory: Path) -> subprocess.Popen[str]:

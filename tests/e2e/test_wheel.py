@@ -70,7 +70,7 @@ def offline(isolated_command_line) -> Callable[..., subprocess.CompletedProcess[
             capture_output=True,
             text=True,
             check=False,
-            timeout=240,
+            timeout=500,
         )
 
     return run

@@ -49,7 +49,7 @@ def test_train_with_a_tracker_that_is_not_installed_warns_and_finishes(
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=500,
     )
     assert answer.returncode == 0, answer.stderr
     (warning,) = [line for line in answer.stderr.splitlines() if "mlflow is not installed" in line]
