@@ -15,6 +15,7 @@ import pytest
 
 from codex_ml.runs.digest_cache import DigestCache
 from codex_ml.runs.manifest import verify_checkpoint
+from codex_ml.storage import Storage
 
 pytestmark = pytest.mark.slow
 
@@ -159,11 +160,11 @@ def test_disk_full_in_the_digest_cache_costs_time_only(small_disk):
     cache = DigestCache(cache_file, clock=lambda: time.time() + 60, smallest_bytes=0)
     digest = cache(weights)
     small_disk.fill()
-    cache.save()
+    cache.save(Storage())
     assert not cache_file.exists()
     assert list(small_disk.outside.glob("*.partial")) + list(small_disk.outside.glob(".*.partial")) == []
     small_disk.free()
-    cache.save()
+    cache.save(Storage())
     assert digest in cache_file.read_text("utf-8")
 
 

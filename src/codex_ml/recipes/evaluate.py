@@ -86,10 +86,10 @@ def evaluate(
     outside.say(f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}")
     results: dict[str, EvaluationResult] = {}
     with _receiving_run(config, targets, outside) as receiving:
-        digests.save()
+        digests.save(outside.storage)
         for target in targets:
             run = _own_run(target) or receiving
-            with _open_log(config, prepared, run) as log, _model_of(config, target, base) as model:
+            with _open_log(config, prepared, run, outside.storage) as log, _model_of(config, target, base) as model:
                 which = " with its averaged weights" if uses_average(target, config.eval.weights) else ""
                 outside.say(f"evaluating {target.name}{which} on {len(records)} records of {config.eval.split}")
                 result = _score(config, prepared, model, records, target, log)
@@ -99,16 +99,19 @@ def evaluate(
 
 
 @contextmanager
-def _open_log(config: EvaluateConfig, prepared: Prepared, run: RunLayout) -> Iterator[NdjsonWriter]:
+def _open_log(config: EvaluateConfig, prepared: Prepared, run: RunLayout, storage: Storage) -> Iterator[NdjsonWriter]:
     """Open the log of a run's evaluations for this process alone."""
-    run.evaluations.mkdir(mode=0o700, exist_ok=True)
+    storage.make_directory(run.evaluations)
     with (
         hold_lock(run.evaluations / "eval.lock"),
         debug_log(
             run.evaluations / DEBUG_LOG, config.logging.max_bytes, config.logging.backup_count, prepared.filters.redact
         ),
         NdjsonWriter(
-            run.evaluations / "metrics.ndjson", config.logging.max_bytes, redact=prepared.filters.redact_value
+            run.evaluations / "metrics.ndjson",
+            config.logging.max_bytes,
+            redact=prepared.filters.redact_value,
+            storage=storage,
         ) as log,
     ):
         for event in prepared.audit_events:

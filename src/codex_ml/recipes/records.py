@@ -82,7 +82,7 @@ def write_run_files(
     # Provenance counts the findings, so each stands in the events on the disk before it does.
     write_audit(prepared.audit_events, layout.events, context, prepared.filters.redact_value)
     write_provenance(layout.provenance, provenance, storage)
-    trainable.digests.save()
+    trainable.digests.save(storage)
     context.log_params(run_config_values(config, layout.directory))
     context.log_event("kernels", **trainable.kernels.to_json())
     context.log_event("plan", steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch, records=plan.records)

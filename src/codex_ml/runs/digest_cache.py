@@ -50,8 +50,6 @@ class DigestCache:
     ----------
     file : Path
         Where digests are kept, such as ``runs/.digests.json`` (mode 0600). Paths in it are relative to its directory.
-    storage : Storage, optional
-        Writes it.
     digest : callable
         Computes the digest of a file.
     clock : callable
@@ -63,13 +61,11 @@ class DigestCache:
     def __init__(
         self,
         file: Path,
-        storage: Storage | None = None,
         digest: Callable[[Path], str] = file_digest,
         clock: Callable[[], float] = time.time,
         smallest_bytes: int = SMALLEST_BYTES,
     ) -> None:
         self._file = file
-        self._storage = storage or Storage()
         self._digest = digest
         self._clock = clock
         self._smallest_bytes = smallest_bytes
@@ -97,7 +93,7 @@ class DigestCache:
             self._new[key] = {**asdict(before), "digest": digest}
         return digest
 
-    def save(self) -> None:
+    def save(self, storage: Storage) -> None:
         """Write what was learnt, if anything was and the directory is there; digests of vanished files are dropped."""
         directory = self._file.parent
         if not self._new or not directory.is_dir():
@@ -106,7 +102,7 @@ class DigestCache:
         digests = {**self._read(), **self._new}
         present = {key: entry for key, entry in sorted(digests.items()) if (directory / key).is_file()}
         try:
-            self._storage.write_json(self._file, {"version": CACHE_VERSION, "digests": present})
+            storage.write_json(self._file, {"version": CACHE_VERSION, "digests": present})
         except OSError:
             # Nothing but time is lost: the next run reads the files again. The run itself has written beside it.
             return

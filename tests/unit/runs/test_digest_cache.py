@@ -45,7 +45,7 @@ def remember(weights: Path) -> Path:
     """Fill the cache and return its file."""
     opened = cache(weights, Reader())
     opened(weights)
-    opened.save()
+    opened.save(Storage())
     return weights.parent / "runs" / CACHE_NAME
 
 
@@ -54,7 +54,7 @@ def test_digest_cache_unchanged_file_is_read_once(weights: Path) -> None:
     reader = Reader()
     first = cache(weights, reader)
     assert first(weights) == first(weights) == file_digest(weights)
-    first.save()
+    first.save(Storage())
     assert cache(weights, reader)(weights) == file_digest(weights)
     assert reader.read == ["model.safetensors"]
 
@@ -91,7 +91,7 @@ def test_digest_cache_link_follows_what_it_leads_to(weights: Path) -> None:
     link.symlink_to(weights)
     opened = cache(weights, Reader())
     opened(link)
-    opened.save()
+    opened.save(Storage())
     other = weights.with_name("other")
     other.write_bytes(b"another")
     link.unlink()
@@ -105,7 +105,7 @@ def test_digest_cache_file_that_changed_just_now_is_not_remembered(weights: Path
     young = cache(weights, reader, later_seconds=0.0)
     young(weights)
     young(weights)
-    young.save()
+    young.save(Storage())
     assert reader.read == ["model.safetensors"] * 2
     assert not (weights.parent / "runs" / CACHE_NAME).exists()
 
@@ -121,7 +121,7 @@ def test_digest_cache_file_that_changes_while_it_is_read_is_not_remembered(weigh
 
     opened = cache(weights, Meddler())
     opened(weights)
-    opened.save()
+    opened.save(Storage())
     assert not (weights.parent / "runs" / CACHE_NAME).exists()
 
 
@@ -131,7 +131,7 @@ def test_digest_cache_small_file_is_read_every_time(weights: Path) -> None:
     opened = cache(weights, reader, smallest_bytes=8)
     opened(weights)
     opened(weights)
-    opened.save()
+    opened.save(Storage())
     assert len(reader.read) == 2
     assert list((weights.parent / "runs").iterdir()) == []
 
@@ -179,9 +179,9 @@ def test_digest_cache_save_keeps_what_another_run_wrote_and_drops_what_is_gone(w
     ours(weights)
     theirs(second)
     theirs(third)
-    theirs.save()
+    theirs.save(Storage())
     third.unlink()
-    ours.save()
+    ours.save(Storage())
     digests = json.loads((weights.parent / "runs" / CACHE_NAME).read_text())["digests"]
     assert set(digests) == {"../model.safetensors", "../second"}
 
@@ -193,11 +193,11 @@ def test_digest_cache_without_its_directory_or_a_writable_disk_saves_nothing(wei
         def write_json(self, path: Path, value: object) -> None:  # noqa: ARG002 - the signature of Storage
             raise OSError(28, "No space left on device", str(path))
 
-    full = cache(weights, Reader(), storage=Full())
+    full = cache(weights, Reader())
     full(weights)
-    full.save()
+    full.save(Full())
     (weights.parent / "runs").rmdir()
     opened = cache(weights, Reader())
     opened(weights)
-    opened.save()
+    opened.save(Storage())
     assert not (weights.parent / "runs").exists()
