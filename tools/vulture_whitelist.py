@@ -43,3 +43,6 @@ _.permutation  # the order of an epoch as a pure function (DESIGN.md, promise 4)
 # Called or read by the standard library's logging.
 _.handleError
 _.converter
+
+# Held by a test against the page that lists them for users.
+_.changeable_keys
