@@ -21,8 +21,11 @@ pytestmark = pytest.mark.slow
 def large_model(tmp_path: Path, tiny_llama_directory: Path) -> Path:
     """Return the tiny llama with a further file of weights (mostly a hole) that is large enough to be remembered."""
     directory = Path(shutil.copytree(tiny_llama_directory, tmp_path / "model"))
+    header = {"further": {"dtype": "U8", "shape": [SMALLEST_BYTES], "data_offsets": [0, SMALLEST_BYTES]}}
+    head = json.dumps(header).encode()
     with (directory / "further.safetensors").open("wb") as file:
-        file.truncate(SMALLEST_BYTES)
+        file.write(len(head).to_bytes(8, "little") + head)
+        file.truncate(8 + len(head) + SMALLEST_BYTES)
     # Files that changed a moment ago are not remembered, and a copy is such a file.
     time.sleep(2.5)
     return directory
@@ -47,6 +50,7 @@ def test_train_remembers_digests_and_resume_notices_a_changed_byte(
 
     before = weights.stat()
     with weights.open("r+b") as handle:
+        handle.seek(-1, os.SEEK_END)
         handle.write(b"x")
     os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
     resumed = command_line.run(
