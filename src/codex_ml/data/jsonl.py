@@ -157,7 +157,9 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite_float)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON: {error.msg} at column {error.colno}") from None
+        # Some of the reasons end in "at" by themselves.
+        reason = error.msg.removesuffix(" at")
+        raise ValueError(f"not valid JSON: {reason} at column {error.colno}") from None
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     if not isinstance(value, dict):
@@ -220,9 +222,7 @@ def _open(path: Path) -> BinaryIO:
     if path.is_dir():
         raise DataError(f"{path} is a directory, not a JSON Lines file", why=_where(path), fix="name one of its files")
     if not path.exists():
-        raise DataError(
-            f"{path} does not exist", why=_where(path), fix="correct the path; relative paths are resolved first"
-        )
+        raise DataError(f"{path} does not exist", why=_where(path), fix="correct the path, or make the file")
     try:
         return open_regular(path)
     except UntrustedFileError as error:

@@ -17,6 +17,7 @@ from codex_ml.data.hash_counts import HashCounts
 from codex_ml.data.jsonl import JsonlFile
 from codex_ml.data.line_checks import Checked, LineCheck
 from codex_ml.data.problems import Problems
+from codex_ml.data.split_groups import refuse_unknown_group
 from codex_ml.data.split_hash import split_of, thresholds_by_rank, thresholds_by_value
 from codex_ml.data.split_output import SplitOutput, WaitingRecords
 from codex_ml.data.split_report import SplitOptions, SplitPart, SplitReport
@@ -134,7 +135,10 @@ class _Division:
         options, is_sound = self._options, True
         check = LineCheck(options.seed, options.group_by, options.columns)
         for batch, checked in checked_lines(lines, check, helper):
-            for number, text in batch.all_faults(checked):
+            faults = batch.all_faults(checked)
+            if not self._groups.total and is_sound:
+                refuse_unknown_group(name, [text for _, text in faults], len(batch.numbers), options.group_by)
+            for number, text in faults:
                 problems.add(f"{name}:{number}", text)
                 is_sound = False
                 if problems.full:

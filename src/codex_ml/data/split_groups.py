@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from codex_ml.data.problems import shown_name
+from codex_ml.errors import DataError
 
 PROMPT = "prompt"
 # What a prompt is made of, in the shapes that have one; `columns` maps these.
 PROMPT_FIELDS = (PROMPT, "messages", "conversations", "instruction", "input", "text")
 
 _KEY_BYTES = 32
+# A single line that lacks the key may as well be wrong itself.
+_FEWEST_TO_JUDGE = 2
 # Shape -> how its turns name the speaker and the words, and which speakers are the model.
 _CONVERSATIONS = {
     "messages": ("role", "content", frozenset({"assistant"})),
@@ -92,11 +95,43 @@ def _field(value: Mapping[str, Any], name: str) -> Any:
     found: Any = value
     for part in name.split("."):
         if not isinstance(found, dict) or part not in found:
-            raise ValueError(
-                f"the group key {shown_name(name)} is missing (--group-by, data.split.group_by); {_names(value)}"
-            )
+            raise ValueError(f"{_lacking(name)} (--group-by, data.split.group_by); {_names(value)}")
         found = found[part]
     return found
+
+
+def _lacking(name: str) -> str:
+    return f"the group key {shown_name(name)} is missing"
+
+
+def refuse_unknown_group(file: str, faults: Sequence[str], record_count: int, group_by: str | None) -> None:
+    """Stop where every record so far lacks the key to group by: then it is the option that is wrong, not the lines.
+
+    Parameters
+    ----------
+    file : str
+        Name of the file.
+    faults : sequence of str
+        What is wrong with its first lines.
+    record_count : int
+        How many lines these are.
+    group_by : str, optional
+        The key.
+
+    Raises
+    ------
+    DataError
+        With the keys that exist.
+    """
+    if group_by is None or len(faults) != record_count or record_count < _FEWEST_TO_JUDGE:
+        return
+    lacking = _lacking(group_by)
+    if all(fault.startswith(lacking) for fault in faults):
+        raise DataError(
+            f"{file}: {lacking} in every record so far ({record_count})",
+            why=faults[0].rpartition("; ")[2].replace("the line has", "the first record has"),
+            fix="name a key that is there with --group-by (data.split.group_by), or prompt, or leave it out",
+        )
 
 
 def _names(value: Mapping[str, Any]) -> str:

@@ -57,7 +57,7 @@ def test_iter_jsonl_byte_order_mark_is_taken_once_at_the_start(write_jsonl: Writ
     ("line", "reason"),
     [
         (b'{"a": SECRET}', "not valid JSON: Expecting value at column 7"),
-        (b'{"a": "SECRET', "not valid JSON: Unterminated string starting at at column 7"),
+        (b'{"a": "SECRET', "not valid JSON: Unterminated string starting at column 7"),
         (b'{"a": 1} SECRET', "not valid JSON: Extra data at column 10"),
         (b'{"a": "SECRET\xff"}', "not UTF-8: byte 14 of the line"),
         (b'{"a": "SECRET", "a": 2}', "key 'a' stands twice in one object"),

@@ -192,10 +192,20 @@ def test_split_file_other_reader_gives_the_lines(write_jsonl: Write, tmp_path: P
 
 def test_split_file_many_faults_reading_stops_and_nothing_is_left(write_jsonl: Write, tmp_path: Path) -> None:
     """Missing groups are gathered up to the bound, by file and line."""
-    path = write_jsonl([{"text": str(number)} for number in range(500)])
+    path = write_jsonl([{"text": str(number)} for number in range(500)] + [{"topic": "a"}])
     with pytest.raises(DataError, match=r"data.jsonl:1: the group key 'topic' is missing") as caught:
         split_file(path, tmp_path / "out", _options(group_by="topic"))
     assert "20 problems, reading stopped there" in caught.value.why
+    assert [item.name for item in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+def test_split_file_group_key_in_no_record_is_one_error(write_jsonl: Write, tmp_path: Path) -> None:
+    """The option is wrong, not the lines: said once, with the keys that exist."""
+    path = write_jsonl([{"text": str(number), "label": 1} for number in range(500)])
+    with pytest.raises(DataError, match=r"data.jsonl: the group key 'topic' is missing in every record") as caught:
+        split_file(path, tmp_path / "out", _options(group_by="topic"))
+    assert caught.value.why == "the first record has 'text', 'label'"
+    assert "--group-by" in caught.value.fix
     assert [item.name for item in tmp_path.iterdir()] == ["data.jsonl"]
 
 
