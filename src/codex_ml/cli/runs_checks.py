@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,7 +56,7 @@ def verify_command(
     allow: Allowed = None,
     digest: Annotated[
         str | None,
-        typer.Option("--digest", metavar="SHA256", help="Digest of the run manifest, as you kept it elsewhere."),
+        typer.Option("--digest", metavar="[sha256:]HEX", help="Digest of the run manifest, as you kept it elsewhere."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -64,7 +65,7 @@ def verify_command(
     from codex_ml.runs.naming import resolve_run
 
     layout = resolve_run(run, runs_directory(output_dir))
-    verified = verify_run(layout, moved(model, tokenizer, data, policy), keys(allow), digest)
+    verified = verify_run(layout, moved(model, tokenizer, data, policy), keys(allow), given_digest(digest))
     report = verified.verification
     typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False) if as_json else "\n".join(report.lines()))
     require_passed(report)
@@ -121,6 +122,26 @@ def moved(model: Path | None, tokenizer: Path | None, data: Sequence[str] | None
             raise UserError(f"--data: {key} is given twice", fix="name each file once, such as --data train=FILE")
         files[key] = Path(name)
     return Moved(model, tokenizer, policy, files)
+
+
+def given_digest(text: str | None) -> str | None:
+    """Return a digest as runs write it, from what was typed: with ``sha256:`` in front, or the 64 digits alone.
+
+    Raises
+    ------
+    UserError
+        If it is neither.
+    """
+    if text is None:
+        return None
+    digits = text.strip().lower().removeprefix("sha256:")
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise UserError(
+            f"--digest {text!r} is no SHA-256 digest",
+            why="it is not sha256: with 64 hexadecimal digits, nor these alone",
+            fix="give the whole digest, as the last line of a verification shows it (run manifest: sha256:…)",
+        )
+    return f"sha256:{digits}"
 
 
 def keys(allowed: Sequence[str] | None) -> list[str]:

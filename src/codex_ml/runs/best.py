@@ -33,6 +33,20 @@ def best_by_validation(checkpoints: Sequence[tuple[int, Path]]) -> Path | None:
     return None
 
 
+def is_validated(checkpoints: Sequence[tuple[int, Path]]) -> bool:
+    """Tell whether `best` names a best: until the first validation it names the newest, for want of a better one.
+
+    Where no state can be read nobody knows, and the pointer is believed.
+    """
+    for _, newest in reversed(checkpoints):
+        try:
+            trainer = read_json(newest / STATE_NAME, follow_links=False)["trainer"]
+            return bool(trainer.get("validation_losses")) or trainer.get("best_metric") is not None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            continue
+    return True
+
+
 def _validation_losses(state: Path) -> dict[int, float] | None:
     try:
         losses = read_json(state, follow_links=False)["trainer"]["validation_losses"]

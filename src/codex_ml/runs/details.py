@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.errors import CheckpointError
+from codex_ml.runs.best import is_validated
 from codex_ml.runs.checkpoints import list_checkpoints, read_pointer
 from codex_ml.runs.layout import RunLayout, RunRecord
 from codex_ml.runs.listing import summarise
@@ -49,9 +50,11 @@ def describe_checkpoints(checkpoints: Path) -> list[dict[str, Any]]:
     Each has ``name``, ``step``, ``kind``, ``bytes``, ``latest``, ``best``, ``state`` (``whole`` or ``damaged``) and
     ``fault``.
     """
-    latest, best = read_pointer(checkpoints, "latest"), read_pointer(checkpoints, "best")
+    found = list_checkpoints(checkpoints)
+    latest = read_pointer(checkpoints, "latest")
+    best = read_pointer(checkpoints, "best") if is_validated(found) else None
     described = []
-    for step, directory in list_checkpoints(checkpoints):
+    for step, directory in found:
         kind, total, fault = _glance(directory)
         described.append(
             {

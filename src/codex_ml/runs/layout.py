@@ -199,7 +199,7 @@ def read_record(layout: RunLayout, *, any_files: bool = False) -> RunRecord:
         raise UserError(
             f"{layout.record} is damaged",
             why=str(error),
-            fix="restore the file from a copy, or name a checkpoint directory directly",
+            fix="restore the file from a copy",
         ) from error
 
 

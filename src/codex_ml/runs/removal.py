@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def plan_removal(layout: RunLayout) -> Removal:
         )
     # Only links above it are followed now: it is renamed where it lies.
     layout = RunLayout(directory.resolve())
-    record = read_record(layout, any_files=True)
+    record = _record_of(layout)
     for lock, what in ((layout.lock, "the run"), (layout.evaluations / EVALUATION_LOCK, "an evaluation of it")):
         if is_locked(lock):
             raise UserError(
@@ -120,6 +121,20 @@ def finish_removals(directory: Path, storage: Storage) -> list[str]:
         if not is_locked(path / "run.lock"):
             _delete(path, storage)
     return [path.name for path in leftovers]
+
+
+def _record_of(layout: RunLayout) -> RunRecord:
+    try:
+        return read_record(layout, any_files=True)
+    except UserError as error:
+        if not layout.record.exists():
+            raise
+        raise UserError(
+            error.what,
+            why=f"{error.why}; what cannot be read as a run is not removed",
+            fix="restore the file from a copy, or delete the directory by hand: "
+            f"rm -r {shlex.quote(str(layout.directory))}",
+        ) from error
 
 
 def _delete(directory: Path, storage: Storage) -> None:

@@ -25,9 +25,14 @@ def render_details(details: dict[str, Any]) -> str:
         *(_data_line(split, data) for split, data in details["data"].items()),
         f"safety      {_text(safety.get('policy_digest'))}  ({_safety(safety)})",
     ]
-    lines += _section(
-        "checkpoints (sizes checked, digests not)", [_checkpoint(item) for item in details["checkpoints"]]
-    )
+    described = [_checkpoint(item) for item in details["checkpoints"]]
+    if (
+        described
+        and details["best_validation_loss"] is None
+        and not any(item["best"] for item in details["checkpoints"])
+    ):
+        described.append("best: none validated yet")
+    lines += _section("checkpoints (sizes checked, digests not)", described)
     lines += _section("evaluations", [_evaluation(item) for item in details["evaluations"]])
     lines += _section("files", [f"{item['name']}  {item['bytes']:,} bytes" for item in details["outputs"]])
     if details["damaged"]:

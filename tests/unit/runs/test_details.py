@@ -92,6 +92,17 @@ def test_describe_run_changed_config_is_said(full) -> None:
     assert "config.yaml was changed since" in render_details(details)
 
 
+def test_describe_checkpoints_before_validation_none_is_best(make_run, add_checkpoint) -> None:
+    """Until something was validated `best` names the newest, which is no judgement."""
+    layout, record = make_run()
+    add_checkpoint(layout, 5)
+    for pointer in ("latest", "best"):
+        write_pointer(layout.checkpoints, pointer, 5, Storage())
+    (item,) = describe_checkpoints(layout.checkpoints)
+    assert (item["latest"], item["best"]) == (True, False)
+    assert "best: none validated yet" in render_details(describe_run(layout, record))
+
+
 def test_describe_run_that_died_at_once_is_mostly_empty(make_run) -> None:
     """What it never wrote is null, and the text shows dashes."""
     layout, record = make_run(status="RUNNING")

@@ -51,6 +51,16 @@ def test_remove_run_link_inside_keeps_what_it_leads_to(make_run, tmp_path) -> No
     assert not layout.directory.exists()
 
 
+def test_plan_removal_damaged_record_says_how_to_delete_it(make_run) -> None:
+    """What cannot be read as a run is not removed; the directory to delete by hand is named."""
+    layout, _ = make_run("a")
+    layout.record.write_text("{")
+    with pytest.raises(UserError, match="is damaged") as caught:
+        plan_removal(layout)
+    assert caught.value.fix.endswith(f"rm -r {layout.directory}")
+    assert layout.record.exists()
+
+
 def test_plan_removal_link_to_run_is_refused(make_run, tmp_path) -> None:
     """A link to a run, and a run.json that is a link, are not what was meant."""
     layout, _ = make_run("a")
