@@ -10,6 +10,8 @@ import pytest
 
 from codex_ml.errors import CheckpointError, ModelError, UserError
 from codex_ml.recipes.resume import find_resume_point
+from codex_ml.recipes.verify import verify_run
+from codex_ml.runs.layout import RunLayout
 from codex_ml.storage import file_digest
 
 pytestmark = pytest.mark.slow
@@ -84,6 +86,11 @@ def test_resume_past_a_damaged_checkpoint_says_so_and_ends_in_the_same_bytes(tra
     (event,) = resumed.events("checkpoint_passed_over")
     assert event["checkpoint"] == "step-00000004"
     assert len([name for name in resumed.checkpoints() if name.startswith("abandoned-")]) == 1
+    # The run says itself that it was damaged then, so that it stays a run that can be verified and repeated.
+    verification = verify_run(RunLayout(resumed.directory), allowed=["code"]).verification
+    assert verification.failing() == []
+    (noted,) = [check for check in verification.checks if check.key.startswith("checkpoints/abandoned-")]
+    assert "was already damaged when it was set aside" in noted.note
 
 
 def test_every_checkpoint_damaged_is_refused_with_each_reason(train_here, copied):

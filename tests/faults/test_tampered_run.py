@@ -169,6 +169,15 @@ def test_verify_removed_file_is_missing(workspace, name, expected) -> None:
     assert any(check.key == "checkpoints/step-00000004" for check in verification.checks)
 
 
+def test_verify_without_provenance_one_fault_and_no_false_difference(workspace) -> None:
+    """The file is missing, each part that it spoke of is unchecked; nothing is said to be new or changed."""
+    run_in(workspace).provenance.unlink()
+    found = [check for check in verify_run(run_in(workspace)).verification.checks if check.fails]
+    assert [check.key for check in found if check.state != "unchecked"] == ["provenance.json"]
+    assert {"base_model", "versions", "data"} <= {check.key for check in found}
+    assert len(found) < 15
+
+
 def test_verify_added_file_in_checkpoint_and_in_base_is_named(workspace) -> None:
     """A stranger's file in a checkpoint or beside the base weights fails; a note beside the run is only noted."""
     run = run_in(workspace)

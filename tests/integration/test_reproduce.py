@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +105,29 @@ def test_reproduce_resumed_run_is_repeated_without_the_interruption(workspace) -
     assert [(stage.total_steps, stage.last_step) for stage in result.stages] == [(6, 6)]
     assert any("2 processes worked" in note for note in result.notes)
     require_identical(result)
+
+
+class InterruptingStorage(Storage):
+    """A storage that sends SIGINT to this process while the first checkpoint is written."""
+
+    def write_bytes(self, path: Path, data: bytes) -> None:
+        """Write, and interrupt."""
+        super().write_bytes(path, data)
+        if path.name == "manifest.json":
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_reproduce_interrupted_says_to_repeat_it_and_not_to_resume(workspace) -> None:
+    """A resume of the repetition would be compared with nothing; the unfinished run is named."""
+    workspace.train("training.save_steps=2")
+    verified = verify_run(workspace.run, allowed=["code"])
+    outside = ReproduceCollaborators(train=TrainCollaborators(say=be_quiet, storage=InterruptingStorage()))
+    with pytest.raises(InterruptedRun) as stopped:
+        reproduce(verified, workspace.directory / "again", outside)
+    (unfinished,) = (path for path in (workspace.directory / "again").iterdir() if path.is_dir())
+    assert stopped.value.exit_code == 130
+    assert f"codex-ml runs rm {unfinished}" in stopped.value.what
+    assert "--resume-from" not in stopped.value.what
 
 
 def test_reproduce_extended_run_is_repeated_in_its_stages(workspace) -> None:

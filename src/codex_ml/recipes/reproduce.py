@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -231,11 +232,27 @@ def _train_stages(config: TrainConfig, stages: Sequence[Stage], collaborators: T
         if layout is not None:
             run = wish.run.model_copy(update={"resume_from": layout.directory})
             wish = wish.model_copy(update={"run": run})
-        _train_stage(wish, stage, collaborators)
-        made = [found for found, _ in find_runs(output_dir, config.run.name) if found.directory not in earlier]
-        layout = layout or made[0]
+        try:
+            _train_stage(wish, stage, collaborators)
+        except InterruptedRun as error:
+            raise _unfinished(error, _made(output_dir, config.run.name, earlier)) from error
+        layout = layout or _made(output_dir, config.run.name, earlier)
     assert layout is not None, "there is at least one stage"
     return layout
+
+
+def _made(output_dir: Path, name: str, earlier: Collection[Path]) -> RunLayout:
+    return next(found for found, _ in find_runs(output_dir, name) if found.directory not in earlier)
+
+
+def _unfinished(error: InterruptedRun, layout: RunLayout) -> InterruptedRun:
+    """Return an interruption that says what helps here: a resume would be compared with nothing."""
+    return InterruptedRun(
+        f"{error.what.partition(';')[0]}; the repetition in {layout.directory} is unfinished and nothing was compared: "
+        "run the same command again with another --into DIR, or after "
+        f"codex-ml runs rm {shlex.quote(str(layout.directory))}",
+        error.exit_code,
+    )
 
 
 def _train_stage(config: TrainConfig, stage: Stage, collaborators: TrainCollaborators) -> None:

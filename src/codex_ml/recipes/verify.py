@@ -11,6 +11,7 @@ from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import UserError
 from codex_ml.monitoring.codex_logging import ndjson_files, read_ndjson
 from codex_ml.recipes.audit_trail import findings_by_rule
+from codex_ml.recipes.verify_aside import damaged_when_set_aside
 from codex_ml.recipes.verify_data import check_account, check_data
 from codex_ml.recipes.verify_environment import check_environment
 from codex_ml.recipes.verify_inputs import (
@@ -21,7 +22,8 @@ from codex_ml.recipes.verify_inputs import (
     check_config,
     check_safety,
 )
-from codex_ml.runs.checkpoints import list_checkpoints
+from codex_ml.recipes.verify_provenance import read_provenance, without_provenance
+from codex_ml.runs.checkpoints import ABANDONED_PREFIX, list_checkpoints
 from codex_ml.runs.directory_checks import check_checkpoints, check_record
 from codex_ml.runs.layout import RunLayout, RunRecord, read_record
 from codex_ml.runs.listing import TRAINER_STATE_NAME
@@ -29,10 +31,11 @@ from codex_ml.runs.lock import is_locked
 from codex_ml.runs.run_manifest import check_run_manifest, manifest_path
 from codex_ml.runs.verification import Check, Verification, allow, compare, is_below, mapping
 from codex_ml.storage import file_digest
-from codex_ml.tracking.provenance import PROVENANCE_VERSION, ProvenanceDependencies
+from codex_ml.tracking.provenance import ProvenanceDependencies
 from codex_ml.untrusted import read_json
 
 _SHOWN_LINES = 3
+_ASIDE = f"checkpoints/{ABANDONED_PREFIX}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def verify_run(
             f"the run {layout.directory.name} is in progress", why="its lock is held", fix="verify it when it has ended"
         )
     values = (moved or Moved()).config_values()
-    provenance, checks = _read_provenance(layout)
+    provenance, checks = read_provenance(layout)
     checks += check_record(layout, record, provenance)
     config, of_config = check_config(layout, provenance, values)
     checks += of_config
@@ -106,13 +109,15 @@ def verify_run(
     checks += check_account(layout, provenance, _newest_state(layout) if record.status == "FINISHED" else {})
     checks += check_environment(provenance, outside.environment)
     checks += check_compute(provenance, checks)
-    checks += check_checkpoints(layout, record, provenance)
+    checks += check_checkpoints(layout, record, provenance, damaged_when_set_aside(layout))
     checks += _check_logs(layout, record, provenance)
     manifest_digest = file_digest(manifest_path(layout)) if manifest_path(layout).is_file() else None
     checks += check_run_manifest(layout, record)
     if expected_digest is not None:
         checks.append(compare("run manifest", expected_digest, manifest_digest, "as given with --digest"))
     checks += _leftovers(layout, provenance, checks)
+    if not provenance:
+        checks = without_provenance(checks)
     verification = Verification(str(layout.directory), record.run_id, allow(checks, allowed), manifest_digest)
     return VerifiedRun(layout, record, provenance, config, verification)
 
@@ -126,35 +131,25 @@ def require_passed(verification: Verification) -> None:
         With how much stands against the run, and the first of it.
     """
     failing = verification.failing()
-    if failing:
-        first = "; ".join(check.line() for check in failing[:_SHOWN_LINES])
-        more = " …" if len(failing) > _SHOWN_LINES else ""
+    if not failing:
+        return
+    name = Path(verification.directory).name
+    first = "; ".join(check.line() for check in failing[:_SHOWN_LINES])
+    more = " …" if len(failing) > _SHOWN_LINES else ""
+    why = f"{len(failing)} of {len(verification.checks)} checks: {first}{more}"
+    if all(check.state == "unchecked" for check in failing):
         raise UserError(
-            f"the run {Path(verification.directory).name} fails its verification",
-            why=f"{len(failing)} of {len(verification.checks)} checks: {first}{more}",
-            fix="restore what differs; name what was moved with --model, --tokenizer, --data or --policy; excuse what "
-            "may differ with --allow KEY, such as --allow versions,code",
+            f"the run {name} could not be checked completely",
+            why=f"nothing differs and nothing is missing, but {why}",
+            fix="name what was moved with --model, --tokenizer, --data or --policy; excuse what cannot be checked here "
+            f"with --allow KEY: --allow {','.join(dict.fromkeys(check.key.partition('.')[0] for check in failing))}",
         )
-
-
-def _read_provenance(layout: RunLayout) -> tuple[dict[str, Any], list[Check]]:
-    try:
-        provenance = read_json(layout.provenance, follow_links=False)
-    except FileNotFoundError as error:
-        if not layout.config.exists():
-            raise UserError(
-                f"{layout.directory} is not a training run",
-                why="it has neither provenance.json nor config.yaml: an evaluation has such a directory",
-                fix="name the run whose checkpoint was evaluated",
-            ) from error
-        return {}, [Check("provenance.json", "missing", note="nothing can be held against it")]
-    except (OSError, ValueError) as error:
-        return {}, [Check("provenance.json", "differs", note=f"it is damaged: {error}")]
-    version = mapping(provenance).get("provenance_version")
-    if version != PROVENANCE_VERSION:
-        note = f"written by another version of codex-ml: {version!r}, this one knows {PROVENANCE_VERSION}"
-        return mapping(provenance), [Check("provenance_version", "unchecked", PROVENANCE_VERSION, version, note)]
-    return provenance, [Check("provenance_version", "agrees", PROVENANCE_VERSION, version)]
+    fix = "restore what differs; name what was moved with --model, --tokenizer, --data or --policy; excuse what may "
+    fix += "differ with --allow KEY, such as --allow versions,code"
+    aside = [check.key for check in failing if check.key.startswith(_ASIDE)]
+    if whole := [key for key in aside if not any(is_below(key, other) for other in aside if other != key)]:
+        fix += f"; checkpoints that were set aside and are needed no longer with --allow {','.join(whole)}"
+    raise UserError(f"the run {name} fails its verification", why=why, fix=fix)
 
 
 def _newest_state(layout: RunLayout) -> dict[str, Any]:
@@ -202,6 +197,8 @@ def _check_metric_order(lines: list[dict[str, Any]]) -> str | None:
 
 def _check_findings(events: list[dict[str, Any]], provenance: Mapping[str, Any]) -> str | None:
     """Hold the safety findings that provenance counts against the events, which name each."""
+    if not provenance:
+        return None
     counted = findings_by_rule(events)
     recorded = mapping(mapping(provenance.get("safety")).get("findings_by_rule"))
     return None if counted == recorded else f"it names findings {counted}, provenance.json {recorded}"

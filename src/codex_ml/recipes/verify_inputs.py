@@ -162,7 +162,8 @@ def check_compute(provenance: Mapping[str, Any], checked: list[Check]) -> list[C
         if name in provenance
     ]
     if earlier := provenance.get("earlier_processes"):
-        note = f"{len(earlier)} processes worked on the run before; code, versions and platform are those of the last"
+        many = "1 process" if len(earlier) == 1 else f"{len(earlier)} processes"
+        note = f"{many} worked on the run before; code, versions and platform are those of the last"
         checks.append(Check("earlier_processes", "noted", note=note))
     return checks
 

@@ -22,6 +22,8 @@ _NAME = re.compile(r"step-(\d{8,})")
 _POINTER_BYTES = 200
 # Begins the name of a directory with checkpoints of a future that was given up.
 ABANDONED_PREFIX = "abandoned-"
+# Why a checkpoint was passed over without being read: that says nothing of damage.
+GIVEN_UP = "it was given up when the run went back to step"
 _GOING_BACK = ".going-back"
 _INTENTION = re.compile(rf"step-(?P<step>\d{{8,}}) (?P<aside>{ABANDONED_PREFIX}[0-9TZ.]+)")
 STAGING_PREFIX = ".staging-"
@@ -64,7 +66,7 @@ def newest_whole(checkpoints: Path) -> tuple[Path | None, list[PassedOver]]:
     going_back = _going_back(checkpoints)
     for step, directory in reversed(list_checkpoints(checkpoints)):
         if going_back is not None and step > going_back[0]:
-            reason = f"it was given up when the run went back to step {going_back[0]}"
+            reason = f"{GIVEN_UP} {going_back[0]}"
             passed_over.append(PassedOver(directory, reason))
             continue
         try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from codex_ml.errors import CheckpointError
+from codex_ml.runs.best import is_validated
 from codex_ml.runs.checkpoints import STAGING_PREFIX, Pointer, list_checkpoints, read_pointer
 from codex_ml.runs.layout import RunLayout, RunRecord, format_stamp
 from codex_ml.runs.manifest import read_manifest, verify_checkpoint
@@ -15,6 +17,7 @@ from codex_ml.runs.verification import Check, compare
 
 _ABANDONED = "abandoned-*"
 _POINTERS: tuple[Pointer, ...] = ("latest", "best")
+_BEST = "checkpoints/best"
 _SHOWN_CHARACTERS = 80
 
 
@@ -40,23 +43,42 @@ def check_record(layout: RunLayout, record: RunRecord, provenance: Mapping[str, 
     return [*checks, Check("status", "noted", found=record.status, note=f"{record.status}: {note}")]
 
 
-def check_checkpoints(layout: RunLayout, record: RunRecord, provenance: Mapping[str, Any]) -> list[Check]:
+def check_checkpoints(
+    layout: RunLayout, record: RunRecord, provenance: Mapping[str, Any], damaged_before: Mapping[str, str]
+) -> list[Check]:
     """Read every file of every checkpoint, hold its manifest against the run's, and see that the pointers lead to one.
 
     Checkpoints that were set aside are read too; torsos of interrupted saves are named.
+
+    Parameters
+    ----------
+    damaged_before : mapping
+        Those set aside, by ``abandoned-…/step-…``, that the run itself found damaged then, and what it found.
     """
     found = [directory for _, directory in list_checkpoints(layout.checkpoints)]
     aside = sorted(path for path in layout.checkpoints.glob(f"{_ABANDONED}/step-*") if path.is_dir())
     checks: list[Check] = []
-    for directory in (*found, *aside):
+    for directory in found:
         checks += _check_checkpoint(layout, directory, record, provenance)
+    for directory in aside:
+        reason = damaged_before.get(directory.relative_to(layout.checkpoints).as_posix())
+        of_it = _check_checkpoint(layout, directory, record, provenance)
+        checks += of_it if reason is None or of_it[0].state == "agrees" else [_damaged_then(of_it[0], reason)]
     if not found:
         checks.append(Check("checkpoints", "noted", note="the run has none"))
     if found:
         checks += [_check_pointer(layout.checkpoints, pointer) for pointer in _POINTERS]
+        if not is_validated(list_checkpoints(layout.checkpoints)):
+            note = "it names the newest: none validated yet"
+            checks = [replace(item, note=note) if item.key == _BEST and not item.fails else item for item in checks]
     leftovers = sorted(path.name for path in layout.checkpoints.glob(f"{STAGING_PREFIX}*"))
     note = "an interrupted save left it; the next resume tidies up"
     return checks + [Check(f"checkpoints/{name}", "noted", note=note) for name in leftovers]
+
+
+def _damaged_then(check: Check, reason: str) -> Check:
+    now = "" if check.note == reason else f"; now: {check.note}"
+    return Check(check.key, "noted", note=f"was already damaged when it was set aside: {reason}{now}")
 
 
 def _check_checkpoint(
@@ -88,10 +110,16 @@ def _check_checkpoint(
         for name, value in expected.items()
         if manifest.get(name) != value
     ]
-    if own != policy:
+    if not provenance:
+        # That nothing was recorded is said once, where it is missing.
+        differing = [check for check in differing if check.key.endswith(".run_id")]
+        why = "names this run; base model, tokenizer and policy are not recorded"
+    else:
+        why = "names this run, base model, tokenizer and policy"
+    if provenance and own != policy:
         differing.append(compare(f"{key}/manifest.json.safety.policy_digest", own, policy))
     if not differing:
-        differing = [Check(f"{key}/manifest.json", "agrees", note="names this run, base model, tokenizer and policy")]
+        differing = [Check(f"{key}/manifest.json", "agrees", note=why)]
     return [*checks, *differing]
 
 

@@ -158,8 +158,8 @@ def allow(checks: Iterable[Check], keys: Sequence[str]) -> tuple[Check, ...]:
 
 
 def is_below(key: str, section: str) -> bool:
-    """Tell whether a dotted key is a section, or stands in it."""
-    return key == section or key.startswith(f"{section}.")
+    """Tell whether a dotted key, or a path in the run, is a section, or stands in it."""
+    return key == section or key.startswith((f"{section}.", f"{section}/"))
 
 
 def _counts(checks: Iterable[Check]) -> dict[str, int]:
