@@ -114,7 +114,7 @@ def test_evaluate_prints_one_table_of_base_and_best(evaluated):
         assert "BLEU" in values["bleu"]["signature"] or "nrefs" in values["bleu"]["signature"]
         assert (file.parent / "predictions.ndjson").is_file()
     debug_log = (run / "eval" / "debug.log").read_text()
-    assert re.search(r"Z INFO codex_ml: evaluating step-\d{8} on \d+ records of test\n", debug_log)
+    assert re.search(r"Z INFO codex_ml: evaluating \S+-\w+/step-\d{8} on \d+ records of test\n", debug_log)
 
 
 def test_evaluate_changed_byte_in_checkpoint_is_refused(command_line, trained, tmp_path):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _EPILOG = """\
 Examples:\n
   codex-ml evaluate --checkpoint best\n
+  codex-ml evaluate --checkpoint best run.name=notes\n
   codex-ml evaluate --checkpoint base --checkpoint best --config-name=examples/minimal\n
   codex-ml evaluate --checkpoint base model.path=models/base data.test=test.jsonl eval.metrics=[loss,perplexity]\n
 """
@@ -27,7 +28,8 @@ Checkpoints = Annotated[
     typer.Option(
         "--checkpoint",
         metavar="PATH|RUN|latest|best|base",
-        help="What to score; may be given several times (default: best). latest and best are of the newest run.",
+        help="What to score; may be given several times (default: best). latest and best are of the newest run "
+        "(with run.name=NAME: of the newest of that name).",
         show_default=False,
     ),
 ]
@@ -65,13 +67,13 @@ def _evaluate(
     check_paths(config)
     refuse_unsafe_values(config)
     check_source(config.model)
-    targets = resolve_targets(references, _output_dir(config), config.run.name if config_name else None)
+    targets = resolve_targets(references, _output_dir(config), _run_name(composed, config_name))
     if not config.offline:
         from codex_ml.offline import GUARD
 
         GUARD.deactivate()
     if dry_run:
-        names = ", ".join(target.name for target in targets)
+        names = ", ".join(target.shown for target in targets)
         print_results(
             [render_resolved(config, composed.origins), f"\n# would evaluate on {config.eval.split}: {names}"]
         )
@@ -104,7 +106,7 @@ def _compose(
     output_dir = Path(defaults.values["run"]["output_dir"])
     moved: Path | None = None
     for reference in references:
-        directory = resolve_checkpoint(reference, output_dir, None)
+        directory = resolve_checkpoint(reference, output_dir, _run_name(defaults, config_name))
         if directory is None:
             continue
         # Verified before its run's config is believed: a damaged checkpoint is the thing to report.
@@ -114,6 +116,19 @@ def _compose(
             return compose_from_run_file("evaluate", run.config, overrides), None
         moved = moved or directory
     return defaults, moved
+
+
+def _run_name(composed: Composed, config_name: str | None) -> str | None:
+    """Return the name of the run that ``latest`` and ``best`` are of; None where nobody gave one: any run's.
+
+    A name counts from a config that was named, or where the user gave the value itself.
+    """
+    from codex_ml.config.overrides import COMMAND_LINE, ENVIRONMENT_OVERRIDES
+
+    given = composed.origins.get("run.name") in (COMMAND_LINE, ENVIRONMENT_OVERRIDES)
+    name = composed.values["run"].get("name") if given or config_name is not None else None
+    # What is no name is refused when the whole config is validated.
+    return name if isinstance(name, str) else None
 
 
 def _with_hint(error: ConfigError, moved: Path | None) -> ConfigError:

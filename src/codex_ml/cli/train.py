@@ -25,7 +25,8 @@ ResumeFrom = Annotated[
     typer.Option(
         "--resume-from",
         metavar="PATH|latest",
-        help="Go on with a run: its directory, one of its checkpoints, or latest (the newest run of this name).",
+        help="Go on with a run: its directory, one of its checkpoints, or latest (the newest run of this name; "
+        "where there is none, one is started).",
     ),
 ]
 

@@ -91,7 +91,7 @@ def evaluate(
             run = _own_run(target) or receiving
             with _open_log(config, prepared, run, outside.storage) as log, _model_of(config, target, base) as model:
                 which = " with its averaged weights" if uses_average(target, config.eval.weights) else ""
-                outside.say(f"evaluating {target.name}{which} on {len(records)} records of {config.eval.split}")
+                outside.say(f"evaluating {target.shown}{which} on {len(records)} records of {config.eval.split}")
                 result = _score(config, prepared, model, records, target, log)
                 _write(config, prepared, base, target, result, run, log, outside.storage)
             results[target.name] = result

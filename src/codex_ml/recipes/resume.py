@@ -13,6 +13,7 @@ from codex_ml.runs.checkpoints import (
     PassedOver,
     is_set_aside,
     list_checkpoints,
+    names_with_checkpoints,
     newest_whole,
     run_of_checkpoint,
     way_back,
@@ -22,6 +23,7 @@ from codex_ml.runs.last_memory import read_last_memory
 from codex_ml.runs.layout import RunLayout, RunRecord, is_named_for, is_renamed, read_record, read_runs
 from codex_ml.runs.lock import hold_lock
 from codex_ml.runs.manifest import MANIFEST_NAME
+from codex_ml.runs.naming import near_names
 from codex_ml.storage import Storage
 
 
@@ -117,7 +119,10 @@ def _latest_of(output_dir: Path, name: str) -> ResumePoint:
             )
     runs = [(layout, record) for layout, record in found if record.name == name]
     if not runs:
-        return ResumePoint(message=f"no run named {name!r} in {output_dir} yet: starting one")
+        # Only what has a checkpoint is worth a hint: a mistyped name would train all of it again.
+        near = near_names(name, names_with_checkpoints(output_dir))
+        hint = f" (did you mean run.name={' or run.name='.join(near)}?)" if near else ""
+        return ResumePoint(message=f"no run named {name!r} in {output_dir} yet: starting one{hint}")
     return _newest_of(*runs[0])
 
 

@@ -14,12 +14,14 @@ from codex_ml.errors import CheckpointError, UserError
 from codex_ml.runs.best import best_by_validation
 from codex_ml.runs.layout import RunLayout, find_runs
 from codex_ml.runs.manifest import MANIFEST_NAME, verify_checkpoint
+from codex_ml.runs.naming import near_names
 from codex_ml.storage import PARTIAL_SUFFIX, Storage
 from codex_ml.untrusted import read_bytes
 
 Pointer = Literal["latest", "best"]
 _NAME = re.compile(r"step-(\d{8,})")
 _POINTER_BYTES = 200
+_SHOWN_NAMES = 10
 # Begins the name of a directory with checkpoints of a future that was given up.
 ABANDONED_PREFIX = "abandoned-"
 # Why a checkpoint was passed over without being read: that says nothing of damage.
@@ -255,8 +257,25 @@ def _of_newest_run(pointer: Literal["latest", "best"] | str, output_dir: Path, r
     named = f" named {run_name!r}" if run_name else ""
     raise UserError(
         f"--checkpoint {pointer}: no run{named} with a checkpoint in {output_dir}",
-        fix="train first (codex-ml train …), or name a checkpoint directory",
+        fix=_other_names(run_name, output_dir) + "train first (codex-ml train …), or name a checkpoint directory",
     )
+
+
+def names_with_checkpoints(output_dir: Path) -> list[str]:
+    """Return the names of the runs that have a checkpoint, each once, that of the newest run first."""
+    runs = find_runs(output_dir)
+    return list(dict.fromkeys(record.name for layout, record in runs if list_checkpoints(layout.checkpoints)))
+
+
+def _other_names(run_name: str | None, output_dir: Path) -> str:
+    """Return which names there are instead of one that no run with a checkpoint has; without a name nothing."""
+    names = names_with_checkpoints(output_dir) if run_name is not None else []
+    if run_name is None or not names:
+        return ""
+    near = near_names(run_name, names)
+    hint = f"did you mean run.name={near[0]}? " if near else ""
+    more = " …" if len(names) > _SHOWN_NAMES else ""
+    return f"{hint}the names there are {', '.join(names[:_SHOWN_NAMES])}{more}; or "
 
 
 def _best_of(layout: RunLayout) -> Path:

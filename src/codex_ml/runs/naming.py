@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 from codex_ml.errors import UserError
@@ -41,6 +42,11 @@ def resolve_run(reference: str, output_dir: Path) -> RunLayout:
         why=f"neither {Path(reference).absolute()} nor {(output_dir / reference).absolute()} holds a run.json",
         fix=_advice(reference, output_dir),
     )
+
+
+def near_names(name: str, names: Iterable[str]) -> list[str]:
+    """Return the names that a mistyped one probably meant, each once, the nearest first."""
+    return difflib.get_close_matches(name, dict.fromkeys(names))
 
 
 def _advice(reference: str, output_dir: Path) -> str:

@@ -22,6 +22,12 @@ class Target:
     directory: Path | None
     manifest: dict[str, Any]
 
+    @property
+    def shown(self) -> str:
+        """The name to show to a person, with the run it lies in, so that nobody takes one run for another."""
+        run = run_of_checkpoint(self.directory) if self.directory is not None else None
+        return f"{run.directory.name}/{self.directory.name}" if run is not None and self.directory else self.name
+
 
 def resolve_targets(references: Sequence[str], output_dir: Path, run_name: str | None) -> list[Target]:
     """Find and verify every checkpoint that was named, each once, in the order given.

@@ -38,7 +38,17 @@ def test_find_resume_point_latest_without_run_starts_one_and_says_so(tmp_path):
     """`latest` in an empty directory is not an error."""
     point = find_resume_point("latest", tmp_path, "name")
     assert point.layout is None
-    assert "starting one" in (point.message or "")
+    assert (point.message or "").endswith("yet: starting one")
+
+
+def test_find_resume_point_latest_of_a_mistyped_name_says_what_was_probably_meant(tmp_path):
+    """A new run begins as asked, and the near name is said; a run without a checkpoint has no work to go on with."""
+    layout, _ = create_run(tmp_path, "notes", START, Storage())
+    _checkpoint(layout, 10)
+    create_run(tmp_path, "notes-evaluate", START, Storage())
+    point = find_resume_point("latest", tmp_path, "notse")
+    assert point.layout is None
+    assert (point.message or "").endswith("starting one (did you mean run.name=notes?)")
 
 
 def test_find_resume_point_latest_takes_newest_run_of_that_name(tmp_path):

@@ -148,6 +148,20 @@ def test_resolve_checkpoint_run_name_limits_latest_and_best(tmp_path: Path) -> N
         resolve_checkpoint("best", tmp_path, "c")
 
 
+def test_resolve_checkpoint_unknown_run_name_lists_the_names_there(tmp_path: Path) -> None:
+    """The nearest comes first; a run without a checkpoint has nothing to be scored, and an empty place no names."""
+    make_run(tmp_path, "notes", steps=(1,))
+    make_run(tmp_path, "orders", steps=(2,), minute=1)
+    make_run(tmp_path, "empty", minute=2)
+    with pytest.raises(UserError, match="no run named 'ntoes'") as caught:
+        resolve_checkpoint("best", tmp_path, "ntoes")
+    assert caught.value.exit_code == 2
+    assert caught.value.fix.startswith("did you mean run.name=notes? the names there are orders, notes; or train first")
+    with pytest.raises(UserError) as caught:
+        resolve_checkpoint("best", tmp_path / "nowhere", "ntoes")
+    assert caught.value.fix.startswith("train first")
+
+
 def test_resolve_checkpoint_run_directory_is_its_best(tmp_path: Path) -> None:
     """A run stands for its best checkpoint."""
     layout = make_run(tmp_path, steps=(3, 4))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from codex_ml.errors import UserError
-from codex_ml.runs.naming import resolve_run
+from codex_ml.runs.naming import near_names, resolve_run
 
 STARTED = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 
@@ -32,6 +32,12 @@ def test_resolve_run_unknown_says_what_was_probably_meant(make_run, tmp_path, re
     with pytest.raises(UserError, match=f"there is no run {reference}") as caught:
         resolve_run(reference, tmp_path / "runs")
     assert f"did you mean {meant}?" in caught.value.fix
+
+
+def test_near_names_mistyped_gives_the_nearest_first() -> None:
+    """Each once; what resembles nothing gets no advice."""
+    assert near_names("note", ["orders", "notes-2", "notes", "notes"]) == ["notes", "notes-2"]
+    assert near_names("note", ["orders"]) == []
 
 
 @pytest.mark.parametrize("reference", ["latest", "a"])

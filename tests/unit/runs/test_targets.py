@@ -55,6 +55,14 @@ def test_resolve_targets_same_step_of_two_runs_are_told_apart(tmp_path: Path) ->
     assert [target.name for target in targets] == [f"{run.directory.name}-step-00000003" for run in runs]
 
 
+def test_shown_of_a_target_names_its_run(tmp_path: Path) -> None:
+    """Whoever reads the line before the scores sees which run they are of; what lies in none has its name alone."""
+    run = make_run(tmp_path / "runs", (3,))
+    moved = make_checkpoint(tmp_path / "elsewhere" / "adapter", 7)
+    targets = resolve_targets(["base", "best", str(moved)], tmp_path / "runs", None)
+    assert [target.shown for target in targets] == ["base", f"{run.directory.name}/step-00000003", "step-00000007"]
+
+
 def test_resolve_targets_same_step_in_one_directory_are_told_apart(tmp_path: Path) -> None:
     """Two copies beside each other keep two results."""
     copies = [make_checkpoint(tmp_path / "copies" / name, 3) for name in ("a", "b")]
