@@ -38,10 +38,11 @@ from codex_ml.recipes.signals import listen_for_stop
 from codex_ml.runs.run_manifest import manifest_path
 from codex_ml.storage import Storage
 from codex_ml.tracking.opening import TrackingDependencies, check_sinks
-from codex_ml.training.averaging import AveragedWeights
+from codex_ml.training.averaging import AveragedWeights, averaging_lines
 from codex_ml.training.checkpoint import LoadedState
 from codex_ml.training.job import TrainingJob
 from codex_ml.training.plan import Plan, make_plan
+from codex_ml.training.precision import precision_lines
 from codex_ml.training.state import TrainerState
 from codex_ml.training.store import CheckpointStore, DirectoryStore
 from codex_ml.training.trainer import TrainerDependencies, run_training
@@ -273,6 +274,8 @@ def _introduction(config: TrainConfig, prepared: Prepared, trainable: TrainableM
         f"dtype {base.dtype.value}: {base.dtype.reason}",
         *trainable.kernels.lines(),
         f"trainable: {trainable.share}",
+        *precision_lines(config.training.mixed_precision),
+        *averaging_lines(config.training.ema_decay),
         *(f"warning: {text}" for text in prepared.dataset.warnings),
         *(
             f"warning: the split {name} has no record; nothing can be evaluated on it later"

@@ -14,6 +14,13 @@ from codex_ml.training.optim import trainable_parameters
 _PREFIX = "average."
 
 
+def averaging_lines(decay: float | None) -> list[str]:
+    """Return what the user is told of an average of the weights; nothing where none is kept."""
+    if decay is None:
+        return []
+    return [f"averaged weights, decay {decay}: validation scores the average, which is saved as ema/"]
+
+
 class AveragedWeights:
     """A float32 average of the trainable parameters over the steps of a run, later steps counting more.
 

@@ -32,6 +32,16 @@ def computing_in(kind: MixedPrecision, device_type: str) -> AbstractContextManag
     return torch.autocast(device_type, dtype=_DTYPES[kind])
 
 
+def precision_lines(kind: MixedPrecision) -> list[str]:
+    """Return what the user is told of mixed precision; nothing where it was not asked for."""
+    if kind == "none":
+        return []
+    line = f"mixed precision {kind}: forward passes in {kind}, trained weights and optimizer in float32"
+    if kind == "float16":
+        line += f"; loss scale {INITIAL_LOSS_SCALE:,.0f} at the start, halved when gradients overflow"
+    return [line]
+
+
 class LossScaler:
     """The loss scale of float16, whose smallest gradients would otherwise round to zero.
 

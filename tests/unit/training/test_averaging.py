@@ -11,13 +11,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from codex_ml.errors import CheckpointError
-from codex_ml.training.averaging import AveragedWeights, averaged_tensors
+from codex_ml.training.averaging import AveragedWeights, averaged_tensors, averaging_lines
 from codex_ml.training.checkpoint import load_checkpoint
 from codex_ml.training.job import TrainingJob
 from codex_ml.training.state import TrainerState
 from codex_ml.training.trainer import TrainingResult, run_training
 
 Workshop = Any  # the class lives in conftest.py, which cannot be imported by name
+
+
+def test_averaging_lines_say_that_validation_scores_the_average() -> None:
+    """Nothing where no average is kept."""
+    assert averaging_lines(None) == []
+    assert averaging_lines(0.99) == [
+        "averaged weights, decay 0.99: validation scores the average, which is saved as ema/"
+    ]
 
 
 def line(*values: float) -> nn.Linear:

@@ -14,11 +14,20 @@ from torch import Tensor, nn
 from codex_ml.data.batches import window_of_step
 from codex_ml.errors import NonFiniteError
 from codex_ml.runs.checkpoints import list_checkpoints
-from codex_ml.training.precision import GROWTH_STEPS, INITIAL_LOSS_SCALE, LossScaler, computing_in
+from codex_ml.training.precision import GROWTH_STEPS, INITIAL_LOSS_SCALE, LossScaler, computing_in, precision_lines
 from codex_ml.training.state import TrainerState
 from codex_ml.training.trainer import TrainerDependencies, TrainingResult, run_training
 
 Workshop = Any  # the class lives in conftest.py, which cannot be imported by name
+
+
+def test_precision_lines_confirm_what_was_asked_for() -> None:
+    """Nothing without mixed precision; the loss scale for float16 alone."""
+    assert precision_lines("none") == []
+    (line,) = precision_lines("bfloat16")
+    assert line == "mixed precision bfloat16: forward passes in bfloat16, trained weights and optimizer in float32"
+    (line,) = precision_lines("float16")
+    assert line.endswith("; loss scale 65,536 at the start, halved when gradients overflow")
 
 
 class Overflowing(torch.autograd.Function):
