@@ -134,6 +134,6 @@ class DirectoryStore:
         return DiskSpaceError(
             f"{checkpoint_name(step)} cannot be written to {self._checkpoints}",
             why=f"{why}; nothing of it was left there, and {last}",
-            fix="free space (or lower training.keep_last, training.keep_best or training.keep_every_steps and delete "
-            "checkpoints that are not needed), then go on with --resume-from latest",
+            fix="free space (or lower training.keep_last or training.keep_best, or raise training.keep_every_steps, "
+            "and delete checkpoints that are not needed), then go on with --resume-from latest",
         )

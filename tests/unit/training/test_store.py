@@ -69,6 +69,8 @@ def test_require_room_too_little_says_both_numbers_and_the_last_good_checkpoint(
     assert "1,312,144 bytes (1.3 MiB) are needed, 1,000,000 are free" in caught.value.why
     assert "the last good checkpoint is step-00000004" in caught.value.why
     assert "--resume-from latest" in caught.value.fix
+    # Every so many steps: the larger the number, the fewer are kept.
+    assert "raise training.keep_every_steps" in caught.value.fix
     assert disk.operations == []
 
 
