@@ -83,6 +83,9 @@ def test_resume_past_a_damaged_checkpoint_says_so_and_ends_in_the_same_bytes(tra
     assert resumed.weights() == whole.weights()
     (warning,) = [line for line in resumed.said if "passed over step-00000004" in line]
     assert "adapter_model.safetensors differs from its checksum" in warning
+    # The reason comes before what it led to.
+    (consequence,) = [line for line in resumed.said if "set aside, not deleted" in line]
+    assert resumed.said.index(warning) < resumed.said.index(consequence)
     (event,) = resumed.events("checkpoint_passed_over")
     assert event["checkpoint"] == "step-00000004"
     assert len([name for name in resumed.checkpoints() if name.startswith("abandoned-")]) == 1

@@ -104,14 +104,15 @@ def open_session(
             ):
                 if reopened:
                     context.log_event("run_resumed", previous_status=previous_status, removed_unfinished=leftovers)
+                # The reason first, then what it led to.
+                for item in resume.passed_over:
+                    context.log_event("checkpoint_passed_over", checkpoint=item.directory.name, reason=item.reason)
+                    warn(f"passed over {item.directory.name}: {item.reason}")
                 if set_aside:
                     back = way_back(layout.checkpoints / set_aside[-1])
                     context.log_event("checkpoints_set_aside", checkpoints=set_aside, way_back=back)
                     named = f"checkpoints/{', '.join(set_aside)}"
                     warn(f"later checkpoints were set aside, not deleted: {named}; to go on from one: {back}")
-                for item in resume.passed_over:
-                    context.log_event("checkpoint_passed_over", checkpoint=item.directory.name, reason=item.reason)
-                    warn(f"passed over {item.directory.name}: {item.reason}")
                 yield Session(layout, record, context)
         except BaseException as error:
             with second_to(error, "run.json"):
