@@ -95,7 +95,7 @@ def test_data_split_killed_leaves_no_directory_and_runs_again(command_line, tmp_
     source = tmp_path / "large.jsonl"
     line = json.dumps({"text": "word " * 200}).encode()[:-2]
     with source.open("wb") as handle:
-        for number in range(40_000):
+        for number in range(120_000):
             handle.write(line + str(number).encode() + b'"}\n')
     process = command_line.start("data", "split", str(source), "--out", "out", directory=tmp_path)
     deadline = time.monotonic() + 60
@@ -113,14 +113,14 @@ def test_data_split_killed_leaves_no_directory_and_runs_again(command_line, tmp_
     os.utime(left, (time.time() - 3600,) * 2)
     report = _split(command_line, tmp_path, source, "out")
     assert report["created"]
-    assert sum(split["records"] for split in report["splits"].values()) == 40_000
+    assert sum(split["records"] for split in report["splits"].values()) == 120_000
     assert {item.name for item in tmp_path.iterdir()} == {"large.jsonl", "out"}
 
 
 def test_data_split_interrupted_leaves_nothing(command_line, tmp_path: Path) -> None:
     """Ctrl-C: one line, exit code 130, no file that was not there before."""
     source = tmp_path / "large.jsonl"
-    source.write_bytes(b"".join(b'{"text": "%0900d"}\n' % number for number in range(60_000)))
+    source.write_bytes(b"".join(b'{"text": "%0900d"}\n' % number for number in range(150_000)))
     process = command_line.start("data", "split", str(source), "--out", "new/out", directory=tmp_path)
     deadline = time.monotonic() + 60
     while not any(tmp_path.glob("new/.out.*.partial/made/train.jsonl")) and time.monotonic() < deadline:
