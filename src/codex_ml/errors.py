@@ -193,7 +193,10 @@ def free_what_failed(error: BaseException | None) -> None:
 
     Frames that are still at work keep what they have, and the traceback can still be shown.
     """
-    while error is not None:
+    seen: set[int] = set()
+    # An error can be among its own causes (`raise error from error`): each is visited once.
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
     gc.collect()

@@ -56,3 +56,13 @@ def test_interrupted_run_carries_the_code_of_its_signal() -> None:
     """Interrupt and termination end with different codes."""
     assert InterruptedRun("stopped", errors.EXIT_TERMINATED).exit_code == 143
     assert InterruptedRun("stopped", errors.EXIT_INTERRUPTED).exit_code == 130
+
+
+def test_free_what_failed_error_that_is_its_own_cause_ends() -> None:
+    """Each error of a ring of causes is visited once."""
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    errors.free_what_failed(first)
+    alone = ValueError("alone")
+    alone.__cause__ = alone
+    errors.free_what_failed(alone)

@@ -63,7 +63,10 @@ def _evaluate(
     try:
         config = validate_evaluate(composed)
     except ConfigError as error:
-        raise _with_hint(error, moved) from error
+        hinted = _with_hint(error, moved)
+        if hinted is error:
+            raise
+        raise hinted from error
     check_paths(config)
     refuse_unsafe_values(config)
     check_source(config.model)
