@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,6 +17,12 @@ import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from codex_ml.offline import go_offline
+
+# A shell starts what runs in the background with SIGINT ignored, nohup with SIGHUP; the commands under test would
+# inherit that, and rightly leave it so. What is tested is a command that was started in the ordinary way.
+for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
