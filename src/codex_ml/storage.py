@@ -99,8 +99,10 @@ class Storage:
                 left = left[self.write(descriptor, left) :]
             self.fsync(descriptor)
         except OSError as error:
-            # These calls know a number only; whoever reads the error wants the name.
-            error.filename = error.filename or str(path)
+            # These calls know a number only; whoever reads the error wants the name. An error without a number has words
+            # of its own, which a name would hide.
+            if error.errno is not None:
+                error.filename = error.filename or str(path)
             raise
         finally:
             os.close(descriptor)
@@ -141,7 +143,7 @@ class Storage:
             self.write_bytes(staged, data)
             self.replace(staged, path)
         except BaseException as error:
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and error.errno is not None:
                 # The staged name says nothing to anybody.
                 error.filename = str(path)
             # What cannot be removed on a failing disk is removed by the next start; the first error is the one to show.
