@@ -99,8 +99,8 @@ class Storage:
                 left = left[self.write(descriptor, left) :]
             self.fsync(descriptor)
         except OSError as error:
-            # These calls know a number only; whoever reads the error wants the name. An error without a number has words
-            # of its own, which a name would hide.
+            # These calls know a number only; whoever reads the error wants the name. One without a number has words of
+            # its own, which a name would hide.
             if error.errno is not None:
                 error.filename = error.filename or str(path)
             raise

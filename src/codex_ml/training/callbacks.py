@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -109,23 +109,28 @@ class Progress:
 
     def after_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Move the bar, or print the line that is due."""
-        if self._bar is not None:
-            self._bar.update(1)
-            self._bar.set_postfix_str(f"loss {metrics['loss']:.4f}")
+        line = None
         if line_is_due(step, metrics, self._every_steps, self._total_steps):
             line = progress_line(step, self._total_steps, metrics)
             LOGGER.info(line)
-            if self._bar is not None:
-                self._bar.write(line, file=self._stream)
-            else:
-                self._print(line)
-        if self._bar is not None and step == self._total_steps:
-            self._bar.close()
+        try:
+            self._show(step, metrics["loss"], line)
+        except OSError as error:
+            # A watcher that went away, or a terminal that hung up, is no reason to end a run.
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
 
-    def _print(self, line: str) -> None:
-        # A watcher that went away is no reason to end a run.
-        with contextlib.suppress(BrokenPipeError):
-            print(line, file=self._stream, flush=True)
+    def _show(self, step: int, loss: float, line: str | None) -> None:
+        if self._bar is None:
+            if line is not None:
+                print(line, file=self._stream, flush=True)
+            return
+        self._bar.update(1)
+        self._bar.set_postfix_str(f"loss {loss:.4f}")
+        if line is not None:
+            self._bar.write(line, file=self._stream)
+        if step == self._total_steps:
+            self._bar.close()
 
 
 def line_is_due(step: int, metrics: Mapping[str, float], every_steps: int, total_steps: int) -> bool:

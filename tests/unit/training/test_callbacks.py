@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Mapping
 
@@ -101,6 +102,45 @@ def test_progress_terminal_shows_a_bar_that_starts_where_the_run_stands() -> Non
     assert "2/5" in stream.getvalue()
     assert "5/5" in stream.getvalue()
     assert "step 4/5 | loss 1.2346" in stream.getvalue()
+
+
+class HungUp(Terminal):
+    """A terminal that takes nothing any more once it has hung up."""
+
+    hung_up = False
+
+    def write(self, text: str) -> int:
+        """Fail as a closed pseudo terminal does."""
+        if self.hung_up:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EPIPE])
+def test_progress_terminal_that_hung_up_ends_no_run(number: int) -> None:
+    """A bar that cannot be drawn any more is no error; a full disk under a redirected stream is."""
+    stream = HungUp()
+    progress = Progress(total_steps=5, every_steps=1, stream=stream)
+    progress.after_step(1, METRICS)
+    stream.hung_up = True
+    run_progress(progress, first=2)
+
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(number, text)
+
+    run_progress(Progress(total_steps=5, every_steps=1, stream=Broken()))
+
+
+def test_progress_stream_on_a_full_disk_is_an_error() -> None:
+    """What the user asked to keep cannot be kept: said, not passed over."""
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, text)
+
+    with pytest.raises(OSError, match="28"):
+        run_progress(Progress(total_steps=5, every_steps=1, stream=Full()))
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])
