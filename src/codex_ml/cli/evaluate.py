@@ -9,6 +9,7 @@ import typer
 
 from codex_ml.cli.boundary import print_results, run_command
 from codex_ml.cli.options import ConfigDirectory, ConfigName, DryRun, Overrides
+from codex_ml.cli.path_options import with_path_options
 from codex_ml.errors import ConfigError, ConfigProblem
 
 if TYPE_CHECKING:
@@ -35,22 +36,30 @@ Checkpoints = Annotated[
 ]
 
 
+@with_path_options
 def evaluate(
     overrides: Overrides = None,
     checkpoint: Checkpoints = None,
     config_name: ConfigName = None,
     config_dir: ConfigDirectory = None,
     dry_run: DryRun = False,
+    *,
+    paths: dict[str, Path],
 ) -> None:
     """Score saved checkpoints, or the base model, on a split: BLEU, ROUGE-L, F1, exact match, loss and more."""
-    run_command(lambda: _evaluate(overrides or [], checkpoint or ["best"], config_name, config_dir, dry_run))
+    run_command(lambda: _evaluate(overrides or [], checkpoint or ["best"], config_name, config_dir, dry_run, paths))
 
 
 evaluate.__doc__ = f"{evaluate.__doc__}\n\n{_EPILOG}"
 
 
 def _evaluate(
-    overrides: list[str], references: list[str], config_name: str | None, config_dir: Path | None, dry_run: bool
+    overrides: list[str],
+    references: list[str],
+    config_name: str | None,
+    config_dir: Path | None,
+    dry_run: bool,
+    paths: dict[str, Path],
 ) -> int:
     from codex_ml.config.origins import render_resolved
     from codex_ml.config.paths import check_paths
@@ -59,7 +68,7 @@ def _evaluate(
     from codex_ml.recipes.config_check import refuse_unsafe_values
     from codex_ml.runs.targets import resolve_targets
 
-    composed, moved = _compose(overrides, references, config_name, config_dir)
+    composed, moved = _compose(overrides, references, config_name, config_dir, paths)
     try:
         config = validate_evaluate(composed)
     except ConfigError as error:
@@ -91,7 +100,11 @@ def _evaluate(
 
 
 def _compose(
-    overrides: list[str], references: list[str], config_name: str | None, config_dir: Path | None
+    overrides: list[str],
+    references: list[str],
+    config_name: str | None,
+    config_dir: Path | None,
+    paths: dict[str, Path],
 ) -> tuple[Composed, Path | None]:
     """Compose the named config; without a name, that of the run whose checkpoint is meant, if one is.
 
@@ -103,9 +116,9 @@ def _compose(
     from codex_ml.runs.manifest import verify_checkpoint
 
     if config_name is not None or config_dir is not None or references == ["base"]:
-        return compose("evaluate", config_name or "default", config_dir, overrides), None
+        return compose("evaluate", config_name or "default", config_dir, overrides, extra_values=paths), None
     # Where runs lie is itself part of the config, so the defaults are asked for it first.
-    defaults = compose("evaluate", "default", None, overrides)
+    defaults = compose("evaluate", "default", None, overrides, extra_values=paths)
     output_dir = Path(defaults.values["run"]["output_dir"])
     moved: Path | None = None
     for reference in references:
@@ -116,7 +129,7 @@ def _compose(
         verify_checkpoint(directory)
         run = run_of_checkpoint(directory)
         if run is not None:
-            return compose_from_run_file("evaluate", run.config, overrides), None
+            return compose_from_run_file("evaluate", run.config, overrides, extra_values=paths), None
         moved = moved or directory
     return defaults, moved
 

@@ -9,12 +9,14 @@ import typer
 
 from codex_ml.cli.boundary import print_results, run_command
 from codex_ml.cli.options import ConfigDirectory, ConfigName, DryRun, Overrides
+from codex_ml.cli.path_options import with_path_options
 
 _EPILOG = """\
 Examples:\n
   codex-ml train --config-name=examples/minimal\n
   codex-ml train model.path=models/base data.path=notes.jsonl adapter.r=16 adapter.alpha=32\n
   codex-ml train --config-name=examples/minimal --resume-from latest\n
+  codex-ml train model.path=models/base --data-path 'notes, part (1).jsonl'\n
 """
 
 # Where runs lie without run.output_dir; a bare run name is looked for there.
@@ -31,22 +33,30 @@ ResumeFrom = Annotated[
 ]
 
 
+@with_path_options
 def train(
     overrides: Overrides = None,
     config_name: ConfigName = None,
     config_dir: ConfigDirectory = None,
     resume_from: ResumeFrom = None,
     dry_run: DryRun = False,
+    *,
+    paths: dict[str, Path],
 ) -> None:
     """Fine-tune a model: LoRA by default (adapter.r, adapter.alpha, adapter.dropout, adapter.target_modules)."""
-    run_command(lambda: _train(overrides or [], config_name, config_dir, resume_from, dry_run))
+    run_command(lambda: _train(overrides or [], config_name, config_dir, resume_from, dry_run, paths))
 
 
 train.__doc__ = f"{train.__doc__}\n\n{_EPILOG}"
 
 
 def _train(
-    overrides: list[str], config_name: str | None, config_dir: Path | None, resume_from: str | None, dry_run: bool
+    overrides: list[str],
+    config_name: str | None,
+    config_dir: Path | None,
+    resume_from: str | None,
+    dry_run: bool,
+    paths: dict[str, Path],
 ) -> int:
     from codex_ml.config.compose import compose
     from codex_ml.config.origins import render_resolved
@@ -56,7 +66,7 @@ def _train(
     from codex_ml.recipes.config_check import refuse_unsafe_values
     from codex_ml.runs.checkpoints import locate_run
 
-    extra: dict[str, object] = {}
+    extra: dict[str, object] = dict(paths)
     if resume_from is not None:
         extra["run.resume_from"] = resume_from if resume_from == "latest" else locate_run(resume_from, DEFAULT_OUTPUT)
     composed = compose("train", config_name or "default", config_dir, overrides, extra_values=extra)

@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from codex_ml.cli.path_options import with_path_options
 from codex_ml.errors import EXIT_USER_ERROR, CodexError, UserError
 
 
+@with_path_options
 def validate_command(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides; only with --config-name.")
@@ -25,6 +27,8 @@ def validate_command(
     config_dir: Annotated[
         Path | None, typer.Option("--config-dir", metavar="DIR", help="Your own configuration directory.")
     ] = None,
+    *,
+    paths: dict[str, Path],
 ) -> None:
     """Check a configuration: every key, type and bound, and the rules between them; all problems at once."""
     # Hydra and pydantic are imported here, so that --help of every command stays quick.
@@ -35,15 +39,17 @@ def validate_command(
     if (config is None) == (config_name is None):
         raise UserError("validate needs exactly one of --config FILE and --config-name NAME")
     if config is not None:
-        if overrides or config_dir is not None:
+        if overrides or paths or config_dir is not None:
             raise UserError(
-                "--config FILE takes neither overrides nor --config-dir",
+                "--config FILE takes neither overrides, nor paths, nor --config-dir",
                 fix="name the configuration: --config-dir DIR --config-name NAME KEY=VALUE",
             )
         valid = validate_file(config)
     else:
         assert config_name is not None
-        composed = compose("train", config_name, config_dir, overrides or (), environment=os.environ)
+        composed = compose(
+            "train", config_name, config_dir, overrides or (), environment=os.environ, extra_values=paths
+        )
         valid = ValidFile(None, validate_train(composed), composed)
     kind = f"the section {valid.section}" if valid.section is not None else "a whole configuration"
     typer.echo(f"valid: {config or config_name} ({kind}, {valid.value_count} values)")

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hydra.core.override_parser.types import Override
+
 from codex_ml.config.describe import describe_schema
 from codex_ml.config.files import compose_files
-from codex_ml.config.interpolation import interpolate
+from codex_ml.config.interpolation import as_text, interpolate
 from codex_ml.config.migrations import MIGRATIONS, Migrations, migrate
 from codex_ml.config.overrides import apply_environment, apply_no_network, apply_overrides, parse_overrides
-from codex_ml.config.paths import DEFAULT_RUNS_DIRECTORY, absolute_paths
+from codex_ml.config.paths import DEFAULT_RUNS_DIRECTORY, absolute_paths, option_name
 from codex_ml.config.resources import packaged_directory
 from codex_ml.config.schema.root import EvaluateConfig, RunConfig, TrainConfig
 from codex_ml.config.value_tree import Leaf, Source, ValueTree
@@ -86,8 +88,8 @@ def compose(
     environment : mapping, optional
         Default: that of the process.
     extra_values : mapping, optional
-        Dotted key -> value of a command-line option, taken as it is, without Hydra's grammar. The origin shown is the
-        option's name: ``run.resume_from`` came from ``--resume-from``.
+        Dotted key -> value of a command-line option, taken as it is, without Hydra's grammar and without references.
+        The origin shown is the option's name, see `codex_ml.config.paths.option_name`.
     packaged : Path, optional
         The toolkit's own tree; default: where it is installed.
     wrap_in : str, optional
@@ -113,11 +115,23 @@ def compose(
     apply_environment(tree, environment, here)
     problems += apply_overrides(tree, parsed.values, here)
     for key, value in (extra_values or {}).items():
-        option = key.rpartition(".")[2].replace("_", "-")
-        tree.put(key, str(value) if isinstance(value, Path) else value, Source(f"--{option}", here))
+        tree.put(key, as_text(str(value)) if isinstance(value, str | Path) else value, Source(option_name(key), here))
+    problems += _given_twice(parsed.values, extra_values or {})
     apply_no_network(tree, environment, here)
     problems += settle(tree, environment, here)
     return Composed(command, tree.values(), _origins(tree, command), tuple(problems), migrations)
+
+
+def _given_twice(overrides: Sequence[Override], options: Mapping[str, object]) -> list[ConfigProblem]:
+    return [
+        ConfigProblem(
+            override.key_or_group,
+            f"{override.input_line!r} and {option_name(override.key_or_group)} both give it",
+            "keep one of the two",
+        )
+        for override in overrides
+        if override.key_or_group in options and not override.is_delete()
+    ]
 
 
 def settle(tree: ValueTree, environment: Mapping[str, str], working_directory: Path) -> list[ConfigProblem]:
@@ -128,10 +142,10 @@ def settle(tree: ValueTree, environment: Mapping[str, str], working_directory: P
         source = Source(WORKING_DIRECTORY, working_directory)
         run = tree.find("run")
         if run is None or isinstance(run, dict):
-            tree.graft("run.output_dir", Leaf(str(working_directory / DEFAULT_RUNS_DIRECTORY), source))
-    absolute_paths(tree, environment)
+            tree.graft("run.output_dir", Leaf(as_text(str(working_directory / DEFAULT_RUNS_DIRECTORY)), source))
+    absolute_paths(tree, environment, resolved=False)
     problems += interpolate(tree)
-    absolute_paths(tree, environment)
+    absolute_paths(tree, environment, resolved=True)
     return problems
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from codex_ml.config.value_tree import Leaf, ValueTree, plain
 from codex_ml.errors import ConfigProblem
 
+# As in OmegaConf, an odd number of backslashes before ``${`` takes its meaning away, and two stand for one.
+_OPENING = re.compile(r"(\\*)\$\{")
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)\}")
 _MAXIMUM_DEPTH = 20
 # Text that refers to text twice, which refers to text twice … doubles with every level.
@@ -21,9 +23,10 @@ class _InterpolationError(ValueError):
 
 
 def interpolate(tree: ValueTree) -> list[ConfigProblem]:
-    """Replace every ``${section.key}`` by the value of that key, in place.
+    r"""Replace every ``${section.key}`` by the value of that key, in place.
 
     A value that is nothing but one reference takes the value with its type; inside longer text the value's text is put.
+    ``\${`` is no reference but the two characters themselves (see `as_text`).
     Resolvers such as ``${oc.env:HOME}`` are refused, so that a configuration never depends on what it does not show.
 
     Returns
@@ -50,6 +53,11 @@ def interpolate(tree: ValueTree) -> list[ConfigProblem]:
     return problems
 
 
+def as_text(text: str) -> str:
+    """Return a text so written that `interpolate` gives it back as it is, whatever characters it holds."""
+    return _OPENING.sub(lambda found: found.group(1) * 2 + r"\${", text)
+
+
 def _has_reference(value: Any) -> bool:
     if isinstance(value, str):
         return "${" in value
@@ -71,14 +79,29 @@ class _Resolver:
             return value
         if depth > _MAXIMUM_DEPTH:
             raise _InterpolationError(f"{_shown(value)} refers to itself in a circle")
-        if "${" in _REFERENCE.sub("", value):
-            raise _InterpolationError(f"{_shown(value)} is no plain reference")
         if whole := _REFERENCE.fullmatch(value):
             return self._look_up(whole.group(1), depth)
-        text = _REFERENCE.sub(lambda found: str(self._look_up(found.group(1), depth)), value)
+        text = self._resolve_parts(value, depth)
         if len(text) > _MAXIMUM_CHARACTERS:
             raise _InterpolationError(f"{_shown(value)} stands for more than {_MAXIMUM_CHARACTERS} characters")
         return text
+
+    def _resolve_parts(self, value: str, depth: int) -> str:
+        parts = []
+        position = 0
+        while opening := _OPENING.search(value, position):
+            backslashes = len(opening.group(1))
+            parts += [value[position : opening.start()], "\\" * (backslashes // 2)]
+            if backslashes % 2:
+                parts.append("${")
+                position = opening.end()
+                continue
+            reference = _REFERENCE.match(value, opening.end() - len("${"))
+            if reference is None:
+                raise _InterpolationError(f"{_shown(value)} is no plain reference")
+            parts.append(str(self._look_up(reference.group(1), depth)))
+            position = reference.end()
+        return "".join([*parts, value[position:]])
 
     def _look_up(self, key: str, depth: int) -> Any:
         self._lookups += 1

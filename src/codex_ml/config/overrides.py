@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from codex_ml.config.paths import PATH_FIELDS, option_name
 from codex_ml.config.value_tree import Leaf, Source, ValueTree, plain
 from codex_ml.errors import ConfigError, ConfigProblem
 from codex_ml.untrusted import UntrustedFileError, parse_json
@@ -149,6 +150,8 @@ def _grammar_problem(text: str, reason: str) -> ConfigProblem:
         fix = f"an override is KEY=VALUE, such as {text or 'adapter.r'}=VALUE"
     else:
         fix = f"quote the value, for the shell and for the grammar: {quoted_example(text)}"
+        if key in PATH_FIELDS:
+            fix += f"; or give it as it is: {option_name(key)} {shlex.quote(text.partition('=')[2])}"
     return ConfigProblem(key, f"cannot read the override {text!r}: {reason.splitlines()[0]}", fix)
 
 

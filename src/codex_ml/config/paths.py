@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from codex_ml.config.describe import describe_schema
+from codex_ml.config.interpolation import as_text
 from codex_ml.config.schema.base import RelativePath
 from codex_ml.config.schema.root import RunConfig
 from codex_ml.config.value_tree import Leaf, ValueTree
@@ -20,21 +21,29 @@ DEFAULT_RUNS_DIRECTORY = "runs"
 _SHOWN_NEIGHBOURS = 8
 
 
-def absolute_paths(tree: ValueTree, environment: Mapping[str, str]) -> None:
+def option_name(key: str) -> str:
+    """Return what the command-line option for a key is called: ``--data-path``; ``--resume-from`` for a key of run."""
+    return "--" + key.removeprefix("run.").replace(".", "-").replace("_", "-")
+
+
+def absolute_paths(tree: ValueTree, environment: Mapping[str, str], *, resolved: bool) -> None:
     """Make every path in the tree absolute, in place: against its file, or the working directory for other sources.
 
-    A value that begins with a reference (``${…}``) is left for a second call after the references are resolved.
+    A value that begins with a reference (``${…}``) is left for a second call after the references are resolved. Until
+    they are, what is put before a path is written so that it comes through that unharmed.
     """
+    written = str if resolved else as_text
     for key, mark in PATH_FIELDS.items():
         leaf = tree.find(key)
         if not isinstance(leaf, Leaf) or not isinstance(leaf.value, str | Path):
             continue
         text = str(leaf.value)
-        if not text or text.startswith("${") or not mark.is_path(text):
+        if not text or (text.startswith("${") and not resolved) or not mark.is_path(text):
             continue
         if text == "~" or text.startswith("~/"):
-            text = environment.get("HOME", "~") + text[1:]
-        tree.graft(key, replace(leaf, value=os.path.normpath(leaf.source.directory / text)))
+            text = written(environment.get("HOME", "~")) + text[1:]
+        directory = Path(written(str(leaf.source.directory)))
+        tree.graft(key, replace(leaf, value=os.path.normpath(directory / text)))
 
 
 def check_paths(config: RunConfig) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.config.compose import Command, Composed, compose
+from codex_ml.config.interpolation import as_text
 from codex_ml.config.paths import PATH_FIELDS
 from codex_ml.config.schema.root import RunConfig
 from codex_ml.errors import ConfigError, ConfigProblem
@@ -36,7 +37,8 @@ def write_run_config(config: RunConfig, path: Path, storage: Storage | None = No
 
     # What this run went on from is no setting of it: the file describes the run, and used again it starts another.
     config = config.model_copy(update={"run": config.run.model_copy(update={"resume_from": None})})
-    text = _HEADER.format(stem=path.stem) + OmegaConf.to_yaml(OmegaConf.create(run_config_values(config, path.parent)))
+    values = _without_references(run_config_values(config, path.parent))
+    text = _HEADER.format(stem=path.stem) + OmegaConf.to_yaml(OmegaConf.create(values))
     (storage or Storage()).write_atomic(path, text.encode("utf-8"))
 
 
@@ -52,6 +54,15 @@ def run_config_values(config: RunConfig, directory: Path) -> dict[str, Any]:
         if value is not None and mark.is_path(value):
             parent[name] = os.path.relpath(value, directory.absolute())
     return values
+
+
+def _without_references(value: Any) -> Any:
+    """Return values in which no text is a reference: a file name or a reason may hold ``${`` and means just that."""
+    if isinstance(value, dict):
+        return {key: _without_references(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_references(item) for item in value]
+    return as_text(value) if isinstance(value, str) else value
 
 
 def compose_from_run_file(

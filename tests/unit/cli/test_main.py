@@ -62,3 +62,36 @@ def test_unknown_option_exits_2(command_line, tmp_path):
     answer = command_line.run("train", "--resum-from", "latest", directory=tmp_path)
     assert answer.returncode == 2
     assert "--resum" in answer.stderr
+
+
+def test_name_that_is_not_utf_8_exits_2_and_says_which(command_line, tmp_path):
+    """What no record of a run could name is refused before anything is done with it."""
+    name = os.fsdecode(b"caf\xe9.jsonl")
+    (tmp_path / name).write_text('{"text": "a"}\n', encoding="utf-8")
+    answer = command_line.run("data", "split", name, "--out", "parts", directory=tmp_path)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("error: argument 3 is not UTF-8: caf\\udce9.jsonl\n")
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_working_directory_that_is_not_utf_8_exits_2(command_line, tmp_path):
+    """So is the place that relative paths resolve against."""
+    directory = tmp_path / os.fsdecode(b"d\xe9")
+    directory.mkdir()
+    answer = command_line.run("runs", "list", directory=directory)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("error: the working directory is not UTF-8:")
+
+
+def test_working_directory_that_is_gone_leaves_the_help(tmp_path):
+    """A directory that was removed is no reason for a traceback."""
+    command = f'mkdir gone && cd gone && rmdir ../gone && "{sys.executable}" -m codex_ml.cli.main'
+    answer = subprocess.run(
+        ["sh", "-c", f"{command} --help && {command} runs list"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert "Usage" in answer.stdout
+    assert "Traceback" not in answer.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,24 @@ def test_compose_packaged_example_from_any_directory_is_valid(name, tmp_path):
     assert config.run.output_dir == tmp_path / "runs"
 
 
+def test_compose_option_beside_its_override_is_refused(from_tree):
+    """Which of two values was meant is not guessed; taking a value out and giving another is no contradiction."""
+    twice = from_tree("whole", "data.path=a.jsonl", extra_values={"data.path": Path("b.jsonl")})
+    problem = next(problem for problem in twice.problems if problem.key == "data.path")
+    assert "'data.path=a.jsonl' and --data-path both give it" in problem.what
+    once = from_tree("whole", "~run.name", extra_values={"run.name": "option"})
+    assert once.problems == ()
+
+
+def test_compose_option_holding_the_grammar_s_own_characters_is_taken_as_it_is(from_tree, tmp_path):
+    """Neither Hydra's grammar nor a reference reads what a file is called."""
+    name = "a, b=(c) ${run.name} $x #'\"[d]{e}\\${f.jsonl"
+    composed = from_tree("whole", extra_values={"data.path": Path(name)})
+    assert composed.problems == ()
+    assert composed.values["data"]["path"] == str(tmp_path / name)
+    assert composed.origins["data.path"] == "--data-path"
+
+
 def test_compose_every_source_given_the_later_wins(from_tree):
     """Defaults < file < environment < command line < option, each named as the origin."""
     environment = {
@@ -38,7 +57,6 @@ def test_compose_every_source_given_the_later_wins(from_tree):
     composed = from_tree(
         "nested/deep",
         "adapter.dropout=0.2",
-        "run.name=line",
         environment=environment,
         extra_values={"run.name": "option"},
     )

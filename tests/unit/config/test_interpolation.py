@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from codex_ml.config.interpolation import interpolate
+from codex_ml.config.interpolation import as_text, interpolate
 from codex_ml.config.validate import validate_train
 from codex_ml.config.value_tree import Source, ValueTree
 
@@ -36,7 +38,6 @@ def test_interpolate_plain_references_take_values_with_their_type():
         ("${.b}", "no plain reference"),
         ("${a.${b}}", "no plain reference"),
         ("${", "no plain reference"),
-        ("\\${b}", ""),
         ("${nothing.here}", "names no value"),
         ("${section}", "names a whole section (x)"),
         ("${key}", "in a circle"),
@@ -47,12 +48,28 @@ def test_interpolate_anything_else_is_refused_and_taken_out(value, words):
     """No resolver runs: not of the environment, not of code."""
     tree = tree_of({"key": value, "section": {"x": 1}, "b": "x"})
     problems = interpolate(tree)
-    if words:
-        assert [problem.key for problem in problems] == ["key"]
-        assert words in problems[0].what
-        assert "key" not in tree.values()
-    else:
-        assert tree.values()["key"] == "\\x"
+    assert [problem.key for problem in problems] == ["key"]
+    assert words in problems[0].what
+    assert "key" not in tree.values()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(r"\${b}", "${b}"), (r"a\${", "a${"), (r"\\${b}", r"\x"), (r"\\\${b}-${b}", r"\${b}-x"), (r"\a${b}", r"\ax")],
+)
+def test_interpolate_escaped_opening_stands_for_itself(value, expected):
+    """An odd number of backslashes before the opening makes it text; two stand for one."""
+    tree = tree_of({"key": value, "b": "x"})
+    assert interpolate(tree) == []
+    assert tree.values()["key"] == expected
+
+
+@given(st.text(alphabet=r"\${}ab.", max_size=12))
+def test_as_text_any_text_comes_back_as_it_is(text):
+    """Whatever a file is called, its name passes the references unharmed."""
+    tree = tree_of({"key": as_text(text), "b": "x", "a": {"b": "y"}})
+    assert interpolate(tree) == []
+    assert tree.values()["key"] == text
 
 
 def test_interpolate_path_of_another_key_keeps_that_key_s_place(from_tree, tree, tmp_path):
