@@ -6,14 +6,16 @@ import typer
 
 from codex_ml.cli.boundary import guarded
 from codex_ml.cli.data_split import split
+from codex_ml.cli.data_stats import stats
 
-data_app = typer.Typer(help="Divide files of records.", rich_markup_mode=None, no_args_is_help=True)
+data_app = typer.Typer(help="Look at files of records, and divide them.", rich_markup_mode=None, no_args_is_help=True)
 
 
 @data_app.callback()
 def _group() -> None:
     # Without a callback Typer makes an application of one command into that command.
-    """Divide files of records."""
+    """Look at files of records, and divide them."""
 
 
 data_app.command("split")(guarded(split))
+data_app.command("stats")(guarded(stats))

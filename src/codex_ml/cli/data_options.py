@@ -1,0 +1,47 @@
+"""Options that the commands of `codex-ml data` share, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codex_ml.errors import UserError
+
+RecordFormatName = Annotated[
+    str, typer.Option("--format", metavar="FORMAT", help="Shape of the records, as data.format; auto: by the first.")
+]
+FormatColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="FIELD=NAME",
+        help="Name in the file of a field of the format, such as prompt=question; repeatable.",
+    ),
+]
+TokenizerDirectory = Annotated[
+    Path, typer.Option("--model", metavar="PATH", help="Directory of the model, or of its tokenizer alone.")
+]
+
+
+def column_names(pairs: Sequence[str] | None) -> dict[str, str]:
+    """Return field -> name in the file, as in ``data.columns``.
+
+    Raises
+    ------
+    UserError
+        If one has no two sides, or a field is mapped twice.
+    """
+    columns: dict[str, str] = {}
+    for pair in pairs or ():
+        field, _, name = pair.partition("=")
+        if not field or not name:
+            raise UserError(
+                "--column: a mapping has two sides", fix="write --column FIELD=NAME, such as --column prompt=question"
+            )
+        if field in columns:
+            raise UserError(f"--column: {field} is mapped twice", fix="write it once")
+        columns[field] = name
+    return columns
