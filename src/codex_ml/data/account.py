@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from codex_ml.data.rejects import REJECTS_NAME
 from codex_ml.errors import DataError
 
 OVERLONG = "overlong"
@@ -91,16 +92,38 @@ class SplitAccount:
 
 @dataclass(frozen=True)
 class FileAccount:
-    """What of a file is no part of any record: lines without one, and keys that the format does not use."""
+    """What of a file is no part of any record: lines without one, lines left out, and keys that the format has not.
+
+    ``records_read = records_kept + sum(dropped)``. A line that cannot be read has no split, so it is counted here.
+    """
 
     name: str
     empty_lines: int
     unused_columns: dict[str, int]
+    records_read: int = 0
+    records_kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def dropped_line(self) -> str:
+        """Return one line that says how many lines were left out, and why."""
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(self.dropped.items()))
+        return (
+            f"{self.name}: {sum(self.dropped.values())} of {self.records_read} lines are no records and were left out "
+            f"({reasons}); where they stand is in {REJECTS_NAME}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counts as JSON."""
-        columns = dict(sorted(self.unused_columns.items()))
-        return {"name": self.name, "empty_lines": self.empty_lines, "unused_columns": columns}
+        return {
+            "name": self.name,
+            "empty_lines": self.empty_lines,
+            "records": {
+                "read": self.records_read,
+                "kept": self.records_kept,
+                "dropped": dict(sorted(self.dropped.items())),
+            },
+            "unused_columns": dict(sorted(self.unused_columns.items())),
+        }
 
 
 @dataclass
@@ -111,17 +134,22 @@ class DataAccount:
     files: list[FileAccount] = field(default_factory=list)
 
     def total(self) -> SplitAccount:
-        """Return the sum over all splits."""
+        """Return the sum over all splits, with the lines of the files that belong to none."""
         total = SplitAccount()
         for account in self.splits.values():
             for name, value in vars(account).items():
                 if isinstance(value, int):
                     setattr(total, name, getattr(total, name) + value)
             total.dropped.update(account.dropped)
+        for file in self.files:
+            total.records_read += sum(file.dropped.values())
+            total.dropped.update(file.dropped)
         return total
 
     def check(self) -> None:
-        """Raise `DataError` if any split, or the sum, does not add up."""
+        """Raise `DataError` if any split, file, or the sum, does not add up."""
+        for file in self.files:
+            SplitAccount(file.records_read, file.records_kept, Counter(file.dropped)).check(file.name)
         for name, account in self.splits.items():
             account.check(name)
         self.total().check("all splits")
@@ -164,9 +192,14 @@ class DataAccount:
             )
             rows.append((name, *(str(count) for count in counts)))
         widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-        return [
+        table = [
             "  ".join(
                 [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
             )
             for row in rows
         ]
+        return [*table, *self.dropped_lines()]
+
+    def dropped_lines(self) -> list[str]:
+        """Return one line for each file of which lines were left out because they are no records."""
+        return [file.dropped_line() for file in self.files if file.dropped]

@@ -21,6 +21,7 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from codex_ml.data.line_checks import Checked, LineCheck
+from codex_ml.data.problems import LineFault
 
 SLOT_COUNT = 2
 SLOT_BYTES = 1 << 21
@@ -96,7 +97,8 @@ class CheckHelper:
             self._give_up()
             return None
         self._free.append(self._asked.pop(0))
-        return Checked(array("Q", groups), array("Q", records), [(int(i), str(text)) for i, text in json.loads(faults)])
+        named = [(int(index), LineFault(*fault)) for index, fault in json.loads(faults)]
+        return Checked(array("Q", groups), array("Q", records), named)
 
     def _read(self, count: int) -> bytes:
         return read_exactly(_pipe(self._process.stdout), count)
@@ -133,7 +135,8 @@ def serve(memory: mmap.mmap, check: LineCheck, asks: IO[bytes], answers: IO[byte
             return
         lines = memory[slot * SLOT_BYTES : slot * SLOT_BYTES + length].split(b"\n")
         groups, records, faults = check(lines)
-        parts = (groups.tobytes(), records.tobytes(), json.dumps(faults).encode("utf-8"))
+        named = json.dumps([(index, (fault.reason, fault.text, fault.position)) for index, fault in faults])
+        parts = (groups.tobytes(), records.tobytes(), named.encode("utf-8"))
         answers.write(_ANSWER.pack(*map(len, parts)) + b"".join(parts))
         answers.flush()
 

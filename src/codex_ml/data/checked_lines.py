@@ -5,44 +5,30 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from codex_ml.data.check_helper import CheckHelper
+from codex_ml.data.jsonl import Lines
 from codex_ml.data.line_checks import Checked, LineCheck
+from codex_ml.data.problems import LineFault
 
 _BATCH_BYTES = 1 << 20
 _MOST_WAITING = 6
 
 
-class Lines(Protocol):
-    """A file of records as a stream; what identifies it is known when the iteration has come to its end."""
-
-    empty_lines: int
-    byte_count: int
-    digest: str
-
-    @property
-    def too_long(self) -> str:
-        """What is wrong with a line whose bytes are not kept."""
-        ...
-
-    def raw_lines(self) -> Iterator[tuple[int, int, bytes | None, bytes]]:
-        """Give number, offset, bytes (None: too long to be kept) and line end of each line that is not empty."""
-        ...
-
-
 @dataclass
 class Batch:
-    """Some lines that follow each other: their numbers, bytes and line ends, and what is wrong with the others."""
+    """Some lines that follow each other: numbers, offsets, bytes and line ends, and what is wrong with the others."""
 
     numbers: list[int] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
     lines: list[bytes] = field(default_factory=list)
     line_ends: list[bytes] = field(default_factory=list)
     faults: list[tuple[int, str]] = field(default_factory=list)
 
     def all_faults(self, checked: Checked) -> list[tuple[int, str]]:
         """Return the number of each faulty line with the reason, in their order."""
-        return sorted([*self.faults, *((self.numbers[index], text) for index, text in checked.faults)])
+        found = [(self.numbers[index], fault.at(self.offsets[index])) for index, fault in checked.faults]
+        return sorted([*self.faults, *found])
 
 
 def checked_lines(lines: Lines, check: LineCheck, helper: CheckHelper | None) -> Iterator[tuple[Batch, Checked]]:
@@ -70,11 +56,12 @@ def _finished(
 def _batches(lines: Lines) -> Iterator[Batch]:
     batch = Batch()
     size_bytes = 0
-    for number, _, raw, line_end in lines.raw_lines():
-        if raw is None:
-            batch.faults.append((number, lines.too_long))
+    for number, offset, raw, line_end in lines.raw_lines():
+        if isinstance(raw, LineFault):
+            batch.faults.append((number, raw.at(offset)))
             continue
         batch.numbers.append(number)
+        batch.offsets.append(offset)
         batch.lines.append(raw)
         batch.line_ends.append(line_end)
         size_bytes += len(raw) + 1

@@ -3,8 +3,7 @@ r"""Lines of a byte stream, cut out of large blocks; they end at ``\n`` only, an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 from codex_ml.errors import DataError
 
@@ -13,14 +12,22 @@ _BLOCK_BYTES = 1 << 18
 _LONGEST_PASSED_BYTES = 1 << 30
 
 
+class ByteStream(Protocol):
+    """Bytes that are read from the beginning to the end."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return about so many bytes, none at the end."""
+        ...
+
+
 def lines_of(
-    handle: BinaryIO, on_block: Callable[[bytes], object], max_line_bytes: int
+    handle: ByteStream, on_block: Callable[[bytes], object], max_line_bytes: int
 ) -> Iterator[tuple[int, bytes | None, bytes]]:
     r"""Yield the offset of each line, its bytes without the line end, and the line end (``\n``, ``\r\n`` or nothing).
 
     Parameters
     ----------
-    handle : binary file
+    handle : ByteStream
         Read from where it stands to its end.
     on_block : callable
         Takes every byte that is read, in blocks, before the lines in it are yielded.
@@ -59,8 +66,9 @@ def lines_of(
             passed_bytes += len(begun)
             begun = b""
             if passed_bytes > _LONGEST_PASSED_BYTES:
+                name = getattr(handle, "name", "data")
                 raise DataError(
-                    f"{Path(handle.name).name}: the line at byte {offset} is longer than {_LONGEST_PASSED_BYTES} bytes",
+                    f"{name}: the line at byte {offset} is longer than {_LONGEST_PASSED_BYTES} bytes",
                     why="this is no file of JSON Lines, and reading it to its end may take days",
                     fix="give a file with one JSON object a line",
                 )

@@ -6,7 +6,8 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from codex_ml.data.jsonl import parse_line
+from codex_ml.data.json_strict import parse_line
+from codex_ml.data.problems import LineFault
 from codex_ml.data.split_groups import group_key, record_key
 from codex_ml.data.split_hash import SplitHasher
 
@@ -20,7 +21,7 @@ class Checked(NamedTuple):
 
     groups: array[int]
     records: array[int]
-    faults: list[tuple[int, str]]
+    faults: list[tuple[int, LineFault]]
 
 
 class LineCheck:
@@ -54,6 +55,8 @@ class LineCheck:
                 else:
                     groups.append(hasher(group_key(value, group_by, columns)))
                     records.append(hasher(record_key(raw)))
+            except LineFault as fault:
+                faults.append((index, fault))
             except ValueError as error:
-                faults.append((index, str(error)))
+                faults.append((index, LineFault("no_group", str(error))))
         return checked

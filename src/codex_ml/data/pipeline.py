@@ -12,6 +12,7 @@ from codex_ml.data.manifest import build_manifest, warnings_of
 from codex_ml.data.overlong import shorten
 from codex_ml.data.problems import Problems
 from codex_ml.data.records import MessagesRecord, Record, TextRecord, map_strings
+from codex_ml.data.rejects import Rejects
 from codex_ml.data.sources import SourceRecord, read_sources
 from codex_ml.data.split_utils import SPLIT_NAMES
 from codex_ml.data.tokenize import RecordTokenizer, TokenizedRecord, last_assistant_turn
@@ -67,11 +68,12 @@ OnFindings = Callable[[str, str, Sequence[FindingLike], str], None]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Tokenised records by split, their account, and the manifest for ``data_splits.json``."""
+    """Tokenised records by split, their account, the manifest for ``data_splits.json``, and the lines left out."""
 
     splits: dict[str, list[TokenizedRecord]]
     account: DataAccount
     manifest: dict[str, Any]
+    rejects: tuple[Rejects, ...] = ()
 
     def require(self, split: str) -> list[TokenizedRecord]:
         """Return the records of a split that a job cannot do without.
@@ -157,16 +159,21 @@ def build_dataset(
     builder.problems.raise_if_any()
     files = {id(file): file.account for file in sources.files.values()}  # one file may stand behind several splits
     account.files = list(files.values())
+    rejects = {id(file.rejects): file.rejects for file in sources.files.values() if file.rejects}
     account.check()
     # Split by split: a large sound one would hide that another is of no use.
     for name, counts in account.splits.items():
         builder.refuse_unlearnable(name, counts)
-        _refuse_bad_share(name, counts, data.max_bad_share)
+        _refuse_bad_share(f"the split {name!r}", counts, data.max_bad_share)
+    # Lines that are no records have no split. Where some splits only are built, they belong to all records of a file.
+    total = replace(account.total(), records_read=sum(file.records_read for file in account.files))
+    _refuse_bad_share("all splits, with lines that are no records,", total, data.max_bad_share)
     renders = any(isinstance(item.record, MessagesRecord) for items in sources.records.values() for item in items)
     return Dataset(
         splits={name: [tokenized for _, tokenized in pairs] for name, pairs in built.items()},
         account=account,
         manifest=build_manifest(data, sources, built, record_tokenizer.template_date if renders else None),
+        rejects=tuple(rejects.values()),
     )
 
 
@@ -196,8 +203,6 @@ class _Builder:
         self, source: SourceRecord, split: str, account: SplitAccount
     ) -> tuple[SourceRecord, TokenizedRecord] | None:
         """Return the tokenised record, or None where it was dropped or is faulty; either way it is counted."""
-        if self.problems.full:
-            return None
         account.records_read += 1
         record, action, redacted_fields = self._filter(source)
         account.records_redacted += action == "redact"
@@ -334,13 +339,12 @@ def _redacted_parts(record: Record, redacted_fields: frozenset[str]) -> tuple[bo
     return in_prompt, f"messages[{last}].content" in redacted_fields
 
 
-def _refuse_bad_share(split: str, account: SplitAccount, max_bad_share: float) -> None:
+def _refuse_bad_share(which: str, account: SplitAccount, max_bad_share: float) -> None:
     share = account.records_dropped / account.records_read if account.records_read else 0.0
     if share > max_bad_share:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(account.dropped.items()))
         raise DataError(
-            f"data: {account.records_dropped} of {account.records_read} records of the split {split!r} were dropped "
-            f"({share:.1%})",
+            f"data: {account.records_dropped} of {account.records_read} records of {which} were dropped ({share:.1%})",
             why=f"data.max_bad_share allows {max_bad_share:.1%}; reasons: {reasons}",
             fix="raise data.max_length_tokens, choose another data.on_overlong, or raise data.max_bad_share knowingly",
         )

@@ -1,43 +1,104 @@
-"""Faults found while reading data: gathered up to a bound, then raised as one error."""
+"""Faults found while reading data: all are counted, the first are kept, and they are raised as one error."""
 
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from codex_ml.errors import DataError
 
-MAX_PROBLEMS = 20
+MAX_SHOWN = 20
+
+# Why a line is no record: the words that accounts and `rejects.ndjson` use.
+Reason = Literal[
+    "bad_encoding",
+    "bad_json",
+    "doubled_key",
+    "bad_number",
+    "lone_surrogate",
+    "too_deep",
+    "not_an_object",
+    "too_long_line",
+    "bad_row",
+    "no_group",
+    "bad_shape",
+]
 
 # Names of columns are shown, values never are; nor is what hardly is the name of a column.
 _COLUMN_NAME = re.compile(r"[A-Za-z_][A-Za-z_ .-]{0,39}[0-9]{0,3}")
 
 
+class LineFault(ValueError):  # noqa: N818 - a value that is passed on as often as raised
+    """Why one line is no record, in one of the known words and in a sentence that holds no content.
+
+    Parameters
+    ----------
+    reason : Reason
+        The word.
+    text : str
+        The sentence.
+    position : int, optional
+        Where in the line it is, in bytes, for faults that an editor does not show.
+    """
+
+    def __init__(self, reason: Reason, text: str, position: int | None = None) -> None:
+        super().__init__(text)
+        self.reason: Reason = reason
+        self.text = text
+        self.position = position
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether another fault says the same."""
+        return isinstance(other, LineFault) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        """Return a hash that equal faults share."""
+        return hash((self.reason, self.text, self.position))
+
+    def at(self, offset: int) -> str:
+        """Return the sentence for a line that begins at an offset of its file."""
+        return self.text if self.position is None else f"{self.text}, offset {offset + self.position} of the file"
+
+
 class Problems:
-    """A bounded list of faults, each with its place ``file:line``; messages hold no content of records."""
+    """Faults with their place ``file:line``: all counted, the first kept; messages hold no content of records."""
 
     def __init__(self) -> None:
-        self._found: list[tuple[str, str]] = []
+        self.count = 0
+        self._first: list[tuple[str, str, str]] = []
 
     def add(self, place: str, what: str, fix: str = "") -> None:
         """Note one fault."""
-        self._found.append((f"{place}: {what}", fix))
-
-    @property
-    def full(self) -> bool:
-        """Whether so many were found that looking further helps nobody."""
-        return len(self._found) >= MAX_PROBLEMS
+        self.count += 1
+        if len(self._first) < MAX_SHOWN:
+            self._first.append((place, what, fix))
 
     def raise_if_any(self) -> None:
-        """Raise one `DataError` that names every fault; do nothing when there is none."""
-        if not self._found:
+        """Raise one `DataError` that names the first faults and the number of all; do nothing when there is none."""
+        if not self._first:
             return
-        (first, fix), rest = self._found[0], self._found[1:]
-        fix = fix or next((other for _, other in rest if other), "correct these lines; nothing was written")
-        if not rest:
-            raise DataError(first, fix=fix)
-        count = f"{len(self._found)} problems" + (", reading stopped there" if self.full else "")
-        others = "".join(f"\n       {what}" for what, _ in rest)
-        raise DataError(first, why=f"the first of {count}; the others:{others}", fix=fix)
+        place, what, fix = self._first[0]
+        fix = fix or next((other for _, _, other in self._first if other), _FIX)
+        raise DataError(f"{place}: {what}", why=self._others(), fix=fix)
+
+    def listing(self) -> str:
+        """Return the faults that were kept, one a line."""
+        return "".join(f"\n       {place}: {what}" for place, what, _ in self._first) + self._more()
+
+    def _others(self) -> str:
+        if self.count == 1:
+            return ""
+        said = self._first[0][1]
+        lines = [f"{place}: {'the same' if what == said else what}" for place, what, _ in self._first[1:]]
+        listed = "".join(f"\n       {line}" for line in lines)
+        return f"the first of {self.count:,} problems; the others:{listed}{self._more()}"
+
+    def _more(self) -> str:
+        more = self.count - len(self._first)
+        return f"\n       and {more:,} more" if more else ""
+
+
+_FIX = "correct these lines; nothing was written"
 
 
 def shown_name(name: str) -> str:

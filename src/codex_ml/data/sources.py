@@ -9,9 +9,11 @@ from typing import Any
 
 from codex_ml.config.schema.data import DataSection
 from codex_ml.data.account import FileAccount
-from codex_ml.data.jsonl import JsonlFile
-from codex_ml.data.problems import Problems
+from codex_ml.data.jsonl import FaultyLine, JsonLine, parsed_lines
+from codex_ml.data.problems import LineFault, Problems
+from codex_ml.data.readers import open_records
 from codex_ml.data.records import Record, RecordReader
+from codex_ml.data.rejects import Rejects, refuse_too_many
 from codex_ml.data.split_groups import group_key, record_key
 from codex_ml.data.split_utils import SPLIT_NAMES, assign_splits
 from codex_ml.errors import DataError
@@ -37,13 +39,14 @@ class SourceRecord:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """What identifies a file: its name without the directory, its digest, its size; and how it was read."""
+    """What identifies a file: its name without the directory, its digest, its size; how it was read, and what not."""
 
     name: str
     digest: str
     byte_count: int
     format: str
     account: FileAccount
+    rejects: Rejects
 
     def to_dict(self) -> dict[str, Any]:
         """Return the part that belongs in ``data_splits.json``."""
@@ -90,27 +93,46 @@ def read_file(path: Path, data: DataSection) -> tuple[list[SourceRecord], Source
     Raises
     ------
     DataError
-        If the file cannot be read or lines are faulty.
+        If the file cannot be read, or lines are faulty: any of them with ``data.on_bad_record=error``, with ``drop`` a
+        larger share than ``data.max_bad_share``.
     """
-    problems = Problems()
-    file = JsonlFile(path, problems)
+    problems, rejects, read = Problems(), Rejects(path.name), 0
+    file = open_records(path, data.max_line_bytes)
     reader = RecordReader(data.format, data.columns)
-    group_by = data.split.group_by if data.path is not None else None
     records: list[SourceRecord] = []
-    for line in file:
-        try:
-            record = reader.read(line.value)
-            key = record_key(line.raw) if group_by is None else group_key(line.value, group_by, data.columns)
-        except ValueError as error:
-            problems.add(f"{path.name}:{line.line_number}", str(error))
-            # Where the format itself is unknown, every line would say so again.
-            if problems.full or reader.format is None:
-                break
+    for line in parsed_lines(file):
+        read += 1
+        checked = line.fault if isinstance(line, FaultyLine) else _checked(line, reader, data, path.name)
+        if isinstance(checked, SourceRecord):
+            records.append(checked)
             continue
-        records.append(SourceRecord(path.name, line.line_number, line.offset, line.raw, key, record))
-    problems.raise_if_any()
-    account = FileAccount(path.name, file.empty_lines, dict(reader.unused_columns))
-    return records, SourceFile(path.name, file.digest, file.byte_count, str(reader.format), account)
+        problems.add(f"{path.name}:{line.line_number}", checked.at(line.offset))
+        if data.on_bad_record == "drop":
+            rejects.add(line.line_number, line.offset, checked.reason)
+        elif checked.reason == "bad_shape" and reader.format is None:
+            # Where the format itself is unknown, every line would say so again.
+            break
+    if data.on_bad_record == "error":
+        problems.raise_if_any()
+    refuse_too_many(rejects, problems, read, data.max_bad_share)
+    account = FileAccount(
+        path.name, file.empty_lines, dict(reader.unused_columns), read, len(records), rejects.counts()
+    )
+    return records, SourceFile(path.name, file.digest, file.byte_count, str(reader.format), account, rejects)
+
+
+def _checked(line: JsonLine, reader: RecordReader, data: DataSection, name: str) -> SourceRecord | LineFault:
+    """Return the record of a line with its key, or what is wrong with it."""
+    group_by = data.split.group_by if data.path is not None else None
+    try:
+        record = reader.read(line.value)
+    except ValueError as error:
+        return LineFault("bad_shape", str(error))
+    try:
+        key = record_key(line.raw) if group_by is None else group_key(line.value, group_by, data.columns)
+    except ValueError as error:
+        return LineFault("no_group", str(error))
+    return SourceRecord(name, line.line_number, line.offset, line.raw, key, record)
 
 
 def _refuse_file_of_train(data: DataSection, paths: Mapping[str, Path]) -> None:

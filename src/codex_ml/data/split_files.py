@@ -12,11 +12,12 @@ from pathlib import Path
 
 from codex_ml.data.background import Background
 from codex_ml.data.check_helper import CheckHelper
-from codex_ml.data.checked_lines import Batch, Lines, checked_lines
+from codex_ml.data.checked_lines import Batch, checked_lines
 from codex_ml.data.hash_counts import HashCounts
-from codex_ml.data.jsonl import JsonlFile
+from codex_ml.data.jsonl import Lines
 from codex_ml.data.line_checks import Checked, LineCheck
 from codex_ml.data.problems import Problems
+from codex_ml.data.readers import open_records
 from codex_ml.data.split_groups import refuse_unknown_group
 from codex_ml.data.split_hash import split_of, thresholds_by_rank, thresholds_by_value
 from codex_ml.data.split_output import SplitOutput, WaitingRecords
@@ -36,7 +37,7 @@ def split_file(
     out_dir: Path,
     options: SplitOptions,
     storage: Storage | None = None,
-    open_lines: Callable[[Path], Lines] = JsonlFile,
+    open_lines: Callable[[Path], Lines] = open_records,
     helper_from_bytes: int = 16 << 20,
 ) -> SplitReport:
     """Divide a file of records into one file for each split, in a directory of their own with ``split.json``.
@@ -141,8 +142,6 @@ class _Division:
             for number, text in faults:
                 problems.add(f"{name}:{number}", text)
                 is_sound = False
-                if problems.full:
-                    return
             if is_sound:
                 self._groups.add(checked.groups)
                 if self._records is not self._groups:

@@ -90,6 +90,7 @@ def write_results(
     redact: Callable[[Any], Any],
     max_bytes: int = DEFAULT_MAX_BYTES,
     storage: Storage | None = None,
+    rejects: bytes = b"",
 ) -> Path:
     """Write the files of one evaluation, whole or not at all, in place of those of an earlier one.
 
@@ -106,6 +107,8 @@ def write_results(
         Size at which predictions.ndjson is rotated; nothing is deleted.
     storage : Storage, optional
         Writes and renames; a parameter so that tests can pass one that fails.
+    rejects : bytes
+        Content of ``rejects.ndjson``: the lines of the data that were left out. Without any there is no such file.
 
     Returns
     -------
@@ -129,7 +132,13 @@ def write_results(
                 for prediction in result.predictions:
                     writer.write(asdict(prediction))
         storage.write_bytes(staged / "metrics.csv", metrics_csv(result).encode("utf-8"))
-        written = [*ndjson_files(staged / "predictions.ndjson"), staged / "metrics.csv"]
+        if rejects:
+            storage.write_bytes(staged / "rejects.ndjson", rejects)
+        written = [
+            *ndjson_files(staged / "predictions.ndjson"),
+            staged / "metrics.csv",
+            *staged.glob("rejects.ndjson"),
+        ]
         files = {file.name: file_digest(file) for file in written}
         storage.write_json(staged / "results.json", {**results_json(result, evaluated), "files": files})
         _put_in_place(staged, directory, storage)

@@ -15,6 +15,7 @@ from codex_ml.clock import utc_now
 from codex_ml.config.paths import check_paths
 from codex_ml.config.schema.root import EvaluateConfig
 from codex_ml.data.batches import collate
+from codex_ml.data.rejects import rejects_ndjson
 from codex_ml.errors import CheckpointError, DataError
 from codex_ml.eval.metrics import chosen_metrics
 from codex_ml.eval.results import EvaluatedModel, EvaluationResult, write_results
@@ -83,6 +84,8 @@ def evaluate(
     _check_bases(targets, base)
     for text in prepared.dataset.warnings:
         outside.say(f"warning: {text}")
+    for line in prepared.dataset.account.dropped_lines():
+        outside.say(f"warning: {line}")
     outside.say(f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}")
     results: dict[str, EvaluationResult] = {}
     with _receiving_run(config, targets, outside) as receiving:
@@ -193,6 +196,7 @@ def _write(
         redact=prepared.filters.redact_value,
         max_bytes=config.logging.max_bytes,
         storage=storage,
+        rejects=rejects_ndjson(prepared.dataset.rejects),
     )
     for name, metric in result.metrics.items():
         log.write(

@@ -23,6 +23,8 @@ MAY_CHANGE: Mapping[str, str] = MappingProxyType(
         "run.output_dir": "runs may be moved",
         "run.resume_from": "says where to go on",
         "data.test": "never seen in training",
+        "data.max_line_bytes": "stops a run or not; which records are kept is compared",
+        "data.on_bad_record": "stops a run or not; which records are kept is compared",
         "data.max_bad_share": "stops a run or not; which records are kept is compared",
         "training.epochs": "a finished run can be extended, a long one cut short",
         "training.max_steps": "a finished run can be extended, a long one cut short",

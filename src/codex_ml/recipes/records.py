@@ -12,6 +12,7 @@ import torch
 from codex_ml.config.run_file import run_config_values, write_run_config
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.data.manifest import without_membership
+from codex_ml.data.rejects import rejects_ndjson
 from codex_ml.models.source import locate_tokenizer
 from codex_ml.recipes.audit_trail import write_audit
 from codex_ml.recipes.model_setup import TrainableModel
@@ -43,6 +44,8 @@ def write_run_files(
     # The account names columns that are not read, and such a name comes from the data.
     storage.write_json(layout.data_account, prepared.filters.redact_value(prepared.dataset.account.to_dict()))
     storage.write_json(layout.data_splits, prepared.dataset.manifest)
+    if prepared.dataset.rejects:
+        storage.write_atomic(layout.rejects, rejects_ndjson(prepared.dataset.rejects))
     source = trainable.base.source
     provenance = collect_provenance(
         run_id=session.record.run_id,

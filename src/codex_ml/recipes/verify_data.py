@@ -54,6 +54,7 @@ def check_account(layout: RunLayout, provenance: Mapping[str, Any], trainer: Map
     try:
         account = read_json(layout.data_account, follow_links=False)
         checks = [_check_sums(f"{key}.{name}", counts) for name, counts in account["splits"].items()]
+        checks += [_check_lines(f"{key}.files.{file['name']}", file) for file in account.get("files", ())]
         run = account.get("run")
         if run is not None:
             parts = run["trained"] + run["masked"] + run["padding"]
@@ -83,6 +84,17 @@ def _check_sums(key: str, counts: Mapping[str, Any]) -> Check:
     if records["read"] == parts and tokens["tokenised"] == of_tokens:
         return Check(key, "agrees", note="every row and token is accounted for")
     return Check(key, "differs", [records["read"], tokens["tokenised"]], [parts, of_tokens], "the sums of its parts")
+
+
+def _check_lines(key: str, file: Mapping[str, Any]) -> Check:
+    """See that every line of a file was kept or left out for a reason; accounts of older runs do not say."""
+    records = file.get("records")
+    if records is None:
+        return Check(key, "unchecked", note="the run is older than this account of lines")
+    parts = records["kept"] + sum(records["dropped"].values())
+    if records["read"] == parts:
+        return Check(key, "agrees", note="every line is accounted for")
+    return Check(key, "differs", records["read"], parts, "the sum of its parts")
 
 
 def _check_file(config: DataSection, path: Path | None, splits: Mapping[str, Mapping[str, Any]]) -> list[Check]:

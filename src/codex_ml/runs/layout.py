@@ -58,6 +58,11 @@ class RunLayout:
         return self.directory / "data_splits.json"
 
     @property
+    def rejects(self) -> Path:
+        """Lines of the data files that were left out, with reason and position, one JSON object a line."""
+        return self.directory / "rejects.ndjson"
+
+    @property
     def metrics(self) -> Path:
         """Metrics, one JSON object a line."""
         return self.directory / "metrics.ndjson"

@@ -64,6 +64,8 @@ def test_defaults_of_every_key_match_the_agreed_table():
         "data.split.exact_sizes": False,
         "data.max_length_tokens": 1024,
         "data.on_overlong": "error",
+        "data.max_line_bytes": 16777216,
+        "data.on_bad_record": "error",
         "data.max_bad_share": 0.05,
         "training.epochs": None,
         "training.max_steps": None,

@@ -18,7 +18,7 @@ def _account() -> DataAccount:
     train.drop("safety_drop")
     test = SplitAccount(records_read=1)
     test.keep(tokenised=7, supervised=3, masked=4)
-    return DataAccount({"train": train, "test": test}, [FileAccount("data.jsonl", 2, {"id": 5})])
+    return DataAccount({"train": train, "test": test}, [FileAccount("data.jsonl", 2, {"id": 5}, 5, 5)])
 
 
 def test_data_account_counts_add_up_by_split_and_in_total() -> None:
@@ -59,7 +59,14 @@ def test_data_account_to_dict_is_json_with_all_counts() -> None:
     content = json.loads(json.dumps(_account().to_dict()))
     assert content["splits"]["train"]["records"]["dropped"] == {"overlong": 1, "safety_drop": 1}
     assert content["total"]["tokens"]["in_dropped_records"] == 30
-    assert content["files"] == [{"name": "data.jsonl", "empty_lines": 2, "unused_columns": {"id": 5}}]
+    assert content["files"] == [
+        {
+            "name": "data.jsonl",
+            "empty_lines": 2,
+            "records": {"read": 5, "kept": 5, "dropped": {}},
+            "unused_columns": {"id": 5},
+        }
+    ]
 
 
 def test_data_account_lines_form_a_table() -> None:

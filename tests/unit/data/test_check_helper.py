@@ -15,8 +15,9 @@ import pytest
 
 from codex_ml.data.check_helper import SLOT_BYTES, SLOT_COUNT, CheckHelper, read_exactly, serve
 from codex_ml.data.checked_lines import checked_lines
-from codex_ml.data.jsonl import JsonlFile
+from codex_ml.data.jsonl import JsonlFile, RawLine
 from codex_ml.data.line_checks import LineCheck
+from codex_ml.data.problems import LineFault
 from codex_ml.data.split_files import split_file
 from codex_ml.data.split_report import SplitOptions
 from codex_ml.errors import DataError
@@ -46,7 +47,8 @@ def test_serve_answers_what_the_check_says() -> None:
     answers.seek(24)
     assert answers.read(len(expected.groups) * 8) == expected.groups.tobytes()
     assert answers.read(len(expected.records) * 8) == expected.records.tobytes()
-    assert [tuple(fault) for fault in json.loads(answers.read())] == expected.faults
+    faults = json.loads(answers.read())
+    assert [(index, LineFault(*fault)) for index, fault in faults] == expected.faults
 
 
 def test_read_exactly_pipe_that_ends_early_is_noticed() -> None:
@@ -112,7 +114,7 @@ class _KilledMeanwhile(JsonlFile):
         super().__init__(path)
         self._helper = helper
 
-    def raw_lines(self) -> Iterator[tuple[int, int, bytes | None, bytes]]:
+    def raw_lines(self) -> Iterator[RawLine]:
         for line in super().raw_lines():
             if line[0] == 5000:
                 os.kill(self._helper._process.pid, signal.SIGKILL)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from codex_ml.data.json_fast import parse_fast
-from codex_ml.data.jsonl import MAX_NESTING, parse_object
+from codex_ml.data.json_strict import MAX_NESTING, parse_object
 
 
 class _Counting:

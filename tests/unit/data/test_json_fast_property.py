@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from codex_ml.data.json_fast import parse_fast
-from codex_ml.data.jsonl import MAX_NESTING, parse_object
+from codex_ml.data.json_strict import MAX_NESTING, parse_object
 
 
 class _Pairs(list):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.data.jsonl import JsonlFile, iter_jsonl, parse_object
-from codex_ml.data.problems import MAX_PROBLEMS
+from codex_ml.data.json_strict import parse_object
+from codex_ml.data.jsonl import JsonlFile, iter_jsonl
+from codex_ml.data.problems import MAX_SHOWN
 from codex_ml.errors import DataError
 
 Write = Callable[..., Path]
@@ -72,7 +73,9 @@ def test_iter_jsonl_byte_order_mark_is_taken_once_at_the_start(write_jsonl: Writ
         (b"null", "a record is a JSON object, this is null"),
         (b'{"a":' * 65 + b"1" + b"}" * 65, "nested deeper than 64 levels"),
         (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested deeper than 64 levels"),
-        (b'{"a": ' + b"7" * 5000 + b"}", "Exceeds the limit"),
+        (b'{"a": ' + b"7" * 5000 + b"}", "a number has 5000 digits, more than the 4300 that are read"),
+        (b'{"a": 1' + b"0" * 400 + b"}", "a number is too large for a 64-bit float"),
+        (b'{"a": "SECRET\x01"}', "not valid JSON: Invalid control character at column 14"),
     ],
 )
 def test_iter_jsonl_faulty_line_is_named_without_its_content(write_jsonl: Write, line: bytes, reason: str) -> None:
@@ -102,14 +105,18 @@ def test_iter_jsonl_line_longer_than_the_limit_is_named_and_the_next_is_read(wri
 
 
 def test_iter_jsonl_many_faults_are_gathered_up_to_a_bound(write_jsonl: Write) -> None:
-    """Three faults come in one error; of fifty, reading stops at the twentieth."""
+    """Three faults come in one error; of fifty, twenty are shown and all are counted."""
     with pytest.raises(DataError) as few:
         list(iter_jsonl(write_jsonl(b'{\n{"a": 1}\nx\n[]\n'.replace(b"{\n", b"{,\n", 1))))
     assert "the first of 3 problems" in few.value.block()
     assert all(f"data.jsonl:{number}:" in few.value.block() for number in (1, 3, 4))
     with pytest.raises(DataError) as many:
         list(iter_jsonl(write_jsonl(b"x\n" * 50)))
-    assert f"{MAX_PROBLEMS} problems, reading stopped there" in many.value.block()
+    block = many.value.block()
+    assert "the first of 50 problems" in block
+    assert f"data.jsonl:{MAX_SHOWN}: the same" in block
+    assert f"data.jsonl:{MAX_SHOWN + 1}:" not in block
+    assert f"and {50 - MAX_SHOWN} more" in block
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n  \n"])

@@ -28,6 +28,7 @@ def test_line_check_faulty_lines_are_named_by_index() -> None:
     """A line that is no record, and one without the group."""
     faults = LineCheck(0, "g", {})([b'{"g": 1}', b"nonsense", b'{"h": 1}', b'{"g": 1, "g": 2}']).faults
     assert [index for index, _ in faults] == [1, 2, 3]
-    assert "not valid JSON" in faults[0][1]
-    assert "'g' is missing" in faults[1][1]
-    assert "stands twice" in faults[2][1]
+    assert [fault.reason for _, fault in faults] == ["bad_json", "no_group", "doubled_key"]
+    assert "not valid JSON" in faults[0][1].text
+    assert "'g' is missing" in faults[1][1].text
+    assert "stands twice" in faults[2][1].text

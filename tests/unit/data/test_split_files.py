@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from codex_ml.config.schema.data import DataSection
-from codex_ml.data.jsonl import JsonlFile
+from codex_ml.data.jsonl import JsonlFile, RawLine
 from codex_ml.data.sources import read_sources
 from codex_ml.data.split_files import split_file
 from codex_ml.data.split_report import SplitOptions
@@ -157,7 +157,7 @@ def test_split_file_disk_too_small_is_refused_before_writing(write_jsonl: Write,
 class _ChangedMeanwhile(JsonlFile):
     """A file that another program writes to while it is read; the reader itself sees the old content."""
 
-    def raw_lines(self) -> Iterator[tuple[int, int, bytes | None, bytes]]:
+    def raw_lines(self) -> Iterator[RawLine]:
         yield from super().raw_lines()
         with self.path.open("ab") as handle:
             handle.write(b'{"text": "late"}\n')
@@ -180,8 +180,9 @@ def test_split_file_other_reader_gives_the_lines(write_jsonl: Write, tmp_path: P
     class Repeated(JsonlFile):
         """Gives every record of the file ten times."""
 
-        def raw_lines(self) -> Iterator[tuple[int, int, bytes | None, bytes]]:
+        def raw_lines(self) -> Iterator[RawLine]:
             for number, offset, raw, _ in super().raw_lines():
+                assert isinstance(raw, bytes)
                 for spaces in range(10):
                     yield number, offset, raw + b" " * spaces, b""
 
@@ -190,12 +191,12 @@ def test_split_file_other_reader_gives_the_lines(write_jsonl: Write, tmp_path: P
     assert report.source["records"] == 200
 
 
-def test_split_file_many_faults_reading_stops_and_nothing_is_left(write_jsonl: Write, tmp_path: Path) -> None:
-    """Missing groups are gathered up to the bound, by file and line."""
+def test_split_file_many_faults_are_all_counted_and_nothing_is_left(write_jsonl: Write, tmp_path: Path) -> None:
+    """Missing groups are counted to the end of the file, the first of them named."""
     path = write_jsonl([{"text": str(number)} for number in range(500)] + [{"topic": "a"}])
     with pytest.raises(DataError, match=r"data.jsonl:1: the group key 'topic' is missing") as caught:
         split_file(path, tmp_path / "out", _options(group_by="topic"))
-    assert "20 problems, reading stopped there" in caught.value.why
+    assert "the first of 500 problems" in caught.value.why
     assert [item.name for item in tmp_path.iterdir()] == ["data.jsonl"]
 
 

@@ -123,11 +123,21 @@ class DataSection(Section):
     on_overlong: Literal["error", "drop", "truncate_prompt_left", "truncate_completion"] = Field(
         default="error", description="What happens to a longer record; what is dropped or cut is counted."
     )
+    max_line_bytes: int = Field(
+        default=16 * 1024 * 1024,
+        ge=1,
+        le=1 << 30,
+        description="Longest line (or row of a table) that is read, in bytes.",
+    )
+    on_bad_record: Literal["error", "drop"] = Field(
+        default="error",
+        description="What happens to a line that is no record; what is dropped is counted and named in rejects.ndjson.",
+    )
     max_bad_share: float = Field(
         default=0.05,
         ge=0.0,
         le=1.0,
-        description="Largest share of refused records of any one split before the run stops.",
+        description="Largest share of refused records of any one split or file before the run stops.",
     )
 
     def has_split(self, name: SplitName) -> bool:
