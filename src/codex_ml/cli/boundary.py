@@ -95,7 +95,7 @@ def run_command(body: Callable[[], int], *, has_model: bool = True) -> None:
         code = body()
     except BrokenPipeError:
         # Whoever read our output went away in the middle of the work: nothing is left to say to them.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _point_at_nothing(sys.stdout)
         code = EXIT_RUN_FAILED
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last border: all that is left becomes one block
         # It leaves anyway; one more signal would only put a traceback in place of the reason.
@@ -113,7 +113,27 @@ def run_command(body: Callable[[], int], *, has_model: bool = True) -> None:
     finally:
         for number, handler in handlers_before.items():
             signal.signal(number, handler)
+        _let_go_of_dead_streams()
     raise typer.Exit(code)
+
+
+def _let_go_of_dead_streams() -> None:
+    """Point a stream that takes no more at nothing.
+
+    The interpreter writes out what is left in it when it ends, and where that fails puts its own exit code, 120, in
+    place of ours.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _point_at_nothing(stream)
+
+
+def _point_at_nothing(stream: TextIO) -> None:
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, stream.fileno())
+    os.close(nothing)
 
 
 def leave_before_anything_begins() -> None:
@@ -156,7 +176,7 @@ def print_results(lines: Iterable[str]) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         # Else the interpreter would complain once more when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _point_at_nothing(sys.stdout)
 
 
 def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
@@ -170,7 +190,7 @@ def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
                 sys.stdout.flush()
             except BrokenPipeError:
                 # These commands only show something; a reader that has seen enough (`| head`) is no failure.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                _point_at_nothing(sys.stdout)
             return EXIT_DONE
 
         run_command(body, has_model=False)

@@ -164,3 +164,28 @@ def test_error_block_disk_full_in_the_words_of_a_library_is_no_fault_of_ours() -
     block, code = error_block(Exception("I/O error: No space left on device (os error 28)"))
     assert code == 1
     assert block.startswith("error: the disk is full\n  why: I/O error")
+
+
+def test_run_command_terminal_that_is_gone_leaves_the_exit_code(tmp_path):
+    """What could not be written any more does not put the interpreter's own exit code in place of ours."""
+    program = (
+        "import os, signal, sys\n"
+        "import typer\n"
+        "from codex_ml.cli.boundary import run_command\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "def body():\n"
+        "    print('kept in the buffer', end='')\n"
+        "    os.close(int(sys.argv[1]))\n"
+        "    return 5\n"
+        "try:\n    run_command(body)\n"
+        "except typer.Exit as stop:\n    sys.exit(stop.exit_code)\n"
+    )
+    ours, theirs = os.openpty()
+    # Buffered, as it is for a user.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(ours)], stdout=theirs, pass_fds=[ours], cwd=tmp_path, env=environment
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert process.wait(timeout=60) == 5
