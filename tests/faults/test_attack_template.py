@@ -9,7 +9,7 @@ import time
 import pytest
 
 from codex_ml.data.chat import ChatRenderer
-from codex_ml.data.records import Message
+from codex_ml.data.messages import Message
 from codex_ml.data.template_guard import RENDER_CPU_SECONDS, RENDER_EXTRA_BYTES
 from codex_ml.errors import DataError
 

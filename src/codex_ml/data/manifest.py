@@ -15,12 +15,17 @@ Pairs = Sequence[tuple[SourceRecord, TokenizedRecord]]
 
 
 def build_manifest(
-    data: DataSection, sources: Sources, built: Mapping[str, Pairs], template_date: str | None
+    data: DataSection,
+    sources: Sources,
+    built: Mapping[str, Pairs],
+    template_date: str | None,
+    left_out: Mapping[str, int],
 ) -> dict[str, Any]:
     """Return the content of ``data_splits.json``: for each split its file, digests and the offset of every kept record.
 
     ``digest`` is over the bytes of the kept records as they stand in the file, ``content_digest`` over what the model
-    sees of them. ``template_date`` is the date that a chat template was given for today, where it asks for one.
+    sees of them. ``template_date`` is the date that a chat template was given for today, where it asks for one;
+    ``left_out`` counts the conversations of which it leaves something out.
     """
     splits: dict[str, Any] = {}
     train = {source.raw for source, _ in built.get("train", [])}
@@ -40,6 +45,8 @@ def build_manifest(
     manifest: dict[str, Any] = {"schema_version": 1, "splits": splits}
     if template_date is not None:
         manifest["chat_template_date"] = template_date
+    if left_out:
+        manifest["chat_template_leaves_out"] = dict(sorted(left_out.items()))
     if data.path is not None:
         manifest["split"] = {
             "seed": data.split.seed,
@@ -82,4 +89,7 @@ def warnings_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         lines.append(
             f"the chat template asks for today's date; it is given {date} always, in generation as in training"
         )
+    for what, count in manifest.get("chat_template_leaves_out", {}).items():
+        part = "the tools" if what == "tools" else f"turns of the {what}"
+        lines.append(f"the chat template has no place for {part}: the model does not see them in {count} conversations")
     return tuple(lines)

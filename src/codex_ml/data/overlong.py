@@ -18,7 +18,8 @@ def shorten(
     ``truncate_prompt_left`` takes tokens from the start of the prompt, behind the ``leading_tokens`` (such as
     begin-of-sequence); a record whose prompt would vanish, and running text, which has none, is dropped.
     ``truncate_completion`` takes tokens from the end, so the end-of-sequence token goes too: a cut answer must not be
-    learned as a finished one. What is left may hold no supervised token; that is for the caller to see.
+    learned as a finished one. A conversation whose last answer would vanish is dropped, whatever else of it is left: it
+    could not be measured. What is left of any other may hold no supervised token; that is for the caller to see.
 
     Raises
     ------
@@ -34,6 +35,8 @@ def shorten(
     if choice == "drop":
         return None
     if choice == "truncate_completion":
+        if record.prompt_length >= max_length_tokens and any(record.supervised[:max_length_tokens]):
+            return None
         return replace(
             record,
             input_ids=record.input_ids[:max_length_tokens],

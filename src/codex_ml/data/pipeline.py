@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from codex_ml.config.schema.data import DataSection
 from codex_ml.data.account import NO_SUPERVISED_TOKENS, OVERLONG, SAFETY_DROP, DataAccount, SplitAccount
 from codex_ml.data.manifest import build_manifest, warnings_of
+from codex_ml.data.messages import MessagesRecord, redacted_sides
 from codex_ml.data.overlong import shorten
 from codex_ml.data.problems import Problems
-from codex_ml.data.records import MessagesRecord, Record, TextRecord, map_strings
+from codex_ml.data.records import Record, TextRecord, map_strings
 from codex_ml.data.rejects import Rejects
 from codex_ml.data.sources import SourceRecord, read_sources
 from codex_ml.data.split_utils import SPLIT_NAMES
-from codex_ml.data.tokenize import RecordTokenizer, TokenizedRecord, last_assistant_turn
+from codex_ml.data.tokenize import RecordTokenizer, TokenizedRecord
 from codex_ml.errors import DataError, SafetyError
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def build_dataset(
         If the policy blocks a record; the message names the line and the rule.
     """
     sources = read_sources(data, splits)
-    record_tokenizer = RecordTokenizer(tokenizer)
+    record_tokenizer = RecordTokenizer(tokenizer, data.supervise, data.trust_control_tokens_in_text)
     builder = _Builder(data, record_tokenizer, filter_text, on_findings)
     built: dict[str, list[tuple[SourceRecord, TokenizedRecord]]] = {}
     account = DataAccount()
@@ -172,7 +173,9 @@ def build_dataset(
     return Dataset(
         splits={name: [tokenized for _, tokenized in pairs] for name, pairs in built.items()},
         account=account,
-        manifest=build_manifest(data, sources, built, record_tokenizer.template_date if renders else None),
+        manifest=build_manifest(
+            data, sources, built, record_tokenizer.template_date if renders else None, record_tokenizer.left_out
+        ),
         rejects=tuple(rejects.values()),
     )
 
@@ -280,9 +283,9 @@ class _Builder:
         watch = self._ends.setdefault(split, _EndWatch())
         watch.is_owed = True
         if not watch.is_supervised:
-            end = self._tokenizer.eos_token_id
+            ends = self._tokenizer.end_ids(source)
             pairs = zip(record.input_ids, record.supervised, strict=True)
-            watch.is_supervised = any(token == end and learned for token, learned in pairs)
+            watch.is_supervised = any(token in ends and learned for token, learned in pairs)
             watch.example = watch.example or record
 
     def _refuse(self, what: str, why: str, end: _EndWatch) -> None:
@@ -333,10 +336,7 @@ def _redacted_parts(record: Record, redacted_fields: frozenset[str]) -> tuple[bo
         return False, False
     if not isinstance(record, MessagesRecord):
         return "prompt" in redacted_fields, "completion" in redacted_fields
-    last = last_assistant_turn(record.messages)
-    before = len(record.messages) if last is None else last
-    in_prompt = any(f"messages[{index}].content" in redacted_fields for index in range(before))
-    return in_prompt, f"messages[{last}].content" in redacted_fields
+    return redacted_sides(record, redacted_fields)
 
 
 def _refuse_bad_share(which: str, account: SplitAccount, max_bad_share: float) -> None:

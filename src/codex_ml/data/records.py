@@ -3,48 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from codex_ml.data.messages import MessagesRecord, RecordModel, map_conversation
 from codex_ml.data.problems import shown_name
+from codex_ml.data.turns import read_tools, read_turns
 from codex_ml.errors import DataError
 
-RecordFormat = Literal["prompt_completion", "messages", "text", "instruction"]
-Role = Literal["system", "user", "assistant", "tool"]
+RecordFormat = Literal["prompt_completion", "messages", "conversations", "text", "instruction"]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class PromptCompletionRecord(_Model):
+class PromptCompletionRecord(RecordModel):
     """A prompt and the completion to learn; only the completion is supervised."""
 
     prompt: str
     completion: str
 
 
-class Message(_Model):
-    """One turn of a conversation."""
-
-    role: Role
-    content: str
-
-
-class MessagesRecord(_Model):
-    """A conversation; what the assistant says in it is supervised."""
-
-    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
-
-
-class TextRecord(_Model):
+class TextRecord(RecordModel):
     """Running text; all of it is supervised."""
 
     text: str
 
 
-class _InstructionRecord(_Model):
+class _InstructionRecord(RecordModel):
     """An instruction, perhaps with an input, and the output to learn."""
 
     instruction: str
@@ -54,31 +38,54 @@ class _InstructionRecord(_Model):
 
 Record: TypeAlias = PromptCompletionRecord | MessagesRecord | TextRecord
 
-_MODELS: dict[RecordFormat, type[_Model]] = {
+_MODELS: dict[str, type[RecordModel]] = {
     "prompt_completion": PromptCompletionRecord,
-    "messages": MessagesRecord,
     "text": TextRecord,
     "instruction": _InstructionRecord,
 }
-REQUIRED_FIELDS: dict[RecordFormat, tuple[str, ...]] = {
-    "prompt_completion": ("prompt", "completion"),
-    "messages": ("messages",),
-    "text": ("text",),
-    "instruction": ("instruction", "output"),
+# A line has a format if it has all fields of one of these.
+REQUIRED_FIELDS: dict[RecordFormat, tuple[tuple[str, ...], ...]] = {
+    "prompt_completion": (("prompt", "completion"),),
+    "messages": (("messages",),),
+    "conversations": (("conversations",),),
+    "text": (("text",),),
+    "instruction": (("instruction", "output"), ("instruction", "instances")),
 }
 # Without content in these there is nothing to learn from the record.
-_MUST_HAVE_CONTENT: dict[RecordFormat, tuple[str, ...]] = {
+_MUST_HAVE_CONTENT = {
     "prompt_completion": ("completion",),
-    "messages": (),
     "text": ("text",),
     "instruction": ("instruction", "output"),
 }
-_FIELDS: dict[RecordFormat, tuple[str, ...]] = {name: tuple(model.model_fields) for name, model in _MODELS.items()}
-_MOST_UNUSED_COLUMNS = 50
-_OTHER_TOOLS = {
-    "conversations": "ShareGPT's conversations (from, value) are not read; rewrite them as messages (role, content)",
-    "dialog": "rewrite the turns as messages (role, content)",
+_BESIDE_TURNS = ("system", "tools", "functions")
+_FIELDS: dict[RecordFormat, tuple[str, ...]] = {
+    "prompt_completion": ("prompt", "completion", "tools"),
+    "messages": ("messages", *_BESIDE_TURNS),
+    "conversations": ("conversations", *_BESIDE_TURNS),
+    "text": ("text",),
+    "instruction": ("instruction", "input", "output", "instances", "system", "history"),
 }
+_MOST_UNUSED_COLUMNS = 50
+# Columns of well-known data sets, and what to write for them.
+_KNOWN_SETS: tuple[tuple[frozenset[str], str], ...] = (
+    (frozenset({"instruction", "response", "context"}), "set data.columns={input: context, output: response}"),
+    (frozenset({"instruction", "response"}), "set data.columns={output: response}"),
+    (frozenset({"prompt", "chosen"}), "to learn the chosen answer set data.columns={completion: chosen}"),
+    (frozenset({"chosen", "rejected"}), "to learn the chosen conversation set data.columns={messages: chosen}"),
+    (frozenset({"prompt", "response"}), "set data.columns={completion: response}"),
+    (frozenset({"question", "answer"}), "set data.columns={prompt: question, completion: answer}"),
+    (frozenset({"question", "response"}), "set data.columns={prompt: question, completion: response}"),
+    (frozenset({"query", "response"}), "set data.columns={prompt: query, completion: response}"),
+    (frozenset({"input", "output"}), "set data.columns={prompt: input, completion: output}"),
+    (frozenset({"inputs", "targets"}), "set data.columns={prompt: inputs, completion: targets}"),
+    (frozenset({"problem", "solution"}), "set data.columns={prompt: problem, completion: solution}"),
+    (frozenset({"conversation"}), "where it holds turns set data.columns={conversations: conversation}"),
+    (frozenset({"dialog"}), "where it holds turns with role and content set data.columns={messages: dialog}"),
+    (frozenset({"dialogue"}), "where it holds turns with role and content set data.columns={messages: dialogue}"),
+    (frozenset({"chat"}), "for turns set data.columns={messages: chat}, for running text data.columns={text: chat}"),
+    (frozenset({"data"}), "where it holds turns in alternation rewrite them as messages (role, content)"),
+    (frozenset({"content"}), "for running text set data.columns={text: content}"),
+)
 
 
 class RecordReader:
@@ -143,17 +150,24 @@ def detect_format(value: Mapping[str, Any], columns: Mapping[str, str] | None = 
     present = {field for field in value if field not in columns} | {
         field for field, key in columns.items() if key in value
     }
-    fitting: list[RecordFormat] = [name for name, fields in REQUIRED_FIELDS.items() if set(fields) <= present]
+    fitting: list[RecordFormat] = [
+        name for name, choices in REQUIRED_FIELDS.items() if any(set(fields) <= present for fields in choices)
+    ]
     if columns:
         # A mapping says which format is meant, even where the file has further columns that would fit another.
         fitting = [name for name in fitting if set(columns) <= set(_FIELDS[name])]
+    elif {"message_id", "parent_id"} <= present:
+        raise ValueError(
+            "the line is one message of a tree (message_id, parent_id), which is no record by itself; write each "
+            'thread from its root to a leaf as {"messages": […]}, or set data.format=text to learn single messages'
+        )
     if len(fitting) == 1:
         return fitting[0]
     keys = ", ".join(shown_name(key) for key in list(value)[:10]) or "no keys"
     if fitting:
         raise ValueError(f"the line fits more than one format ({', '.join(fitting)}); set data.format")
-    hint = next((text for key, text in _OTHER_TOOLS.items() if key in value), "")
-    wanted = "; ".join("+".join(fields) for fields in REQUIRED_FIELDS.values())
+    hint = next((text for names, text in _KNOWN_SETS if names <= present), "")
+    wanted = "; ".join("+".join(choices[0]) for choices in REQUIRED_FIELDS.values())
     hint = hint or f"expected one of: {wanted}; map other names with data.columns"
     raise ValueError(f"the line has {keys}, which is no format known here ({hint})")
 
@@ -167,7 +181,8 @@ def to_record(
     r"""Check one line against a format and return its record.
 
     An instruction becomes prompt and completion: ``prompt = instruction + ("\n\n" + input if input) + "\n\n"``,
-    ``completion = output``; an empty input leaves nothing behind. A key that the format does not use is reported to
+    ``completion = output``; an empty input leaves nothing behind. Prompt and completion that are lists of turns become
+    a conversation of which the completion alone is learned. A key that the format does not use is reported to
     ``on_unused``.
 
     Raises
@@ -176,21 +191,42 @@ def to_record(
         As `RecordReader.read`.
     """
     columns = columns or {}
-    mapped: dict[str, Any] = {}
-    for field in _FIELDS[record_format]:
-        key = columns.get(field, field)
-        if key in value:
-            mapped[field] = value[key]
-        elif field in REQUIRED_FIELDS[record_format]:
-            raise ValueError(f"key {shown_name(key)} is missing (format {record_format})")
+    mapped = {field: value[key] for field in _FIELDS[record_format] if (key := columns.get(field, field)) in value}
+    choices = REQUIRED_FIELDS[record_format]
+    if not any(set(fields) <= mapped.keys() for fields in choices):
+        missing = next(field for field in choices[0] if field not in mapped)
+        raise ValueError(f"key {shown_name(columns.get(missing, missing))} is missing (format {record_format})")
     used = {columns.get(field, field) for field in mapped}
     for key in value:
         if key not in used:
             on_unused(key)
-    if record_format == "instruction" and mapped.get("input", "") is None:
-        mapped["input"] = ""
+    if record_format in {"messages", "conversations"}:
+        return _conversation(mapped, record_format, columns, on_unused)
+    if record_format == "prompt_completion" and isinstance(mapped["prompt"], list):
+        return _conversational_pair(mapped, columns, on_unused)
+    return _plain_record(mapped, record_format, columns, on_unused)
+
+
+def map_strings(record: Record, change: Callable[[str, str], str]) -> Record:
+    """Return the record with every string replaced by ``change(field, text)``; fields as ``messages[2].content``."""
+    if isinstance(record, MessagesRecord):
+        return map_conversation(record, change)
+    if isinstance(record, TextRecord):
+        return TextRecord(text=change("text", record.text))
+    return PromptCompletionRecord(
+        prompt=change("prompt", record.prompt), completion=change("completion", record.completion)
+    )
+
+
+def _plain_record(
+    mapped: dict[str, Any], record_format: RecordFormat, columns: Mapping[str, str], on_unused: Callable[[str], None]
+) -> PromptCompletionRecord | TextRecord:
+    if mapped.pop("tools", None) is not None:
+        on_unused(columns.get("tools", "tools"))
+    if record_format == "instruction":
+        mapped = _flat_instruction(mapped, columns)
     try:
-        record = _MODELS[record_format].model_validate(_with_tuples(mapped))
+        record = _MODELS[record_format].model_validate(mapped)
     except ValidationError as error:
         raise ValueError(_explain(error, columns)) from None
     for field in _MUST_HAVE_CONTENT[record_format]:
@@ -199,63 +235,90 @@ def to_record(
     if isinstance(record, _InstructionRecord):
         prompt = record.instruction + (f"\n\n{record.input}" if record.input.strip() else "") + "\n\n"
         return PromptCompletionRecord(prompt=prompt, completion=record.output)
-    if isinstance(record, MessagesRecord):
-        for index, message in enumerate(record.messages):
-            if message.role == "assistant" and not message.content.strip():
-                raise ValueError(f"{_named('messages', columns)}[{index}].content of the assistant is empty")
-    assert isinstance(record, PromptCompletionRecord | MessagesRecord | TextRecord)
+    assert isinstance(record, PromptCompletionRecord | TextRecord)
     return record
 
 
-def map_strings(record: Record, change: Callable[[str, str], str]) -> Record:
-    """Return the record with every string replaced by ``change(field, text)``; fields as ``messages[2].content``."""
-    if isinstance(record, MessagesRecord):
-        return MessagesRecord(
-            messages=tuple(
-                Message(role=message.role, content=change(f"messages[{index}].content", message.content))
-                for index, message in enumerate(record.messages)
+def _flat_instruction(mapped: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return instruction, input and output alone; an only instance is its own input and output.
+
+    Raises
+    ------
+    ValueError
+        If the line holds more than these: several instances, an earlier conversation, a system prompt.
+    """
+    for field in ("system", "history"):
+        if mapped.pop(field, None) not in (None, "", []):
+            raise ValueError(
+                f"{_named(field, columns)} is not read in format instruction, and would be lost; write the line as "
+                '{"messages": […]} with the turns in their order'
             )
-        )
-    if isinstance(record, TextRecord):
-        return TextRecord(text=change("text", record.text))
-    return PromptCompletionRecord(
-        prompt=change("prompt", record.prompt), completion=change("completion", record.completion)
+    instances = mapped.pop("instances", None)
+    if instances is not None and "output" not in mapped:
+        where = _named("instances", columns)
+        if not isinstance(instances, list) or not all(isinstance(instance, dict) for instance in instances):
+            raise ValueError(f"{where} is not a list of objects")
+        if len(instances) != 1:
+            raise ValueError(
+                f"{where} holds {len(instances)}, and a line is one record; write a line with instruction, input and "
+                "output for each"
+            )
+        if "output" not in instances[0]:
+            raise ValueError(f"{where}[0].output is missing")
+        mapped |= {field: instances[0][field] for field in ("input", "output") if field in instances[0]}
+    if mapped.get("input", "") is None:
+        mapped["input"] = ""
+    return mapped
+
+
+def _conversation(
+    mapped: Mapping[str, Any], field: str, columns: Mapping[str, str], on_unused: Callable[[str], None]
+) -> MessagesRecord:
+    messages = read_turns(mapped[field], _named(field, columns), on_unused)
+    system = mapped.get("system")
+    if system not in (None, ""):
+        where = _named("system", columns)
+        if not isinstance(system, str):
+            raise ValueError(f"{where} is not a string")
+        if messages[0].role == "system":
+            raise ValueError(f"{where} stands beside a first turn of the system; keep one of the two")
+        turn = {"role": "system", "content": system}
+        messages = (*read_turns([turn], where, on_unused), *messages)
+    if mapped.get("tools") and mapped.get("functions"):
+        raise ValueError("the line has tools and functions; keep one of the two")
+    named = "functions" if mapped.get("functions") else "tools"
+    return MessagesRecord(messages=messages, tools=read_tools(mapped.get(named), _named(named, columns)))
+
+
+def _conversational_pair(
+    mapped: Mapping[str, Any], columns: Mapping[str, str], on_unused: Callable[[str], None]
+) -> MessagesRecord:
+    """Return prompt and completion that are both lists of turns as one conversation."""
+    given = read_turns(mapped["prompt"], _named("prompt", columns), on_unused)
+    answer = read_turns(mapped["completion"], _named("completion", columns), on_unused)
+    if answer[-1].role != "assistant":
+        raise ValueError(f"{_named('completion', columns)} does not end with a turn of the assistant")
+    messages = tuple(
+        message.model_copy(update={"supervised": False}) if message.role == "assistant" else message
+        for message in given
     )
+    tools = read_tools(mapped.get("tools"), _named("tools", columns))
+    return MessagesRecord(messages=(*messages, *answer), tools=tools)
 
 
 def _known_format(name: str) -> RecordFormat:
-    for known in _MODELS:
+    for known in REQUIRED_FIELDS:
         if known == name:
             return known
-    raise DataError(f"data.format: unknown format {name!r}", fix=f"use auto, {', '.join(_MODELS)}")
+    raise DataError(f"data.format: unknown format {name!r}", fix=f"use auto, {', '.join(REQUIRED_FIELDS)}")
 
 
 def _named(field: str, columns: Mapping[str, str]) -> str:
     return f"{field} (column {shown_name(columns[field])})" if field in columns else field
 
 
-def _with_tuples(mapped: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields with the list of messages as a tuple, which strict validation asks for."""
-    messages = mapped.get("messages")
-    return {**mapped, "messages": tuple(messages)} if isinstance(messages, list) else mapped
-
-
 def _explain(error: ValidationError, columns: Mapping[str, str]) -> str:
     """Return the first fault of a validation, by key and type, without the value."""
     problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    location = list(problem["loc"])
-    path = _named(str(location[0]), columns)
-    for part in location[1:]:
-        path += (
-            f"[{part}]" if isinstance(part, int) else f".{part if part in Message.model_fields else shown_name(part)}"
-        )
-    if problem["type"] == "missing":
-        return f"{path} is missing"
-    if problem["type"] == "extra_forbidden":
-        return f"{path} is not read; a message has role and content only (write tool calls into the content)"
-    if problem["type"] == "literal_error":
-        return f"{path} is none of system, user, assistant, tool"
-    if problem["type"] == "too_short":
-        return f"{path} is empty"
-    kind = {"string_type": "a string", "tuple_type": "a list", "model_type": "an object"}.get(problem["type"])
-    return f"{path} is not {kind}" if kind else f"{path}: {problem['type']}"
+    path = _named(str(problem["loc"][0]), columns)
+    return f"{path} is missing" if problem["type"] == "missing" else f"{path} is not a string"

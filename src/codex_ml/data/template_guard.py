@@ -50,6 +50,18 @@ def check_template(template: str) -> None:
         raise _refused("it is nested too deep, or too long to be read") from error
 
 
+def names_in_template(template: str) -> frozenset[str]:
+    """Return the names that a template asks for, such as ``messages``; none where it is no template at all."""
+    from jinja2 import Environment, TemplateError, nodes
+
+    environment = Environment(extensions=["jinja2.ext.loopcontrols"])  # nosec B701: only parsed, never rendered
+    try:
+        tree = environment.parse(_GENERATION_TAGS.sub("", template))
+    except TemplateError:
+        return frozenset()
+    return frozenset(name.name for name in tree.find_all(nodes.Name))
+
+
 def render_guarded(render: Callable[[], Result]) -> Result:
     """Return what a rendering gives, within bounds on its time and memory.
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from codex_ml.data.chat import TEMPLATE_DATE, ChatRenderer, Conversation, Segment, template_reads_clock
-from codex_ml.data.records import Message, MessagesRecord, Record, TextRecord
+from codex_ml.data.chat import ChatRenderer, Conversation, Segment
+from codex_ml.data.chat_template import TEMPLATE_DATE, template_reads_clock
+from codex_ml.data.messages import Message, MessagesRecord, last_assistant_turn
+from codex_ml.data.records import Record, TextRecord
 from codex_ml.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+Supervise = Literal["all_assistant_turns", "last_assistant_turn"]
 
 _SPELLS_CONTROL_TOKEN = "the text spells a control token, and this tokenizer cannot read it as ordinary text"
 # How much of the segment before another is looked at; no special token is longer.
@@ -65,10 +70,22 @@ class RecordTokenizer:
     """Tokenises records for one tokenizer.
 
     Prompt and completion are tokenised apart and joined: tokenised together, a token may reach over the border, and the
-    prompt that generation sees would be no prefix of what was trained. The special tokens that the tokenizer's own
-    post-processor puts in front (such as begin-of-sequence) stand once, before the prompt; those it puts behind stand
-    once, at the very end; an end-of-sequence token closes every record and is supervised. Text that spells a special
-    token is tokenised as ordinary characters (``split_special_tokens``). Conversations: see `ChatRenderer`.
+    prompt that generation sees would be no prefix of what was trained. The completion has the tokens that it has in
+    running text behind its prompt, not those of a text that it opens (which differ with sentencepiece). The special
+    tokens that the tokenizer's own post-processor puts in front (such as begin-of-sequence) stand once, before the
+    prompt; those it puts behind stand once, at the very end; an end-of-sequence token closes every record and is
+    supervised. Text that spells a special token is tokenised as ordinary characters (``split_special_tokens``).
+    Conversations: see `ChatRenderer`.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        The model's tokenizer.
+    supervise : {"all_assistant_turns", "last_assistant_turn"}
+        What of a conversation is learned.
+    trust_control_tokens_in_text : bool
+        True: special tokens that the text of a record spells are control tokens. Text that is not to be trusted can
+        then end a turn or begin one.
 
     Raises
     ------
@@ -76,7 +93,12 @@ class RecordTokenizer:
         If the tokenizer has no end-of-sequence token.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        supervise: Supervise = "all_assistant_turns",
+        trust_control_tokens_in_text: bool = False,
+    ) -> None:
         if tokenizer.eos_token_id is None:
             raise DataError(
                 "the tokenizer has no end-of-sequence token",
@@ -84,6 +106,8 @@ class RecordTokenizer:
                 fix="set eos_token in the tokenizer's tokenizer_config.json",
             )
         self.tokenizer = tokenizer
+        self._supervise = supervise
+        self._trust_control_tokens = trust_control_tokens_in_text
         assert isinstance(tokenizer.eos_token_id, int)
         self.eos_token_id: int = tokenizer.eos_token_id
         declared = {str(token) for token in tokenizer.all_special_tokens}
@@ -104,11 +128,11 @@ class RecordTokenizer:
         if isinstance(record, MessagesRecord):
             return self._tokenize_messages(record_id, record)
         if isinstance(record, TextRecord):
-            ids = (*self._prefix, *self.encode_text(record.text), *self._suffix)
+            ids = self._with_suffix(self._with_prefix(self.encode_text(record.text)))
             mask = [True] * len(ids)
             return _tokenized(record_id, ids, mask, 0, "", None)
         prompt_ids = self.encode_prompt(record)
-        completion_ids = (*self.encode_text(record.completion), *self._suffix)
+        completion_ids = self._with_suffix(self._encode_completion(record.prompt, record.completion))
         mask = [False] * len(prompt_ids) + [True] * len(completion_ids)
         ids = (*prompt_ids, *completion_ids)
         return _tokenized(record_id, ids, mask, len(prompt_ids), record.prompt, record.completion)
@@ -126,24 +150,24 @@ class RecordTokenizer:
         """
         if isinstance(record, MessagesRecord):
             messages = record.messages[:-1] if record.messages[-1].role == "assistant" else record.messages
-            return tuple(self._encode_conversation(self._renderer.prompt(messages))[0])
+            return tuple(self._encode_conversation(self._renderer.prompt(messages, record.tools))[0])
         if isinstance(record, TextRecord):
             raise ValueError("a text record has no prompt to generate from")
         prompt = record if isinstance(record, str) else record.prompt
-        ids = (*self._prefix, *self.encode_text(prompt))
+        ids = self._with_prefix(self.encode_text(prompt))
         if not ids:
             raise ValueError("prompt is empty, and this tokenizer puts no begin-of-sequence token before it")
         return ids
 
     def encode_text(self, text: str) -> list[int]:
-        """Return the ids of ordinary text; control tokens that it spells become characters.
+        """Return the ids of ordinary text; control tokens that it spells become characters, unless asked otherwise.
 
         Raises
         ------
         ValueError
             If the tokenizer cannot keep them apart.
         """
-        if not any(token in text for token in self._special_tokens):
+        if not self._is_literal(text):
             return self._ids(text)
         ids = self._ids(text, split_special_tokens=True)
         if not self._control_ids.isdisjoint(ids):
@@ -156,6 +180,11 @@ class RecordTokenizer:
             return len(self._prefix)
         return int(bool(record.input_ids) and record.input_ids[0] == self.tokenizer.bos_token_id)
 
+    def end_ids(self, record: Record) -> frozenset[int]:
+        """Return the tokens with which the model may end its answer to such a record."""
+        turn_end = self._turn_end_id if isinstance(record, MessagesRecord) else None
+        return frozenset({self.eos_token_id} if turn_end is None else {self.eos_token_id, turn_end})
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return ids as text, control tokens included."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
@@ -165,21 +194,63 @@ class RecordTokenizer:
         """The date that the chat template is given for today; None where it asks for none."""
         return f"{TEMPLATE_DATE:%Y-%m-%d}" if template_reads_clock(self.tokenizer) else None
 
+    @property
+    def left_out(self) -> Counter[str]:
+        """How many conversations so far hold what the chat template has no place for: tools, or turns of a role."""
+        return self._renderer.left_out if "_renderer" in vars(self) else Counter()
+
+    @cached_property
+    def _turn_end_id(self) -> int | None:
+        token = self._renderer.turn_end()
+        index: Any = None if token is None else self.tokenizer.convert_tokens_to_ids(token)
+        return None if index is None else int(index)
+
     @cached_property
     def _renderer(self) -> ChatRenderer:
-        return ChatRenderer(self.tokenizer, self._special_tokens)
+        last_turn_only = self._supervise == "last_assistant_turn"
+        guarded = not self._trust_control_tokens
+        return ChatRenderer(self.tokenizer, self._special_tokens, last_turn_only, guarded)
+
+    def _is_literal(self, text: str) -> bool:
+        """Tell whether a text spells a control token that must not become one."""
+        return not self._trust_control_tokens and any(token in text for token in self._special_tokens)
+
+    def _with_prefix(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Return ids behind what the tokenizer puts before a text, which may stand there only if text may spell it."""
+        stands = bool(self._prefix) and tuple(ids[: len(self._prefix)]) == self._prefix
+        return tuple(ids) if stands else (*self._prefix, *ids)
+
+    def _with_suffix(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Return ids before the end of a record, which may stand there only if text may spell it."""
+        stands = tuple(ids[-len(self._suffix) :]) == self._suffix
+        return tuple(ids) if stands else (*ids, *self._suffix)
+
+    def _encode_completion(self, prompt: str, completion: str) -> list[int]:
+        if not prompt:
+            return self.encode_text(completion)  # it does open the text
+        # Neither may the two together spell a control token that neither of them spells.
+        literal = self._is_literal(prompt[-_CONTEXT_CHARACTERS:] + completion)
+        return self._encode_segment(Segment(completion, True, literal), Segment(prompt, False, literal))
 
     def _tokenize_messages(self, record_id: str, record: MessagesRecord) -> TokenizedRecord:
-        conversation = self._renderer.conversation(record.messages)
+        conversation = self._renderer.conversation(record.messages, record.tools)
         ids, mask, prompt_length = self._encode_conversation(conversation)
         prompt = "".join(segment.text for segment in conversation.segments[: conversation.prompt_segments])
         last = last_assistant_turn(record.messages)
         if last is None:
             return _tokenized(record_id, tuple(ids), mask, 0, prompt, None)
-        at_inference = self._encode_conversation(self._renderer.prompt(record.messages[:last]))[0]
+        at_inference = self._encode_conversation(self._renderer.prompt(record.messages[:last], record.tools))[0]
         if ids[:prompt_length] != at_inference:
             raise ValueError("the chat template gives generation another prompt than the one that would be trained on")
-        return _tokenized(record_id, tuple(ids), mask, prompt_length, prompt, record.messages[last].content)
+        reference = record.messages[last].content
+        if record.messages[last].tool_calls:
+            # What a model writes to call a tool is known to the template alone.
+            pairs = zip(ids[prompt_length:], mask[prompt_length:], strict=True)
+            learned = [token for token, is_learned in pairs if is_learned]
+            reference = str(
+                self.tokenizer.decode(learned, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            )
+        return _tokenized(record_id, tuple(ids), mask, prompt_length, prompt, reference)
 
     def _encode_conversation(self, conversation: Conversation) -> tuple[list[int], list[bool], int]:
         """Return ids, supervision and the number of prompt tokens of a rendered conversation."""
@@ -263,14 +334,23 @@ class RecordTokenizer:
         return [int(index) for index in encoded["input_ids"]]
 
 
+def answer_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the tokens with which a model ends an answer: end-of-sequence, and what its chat template ends turns with.
+
+    None where the tokenizer has no end-of-sequence token; a chat template that is refused names none.
+    """
+    end: Any = tokenizer.eos_token_id
+    if end is None or not tokenizer.chat_template:
+        return frozenset() if end is None else frozenset({int(end)})
+    try:
+        return RecordTokenizer(tokenizer).end_ids(MessagesRecord(messages=(Message(role="user", content="a"),)))
+    except DataError:
+        return frozenset({int(end)})
+
+
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, record: Record | str) -> tuple[int, ...]:
     """Return the ids to generate from: exactly the prompt that training on this record would use."""
     return RecordTokenizer(tokenizer).encode_prompt(record)
-
-
-def last_assistant_turn(messages: Sequence[Message]) -> int | None:
-    """Return which message is the answer of a conversation: the last of the assistant; None where it says nothing."""
-    return max((index for index, message in enumerate(messages) if message.role == "assistant"), default=None)
 
 
 def _tokenized(

@@ -102,7 +102,7 @@ def evaluate_model(
     bleu_tokenize : str
         Tokenizer of BLEU.
     stop_token_ids : collection of int, optional
-        Tokens that end an answer; by default the tokenizer's end-of-sequence token.
+        Tokens that end an answer; by default end-of-sequence, and what the chat template ends turns with.
     filter_text : callable, optional
         Safety policy for prompts before generation, and for predictions and references before they are scored. A text
         that it lets not through at all is scored as an empty one.

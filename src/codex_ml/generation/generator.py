@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
+from codex_ml.data.tokenize import answer_ends
 from codex_ml.errors import UserError
 from codex_ml.generation.decoding import DecodedRow, decode_greedily
 from codex_ml.generation.prompt_filter import FilteredPrompt, filter_prompt_tokens
@@ -81,7 +82,8 @@ def generate(
     batch_size : int
         Prompts in one forward pass. Prompts of similar length share a batch, so that little is padded.
     stop_token_ids : collection of int, optional
-        Tokens that end an answer; by default the tokenizer's end-of-sequence token. Empty: only the limit ends it.
+        Tokens that end an answer; by default end-of-sequence, and what the chat template ends turns with. Empty: only
+        the limit ends it.
     device : torch.device or str, optional
         Where the model is; by default where its first parameter is.
     filter_prompt, filter_output : callable, optional
@@ -109,7 +111,7 @@ def generate(
     lengths = [len(prompt.token_ids) if prompt.token_ids is not None else 0 for prompt in prepared]
     require_room(model, lengths, max_new_tokens)
     if stop_token_ids is None:
-        stop_token_ids = (tokenizer.eos_token_id,) if isinstance(tokenizer.eos_token_id, int) else ()
+        stop_token_ids = answer_ends(tokenizer)
     stops = frozenset(stop_token_ids)
     pad_token_id = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
     results: dict[int, Generation] = {}

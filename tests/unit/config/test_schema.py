@@ -58,6 +58,8 @@ def test_defaults_of_every_key_match_the_agreed_table():
         "data.test": None,
         "data.format": "auto",
         "data.columns": {},
+        "data.supervise": "all_assistant_turns",
+        "data.trust_control_tokens_in_text": False,
         "data.split.ratios": [0.8, 0.1, 0.1],
         "data.split.seed": 0,
         "data.split.group_by": None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from codex_ml.data.records import MessagesRecord
+from codex_ml.data.messages import MessagesRecord
 from codex_ml.data.tokenize import RecordTokenizer, TokenizedRecord, encode_prompt
 from codex_ml.errors import DataError
 

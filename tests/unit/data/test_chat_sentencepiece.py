@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from codex_ml.data.records import MessagesRecord
+from codex_ml.data.messages import MessagesRecord
+from codex_ml.data.records import PromptCompletionRecord
 from codex_ml.data.tokenize import RecordTokenizer
 
 if TYPE_CHECKING:
@@ -111,3 +112,37 @@ def test_tokenize_messages_that_spell_control_tokens_gain_no_power_behind_a_cont
         attacked = tokenized(attack)
         for control in (1, 2):
             assert attacked.count(control) == harmless.count(control)
+
+
+@pytest.mark.parametrize("scheme", ["first", "always", "never", "prepend"])
+@pytest.mark.parametrize(
+    ("prompt", "completion"),
+    [
+        ("how many lamps:", "four lamps"),
+        ("how many lamps", " four lamps"),
+        ("how many lamps are there\n", "there are four"),
+        ("[INST] how many [/INST]", "four"),
+    ],
+)
+def test_tokenize_completion_has_the_tokens_of_running_text(
+    make: Make, scheme: str, prompt: str, completion: str
+) -> None:
+    """The completion opens no text: where no token reaches over the border, both together are the very ids."""
+    tokenizer = make(scheme, PLAIN)
+    record = RecordTokenizer(tokenizer).tokenize("d:1", PromptCompletionRecord(prompt=prompt, completion=completion))
+    assert list(record.input_ids[:-1]) == tokenizer(prompt + completion, add_special_tokens=False)["input_ids"]
+    assert record.prompt_ids == RecordTokenizer(tokenizer).encode_prompt(prompt)
+
+
+@pytest.mark.parametrize("scheme", ["first", "always", "prepend"])
+def test_tokenize_completion_behind_a_blank_gets_no_second_one(make: Make, scheme: str) -> None:
+    """The joint token is cut at the border, and no spelling of a control token across it becomes one."""
+    tokenizer = make(scheme, PLAIN)
+    pair = PromptCompletionRecord(prompt="how many lamps: ", completion="four lamps")
+    record = RecordTokenizer(tokenizer).tokenize("d:1", pair)
+    answer = tokenizer.convert_ids_to_tokens(list(record.input_ids[record.prompt_length :]))
+    assert "".join(answer).replace("▁", " ") == "four lamps</s>"
+    for control in ("</s>", "<s>"):
+        spelled = PromptCompletionRecord(prompt="now <", completion=f"{control[1:]} and {control}")
+        ids = RecordTokenizer(tokenizer).tokenize("d:1", spelled).input_ids
+        assert [token for token in ids if token in {1, 2}] == [2]

@@ -53,3 +53,14 @@ def test_shorten_completion_loses_its_end() -> None:
     shorter = shorten(RECORD, 4, "truncate_completion")
     assert shorter is not None
     assert (shorter.supervised_count, shorter.prompt_length) == (0, 4)
+
+
+def test_shorten_completion_conversation_without_its_last_answer_is_dropped() -> None:
+    """Earlier answers that are learned do not make up for it: what is left is no prompt and no answer to it."""
+    mask = (False, False, True, True, False, False, True, True)
+    chat = TokenizedRecord("d:1", tuple(range(8)), mask, 6, "p", "c")
+    assert shorten(chat, 6, "truncate_completion") is None
+    assert shorten(chat, 5, "truncate_completion") is None
+    short = shorten(chat, 7, "truncate_completion")
+    assert short is not None
+    assert (short.supervised_count, short.prompt_length) == (3, 6)

@@ -45,7 +45,8 @@ def test_detect_format_columns_map_other_names() -> None:
     ("value", "reason"),
     [
         ({"question": "q", "answer": "a"}, "the line has 'question', 'answer', which is no format known here"),
-        ({"conversations": []}, "ShareGPT"),
+        ({"source": "s", "lang": "en"}, r"expected one of: prompt\+completion; messages; conversations; text"),
+        ({"messages": [], "conversations": []}, "more than one format"),
         ({"text": "t", "prompt": "p", "completion": "c"}, "more than one format"),
     ],
 )
@@ -83,12 +84,12 @@ def test_to_record_instruction_becomes_prompt_and_completion(value: dict[str, An
         ({"messages": ["SECRET"]}, "messages", r"messages\[0\] is not an object"),
         ({"messages": [{"role": "SECRET", "content": "x"}]}, "messages", r"messages\[0\].role is none of system, user"),
         ({"messages": [{"role": "user"}]}, "messages", r"messages\[0\].content is missing"),
-        ({"messages": [{"role": "user", "content": ["SECRET"]}]}, "messages", r"messages\[0\].content is not a string"),
+        ({"messages": [{"role": "user", "content": ["SECRET"]}]}, "messages", r"content\[0\] is not a part of text"),
         ({"messages": [*MESSAGES, {"role": "assistant", "content": " "}]}, "messages", r"messages\[2\].content of the"),
         (
             {"messages": [{"role": "user", "content": "x", "tool_calls": ["SECRET"]}]},
             "messages",
-            r"messages\[0\].'tool_calls' is not read",
+            r"messages\[0\].tool_calls\[0\] is not an object",
         ),
     ],
 )

@@ -111,12 +111,20 @@ class DataSection(Section):
     test: Annotated[ConfigPath | None, RelativePath()] = Field(
         default=None, description="JSONL file for the final evaluation; never seen in training."
     )
-    format: Literal["auto", "prompt_completion", "messages", "text", "instruction"] = Field(
+    format: Literal["auto", "prompt_completion", "messages", "conversations", "text", "instruction"] = Field(
         default="auto", description="Format of the records; auto reads it off the fields, one format a file."
     )
     columns: dict[str, str] = Field(
         default_factory=dict,
         description="Field name of the format -> name in the file, such as {prompt: question, completion: answer}.",
+    )
+    supervise: Literal["all_assistant_turns", "last_assistant_turn"] = Field(
+        default="all_assistant_turns", description="What of a conversation is learned; the rest is given."
+    )
+    trust_control_tokens_in_text: bool = Field(
+        default=False,
+        description="true: control tokens that the text of records spells gain their power, and text can end a turn or "
+        "begin one; for conversations that were rendered before, from a source that is trusted.",
     )
     split: SplitSection = Field(default_factory=SplitSection, description="How data.path is divided.")
     max_length_tokens: int = Field(default=1024, ge=2, description="Longest record, end-of-sequence included.")
