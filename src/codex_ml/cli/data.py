@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from codex_ml.cli.boundary import guarded
+from codex_ml.cli.data_prepare import prepare
 from codex_ml.cli.data_split import split
 from codex_ml.cli.data_stats import stats
 
@@ -17,5 +18,6 @@ def _group() -> None:
     """Look at files of records, and divide them."""
 
 
+data_app.command("prepare")(guarded(prepare))
 data_app.command("split")(guarded(split))
 data_app.command("stats")(guarded(stats))
