@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import random
+import shutil
 import sqlite3
 import string
 from contextlib import closing
@@ -113,6 +114,34 @@ def _instruction(secrets: Secrets) -> dict[str, Any]:
     }
 
 
+TOOLS_TEMPLATE = (
+    "{% for tool in tools or [] %}{{ '<|tool|>' + tool | tojson }}{% endfor %}{% for message in messages %}"
+    "{{ '<|' + message.role + '|>' + (message.name or '') + (message.tool_call_id or '') }}"
+    "{{ message.content or '' }}{{ message.tool_calls | tojson if message.tool_calls else '' }}{{ eos_token }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def _tool_calls(secrets: Secrets) -> dict[str, Any]:
+    """Return a conversation that hides a secret at every place where a tool, its call or its answer has a string."""
+    nested = {"deep": [{"note": f"to {secrets.mail('argument in an object')}"}], secrets.cloud_key("key"): 1}
+    written = json.dumps({"deep": [{"note": secrets.private_key("argument in a text")}]})
+    calls = [
+        {"id": secrets.token("id of a call"), "function": {"name": "first", "arguments": nested}},
+        {"id": "2", "function": {"name": f"say_{secrets.cloud_key('name of a function')}", "arguments": written}},
+    ]
+    schema = {"properties": {"city": {"enum": [secrets.mail("definition of a tool")]}}}
+    return {
+        "messages": [
+            {"role": "user", "name": secrets.mail("name of a user"), "content": "Say the "},
+            {"role": "assistant", "content": None, "tool_calls": calls},
+            {"role": "tool", "tool_call_id": secrets.token("id of an answer"), "content": secrets.cloud_key("answer")},
+            {"role": "assistant", "content": [{"type": "text", "text": f"it is {secrets.token('part')} and the "}]},
+        ],
+        "tools": json.dumps([{"name": "first", "description": secrets.cloud_key("tool"), "parameters": schema}]),
+    }
+
+
 def _lengthened(value: Any, word: str) -> Any:
     """Return a record whose texts end in a word of its own, so that no two records are equal."""
     if isinstance(value, str):
@@ -187,6 +216,37 @@ def test_planted_secret_was_found_by_the_filters_and_stands_in_the_audit(scene):
         predictions = list(run.glob("eval/*/predictions.ndjson"))
         assert len(predictions) == 2
         assert all("[REDACTED:" in file.read_text("utf-8") for file in predictions)
+
+
+def test_planted_secret_in_tool_calls_is_found_nowhere(command_line, tmp_path, tiny_llama_directory):
+    """Names, ids, arguments however they are written, definitions and answers pass the filters as all text does."""
+    scene = Scene(tmp_path, Secrets(seed=23))
+    model = tmp_path / "model"
+    shutil.copytree(tiny_llama_directory, model)
+    (model / "chat_template.jinja").write_text(TOOLS_TEMPLATE, encoding="utf-8")
+    record = _tool_calls(scene.secrets)
+    rows = [_lengthened(record, word) for word in WORDS]
+    arguments = ["model.path=model", "training.max_steps=2", "training.eval_steps=1", "eval.max_new_tokens=4"]
+    arguments += ["data.max_length_tokens=500", "data.on_overlong=truncate_prompt_left"]
+    files = [f"data.{split}=calls{index}.jsonl" for index, split in enumerate(("train", "valid", "test"))]
+    for index in range(3):
+        (tmp_path / f"calls{index}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows[index * 2 : index * 2 + 2]), encoding="utf-8"
+        )
+    for command in (["train", *arguments, *files], ["evaluate", "--checkpoint", "latest"]):
+        answer = command_line.run(*command, directory=tmp_path)
+        scene.screen += answer.stdout + answer.stderr
+        assert answer.returncode == 0, answer.stderr
+    assert len(scene.secrets.planted) == 11
+    assert scene.leaks() == []
+    (run,) = (tmp_path / "runs").glob("*-*")
+    events = [json.loads(line) for line in (run / "events.ndjson").read_text("utf-8").split("\n") if line]
+    found = {event["field"] for event in events if event["kind"] == "safety_finding"}
+    assert found >= {
+        *("tools[0]", "messages[0].name", "messages[1].tool_calls[0].arguments", "messages[1].tool_calls[0].id"),
+        *("messages[1].tool_calls[1].name", "messages[1].tool_calls[1].arguments", "messages[2].tool_call_id"),
+        *("messages[2].content", "messages[3].content"),
+    }
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="the extra 'tracking' is not installed")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from codex_ml.data.json_strict import parse_object
-
-Role = Literal["system", "user", "assistant", "tool"]
+from codex_ml.data.roles import Role
 
 
 class RecordModel(BaseModel):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from codex_ml.data.problems import shown_name
+from codex_ml.data.roles import role_of, speaker_key, words_key
 from codex_ml.errors import DataError
 
 PROMPT = "prompt"
@@ -17,11 +18,8 @@ PROMPT_FIELDS = (PROMPT, "messages", "conversations", "instruction", "input", "t
 _KEY_BYTES = 32
 # A single line that lacks the key may as well be wrong itself.
 _FEWEST_TO_JUDGE = 2
-# Shape -> how its turns name the speaker and the words, and which speakers are the model.
-_CONVERSATIONS = {
-    "messages": ("role", "content", frozenset({"assistant"})),
-    "conversations": ("from", "value", frozenset({"assistant", "gpt"})),
-}
+_CALLS = ("tool_calls", "function_call")
+_CONVERSATIONS = ("messages", "conversations")
 # One encoder for all records: `json.dumps` with options makes a new one for each.
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
@@ -56,8 +54,9 @@ def group_key(value: Mapping[str, Any], group_by: str, columns: Mapping[str, str
 def prompt_of(value: Mapping[str, Any], columns: Mapping[str, str]) -> Any:
     """Return what a record gives the model: the same value for the same prompt.
 
-    A field ``prompt`` is the prompt. That of a conversation is every turn before the last one of the assistant (speaker
-    and words alone), that of an instruction the instruction with its input, that of running text the text.
+    A field ``prompt`` is the prompt. That of a conversation is every turn before the last one of the assistant (speaker,
+    words and calls of tools alone), that of an instruction the instruction with its input, that of running text the
+    text.
 
     Raises
     ------
@@ -66,9 +65,9 @@ def prompt_of(value: Mapping[str, Any], columns: Mapping[str, str]) -> Any:
     """
     if (key := columns.get("prompt", "prompt")) in value:
         return value[key]
-    for shape, (speaker, words, models) in _CONVERSATIONS.items():
+    for shape in _CONVERSATIONS:
         if (key := columns.get(shape, shape)) in value:
-            return _turns_before_answer(value[key], key, speaker, words, models)
+            return _turns_before_answer(value[key], key)
     if (key := columns.get("instruction", "instruction")) in value:
         instruction, given = value[key], value.get(columns.get("input", "input"))
         return f"{instruction}\n\n{given}" if isinstance(given, str) and given.strip() else instruction
@@ -80,12 +79,14 @@ def prompt_of(value: Mapping[str, Any], columns: Mapping[str, str]) -> Any:
     )
 
 
-def _turns_before_answer(turns: Any, key: str, speaker: str, words: str, models: frozenset[str]) -> Any:
+def _turns_before_answer(turns: Any, key: str) -> Any:
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise ValueError(f"{shown_name(key)} is not a list of turns, so its prompt is not known")
-    said: list[Sequence[Any]] = [(turn.get(speaker), turn.get(words)) for turn in turns]
-    # A speaker may be any JSON value here: what is no string is no speaker, and need not be hashable.
-    answers = [index for index, (who, _) in enumerate(said) if isinstance(who, str) and who in models]
+    said: list[Sequence[Any]] = [
+        (turn.get(speaker_key(turn)), turn.get(words_key(turn)), *(turn[call] for call in _CALLS if turn.get(call)))
+        for turn in turns
+    ]
+    answers = [index for index, turn in enumerate(turns) if role_of(turn) == "assistant"]
     return said[: answers[-1]] if answers else said
 
 

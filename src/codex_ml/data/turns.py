@@ -6,32 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from codex_ml.data.json_strict import parse_object
-from codex_ml.data.messages import Message, Role, ToolCall
+from codex_ml.data.messages import Message, ToolCall
 from codex_ml.data.problems import shown_name
+from codex_ml.data.roles import role_of, speaker_key, words_key
 
 OnUnused = Callable[[str], None]
 
-# How data sets name who speaks. A call that is a turn of its own is what the assistant wrote: its text stays as it is.
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "function_call": "assistant",
-    "tool_call": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-    "function_response": "tool",
-    "tool_response": "tool",
-    "ipython": "tool",
-}
 _READ_KEYS = frozenset(
     {"role", "from", "content", "value", "tool_calls", "function_call", "name", "tool_call_id", "weight", "train"}
 )
@@ -86,12 +66,10 @@ def read_tools(value: Any, path: str) -> tuple[dict[str, Any], ...]:
 def _read_turn(turn: Any, path: str, shape: str, on_unused: OnUnused) -> Message:
     if not isinstance(turn, dict):
         raise ValueError(f"{path} is not an object")
-    speaker = "from" if "role" not in turn and "from" in turn else "role"
-    words = "value" if "content" not in turn and "value" in turn else "content"
+    speaker, words = speaker_key(turn), words_key(turn)
     if speaker not in turn:
         raise ValueError(f"{path}.{speaker} is missing")
-    said_by = turn[speaker]
-    role = _ROLES.get(said_by) if isinstance(said_by, str) else None
+    role = role_of(turn)
     if role is None:
         raise ValueError(f"{path}.{speaker} is none of system, user, assistant, tool (nor another name of these)")
     for key, held in turn.items():
