@@ -13,7 +13,7 @@ from codex_ml.errors import DataError
 from codex_ml.untrusted import UntrustedFileError, open_regular
 
 _SUFFIXES_LISTED = frozenset({".jsonl", ".ndjson", ".json", ".gz", ".zst", ".parquet", ".csv", ".tsv", ".arrow"})
-_FIX_EMPTY = "give a file with one JSON object a line"
+_FIX_EMPTY = "give a file that holds records: JSON Lines with one object a line, or a table with rows"
 
 
 class DataFile:
@@ -71,6 +71,11 @@ class DataFile:
         if (after.st_size, after.st_mtime_ns) != (self._before.st_size, self._before.st_mtime_ns):
             raise self._changed()
         return f"sha256:{self._hasher.hexdigest()}"
+
+    def refuse_replaced(self, path: Path) -> None:
+        """Raise `DataError` if another file has the name now."""
+        if not os.path.samestat(path.stat(), self._before):
+            raise self._changed()
 
     def _changed(self) -> DataError:
         return DataError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from codex_ml.data.background import Background
+from codex_ml.data.compressed import unpacked
 from codex_ml.data.data_files import DataFile, FirstLook, no_record
 from codex_ml.data.json_strict import parse_line
 from codex_ml.data.line_blocks import lines_of
@@ -54,11 +55,11 @@ class Lines(Protocol):
 
 
 class JsonlFile:
-    r"""A JSON Lines file, read as a stream.
+    r"""A JSON Lines file, read as a stream; unpacked on the way where its name ends in ``.gz`` or ``.zst``.
 
     Lines end at ``\n`` only (RFC 8259 strings may hold U+2028). Empty lines (nothing, or spaces and tabs) are skipped
-    and counted. After an iteration to the end ``empty_lines``, ``byte_count`` and ``digest`` (SHA-256 of the bytes
-    that were read) are set.
+    and counted. After an iteration to the end ``empty_lines``, ``byte_count`` and ``digest`` (SHA-256) are set; the
+    latter two are those of the file as it lies on the disk, offsets those of the lines in it when it is unpacked.
 
     Parameters
     ----------
@@ -99,7 +100,7 @@ class JsonlFile:
         self.empty_lines = self.byte_count = 0
         line_seen = False
         with Background() as background, DataFile(self.path, background) as file:
-            lines = lines_of(file, FirstLook(self.path.name), self._max_line_bytes)
+            lines = lines_of(unpacked(self.path, file), FirstLook(self.path.name), self._max_line_bytes)
             for number, (offset, raw, line_end) in enumerate(lines, start=1):
                 if raw is None:
                     line_seen = True

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from codex_ml.data.delimited import SEPARATORS, DelimitedFile
 from codex_ml.data.jsonl import MAX_LINE_BYTES, JsonlFile, Lines
+from codex_ml.data.tabular import TableFile
 
 
 def open_records(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Lines:
     """Return a file of records as a stream of lines; nothing is opened before they are asked for.
+
+    Parquet, Arrow, CSV and TSV are told by the ending of the name, as are packed JSON Lines (``.gz``, ``.zst``);
+    whatever else it is called is JSON Lines. Each reader refuses content that is something else than the name says.
 
     Parameters
     ----------
     path : Path
         The file.
     max_line_bytes : int
-        Longest line that is read.
+        Longest line, or row of a table, that is read.
     """
+    suffix = path.suffix.lower()
+    if suffix in SEPARATORS:
+        return DelimitedFile(path, max_line_bytes)
+    if suffix in {".parquet", ".arrow"}:
+        return TableFile(path, max_line_bytes)
     return JsonlFile(path, max_line_bytes=max_line_bytes)
