@@ -5,7 +5,9 @@ from __future__ import annotations
 import typer
 
 from codex_ml.cli.boundary import guarded
+from codex_ml.cli.data_manifest import manifest
 from codex_ml.cli.data_prepare import prepare
+from codex_ml.cli.data_preview import preview
 from codex_ml.cli.data_split import split
 from codex_ml.cli.data_stats import stats
 
@@ -21,3 +23,5 @@ def _group() -> None:
 data_app.command("prepare")(guarded(prepare))
 data_app.command("split")(guarded(split))
 data_app.command("stats")(guarded(stats))
+data_app.command("preview")(guarded(preview))
+data_app.command("manifest")(guarded(manifest))

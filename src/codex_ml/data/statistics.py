@@ -11,12 +11,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.data.jsonl import JsonlFile
+from codex_ml.data.checked_records import CheckedRecords
+from codex_ml.data.jsonl import JsonLine
 from codex_ml.data.lengths import describe_lengths
 from codex_ml.data.near_duplicates import DEFAULT_RECORDS, DEFAULT_THRESHOLD, NearIndex, NearPair, NearSample
 from codex_ml.data.overlap import Digests, as_digests, first_positions, positions_in, prompt_digest, record_digest
-from codex_ml.data.problems import Problems
-from codex_ml.data.records import Record, RecordReader, map_strings
+from codex_ml.data.readers import open_records
+from codex_ml.data.records import Record, map_strings
 
 # Takes the id of a record and the record; gives how many tokens it has, and how many of them are supervised.
 CountTokens: TypeAlias = Callable[[str, Record], tuple[int, int]]
@@ -89,26 +90,16 @@ def read_figures(
     DataError
         If the file cannot be read or lines are faulty.
     """
-    problems = Problems()
-    file = JsonlFile(path, problems)
-    reader = RecordReader(options.record_format, options.columns)
+    file = open_records(path)
+    records = CheckedRecords(file, options.record_format, options.columns)
     columns = _Columns(NearSample(options.near_records), count_tokens)
-    for line in file:
-        try:
-            record = reader.read(line.value)
-            prompt = prompt_digest(line.value, options.columns)
-        except ValueError as error:
-            problems.add(f"{path.name}:{line.line_number}", str(error))
-            # Where the format itself is unknown, every line would say so again.
-            if reader.format is None:
-                break
-            continue
-        columns.add(line.line_number, record_digest(line.raw), prompt, record)
-    problems.raise_if_any()
+    for line, record in records:
+        digest = record_digest(line.raw)
+        columns.add(line.line_number, digest, _prompt_of(line, digest, options.columns), record)
     has_tokens = count_tokens is not None
     return FileFigures(
         name=name or path.name,
-        format=str(reader.format),
+        format=str(records.reader.format),
         digest=file.digest,
         byte_count=file.byte_count,
         empty_lines=file.empty_lines,
@@ -143,6 +134,14 @@ def describe_files(files: Sequence[FileFigures], options: StatisticsOptions) -> 
         "overlaps": overlaps,
         "warnings": list(_warnings(files, described, overlaps)),
     }
+
+
+def _prompt_of(line: JsonLine, digest: bytes, columns: Mapping[str, str]) -> bytes:
+    """Return the digest of a record's prompt; a record of a shape that has none stands for itself."""
+    try:
+        return prompt_digest(line.value, columns)
+    except ValueError:
+        return digest
 
 
 class _Columns:
