@@ -16,9 +16,10 @@ from torch import nn
 
 from codex_ml.config.schema.training import TrainingSection
 from codex_ml.errors import CheckpointError
+from codex_ml.runs.layout import TRAINER_STATE_NAME, TRAINING_STATE_NAME
 from codex_ml.runs.manifest import write_manifest
 from codex_ml.storage import Storage
-from codex_ml.training.checkpoint import STATE_NAME, TENSORS_NAME, load_checkpoint
+from codex_ml.training.checkpoint import load_checkpoint
 from codex_ml.training.optim import build_optimizer, restore_optimizer
 from codex_ml.training.random_state import random_snapshot, random_tensors, restore_random
 from codex_ml.training.state import TrainerState
@@ -34,11 +35,11 @@ def forge(tmp_path: Path) -> Callable[..., Path]:
         directory = tmp_path / "step-00000002"
         directory.mkdir()
         value = state if state is not None else {"trainer": TrainerState().to_json()}
-        (directory / STATE_NAME).write_bytes(raw if raw is not None else json.dumps(value).encode())
+        (directory / TRAINER_STATE_NAME).write_bytes(raw if raw is not None else json.dumps(value).encode())
         if tensors is None:
-            save_file({"a": torch.zeros(1)}, directory / TENSORS_NAME)
+            save_file({"a": torch.zeros(1)}, directory / TRAINING_STATE_NAME)
         else:
-            (directory / TENSORS_NAME).write_bytes(tensors)
+            (directory / TRAINING_STATE_NAME).write_bytes(tensors)
         write_manifest(directory, {"step": 2, "kind": "adapter"}, Storage())
         return directory
 

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from codex_ml.storage import file_digest
 
 # Optimizer and generators: compared too, but they are not what a run is made for.
-STATE_NAME = "training_state.safetensors"
 # Measured by a clock or of the machine: two equal runs differ in them. Units stand in names.
 _TIMED_SUFFIXES = ("_seconds", "_per_second", "_bytes", "_percent", "_watts", "_celsius", "seconds_left")
 _SYSTEM_SPLIT = "system"

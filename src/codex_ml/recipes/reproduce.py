@@ -12,10 +12,9 @@ import torch
 from pydantic import ValidationError
 
 from codex_ml.config.schema.root import TrainConfig
-from codex_ml.errors import CheckpointError, InterruptedRun, UserError
+from codex_ml.errors import InterruptedRun, UserError
 from codex_ml.monitoring.codex_logging import read_ndjson
 from codex_ml.recipes.comparison import (
-    STATE_NAME,
     FileComparison,
     MetricComparison,
     compare_checkpoints,
@@ -26,9 +25,8 @@ from codex_ml.recipes.stages import REPLAYED, Stage, stages_of
 from codex_ml.recipes.train import TrainCollaborators, train
 from codex_ml.recipes.verify import VerifiedRun
 from codex_ml.recipes.verify_environment import REPORTED_ONLY
-from codex_ml.runs.checkpoints import checkpoint_name, newest_whole, step_of
-from codex_ml.runs.layout import RunLayout, find_runs, read_record
-from codex_ml.runs.listing import TRAINER_STATE_NAME
+from codex_ml.runs.checkpoints import checkpoint_name, final_checkpoint, step_of
+from codex_ml.runs.layout import TRAINER_STATE_NAME, TRAINING_STATE_NAME, RunLayout, find_runs, read_record
 from codex_ml.runs.run_manifest import write_run_manifest
 from codex_ml.runs.verification import mapping
 from codex_ml.untrusted import MAX_MEMBERSHIP_BYTES, read_json
@@ -125,7 +123,7 @@ def reproduce(verified: VerifiedRun, into: Path, collaborators: ReproduceCollabo
         If there is no checkpoint to compare with, or training fails or is interrupted.
     """
     outside = collaborators or ReproduceCollaborators()
-    checkpoint = _final_checkpoint(verified.layout)
+    checkpoint = final_checkpoint(verified.layout)
     last_step = step_of(checkpoint) or 0
     values = read_json(checkpoint / TRAINER_STATE_NAME, follow_links=False)
     stages = stages_of(_lines(verified.layout.events), last_step, values["total_steps"])
@@ -140,8 +138,8 @@ def reproduce(verified: VerifiedRun, into: Path, collaborators: ReproduceCollabo
         last_step=last_step,
         stages=tuple(stages),
         notes=tuple(notes),
-        weights=tuple(file for file in compared if file.name != STATE_NAME),
-        state=next((file for file in compared if file.name == STATE_NAME), None),
+        weights=tuple(file for file in compared if file.name != TRAINING_STATE_NAME),
+        state=next((file for file in compared if file.name == TRAINING_STATE_NAME), None),
         metrics=compare_metrics(_lines(verified.layout.metrics), _lines(layout.metrics), last_step),
         tokens_agree=_token_digests(verified.layout) == _token_digests(layout),
     )
@@ -167,18 +165,6 @@ def require_identical(result: Reproduction) -> None:
             fix="use the versions, thread counts and processor of the run (provenance.json); equal bits are promised "
             "there only",
         )
-
-
-def _final_checkpoint(layout: RunLayout) -> Path:
-    checkpoint, passed_over = newest_whole(layout.checkpoints)
-    if checkpoint is None:
-        reasons = "; ".join(f"{item.directory.name}: {item.reason}" for item in passed_over)
-        raise CheckpointError(
-            f"the run {layout.directory.name} has no whole checkpoint to compare with",
-            why=reasons or "none was written",
-            fix="resume the run to its end first",
-        )
-    return checkpoint
 
 
 def _refuse_place(into: Path, layout: RunLayout) -> None:

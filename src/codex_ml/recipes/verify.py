@@ -25,8 +25,7 @@ from codex_ml.recipes.verify_inputs import (
 from codex_ml.recipes.verify_provenance import read_provenance, without_provenance
 from codex_ml.runs.checkpoints import ABANDONED_PREFIX, list_checkpoints
 from codex_ml.runs.directory_checks import check_checkpoints, check_record
-from codex_ml.runs.layout import RunLayout, RunRecord, read_record
-from codex_ml.runs.listing import TRAINER_STATE_NAME
+from codex_ml.runs.layout import TRAINER_STATE_NAME, RunLayout, RunRecord, read_record
 from codex_ml.runs.lock import is_locked
 from codex_ml.runs.run_manifest import check_run_manifest, manifest_path
 from codex_ml.runs.verification import Check, Verification, allow, compare, is_below, mapping

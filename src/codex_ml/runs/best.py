@@ -6,10 +6,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from codex_ml.runs.layout import TRAINER_STATE_NAME
 from codex_ml.untrusted import read_json
-
-# Written by training; named here because whoever looks at runs must not import it.
-STATE_NAME = "trainer_state.json"
 
 
 def best_by_validation(checkpoints: Sequence[tuple[int, Path]]) -> Path | None:
@@ -26,7 +24,7 @@ def best_by_validation(checkpoints: Sequence[tuple[int, Path]]) -> Path | None:
         None where no state can be read, or it has no loss of a checkpoint that is there.
     """
     for _, newest in reversed(checkpoints):
-        losses = _validation_losses(newest / STATE_NAME)
+        losses = _validation_losses(newest / TRAINER_STATE_NAME)
         if losses is not None:
             ranked = [(losses[step], step, directory) for step, directory in checkpoints if step in losses]
             return min(ranked, default=(0.0, 0, None))[2]
@@ -40,7 +38,7 @@ def is_validated(checkpoints: Sequence[tuple[int, Path]]) -> bool:
     """
     for _, newest in reversed(checkpoints):
         try:
-            trainer = read_json(newest / STATE_NAME, follow_links=False)["trainer"]
+            trainer = read_json(newest / TRAINER_STATE_NAME, follow_links=False)["trainer"]
             return bool(trainer.get("validation_losses")) or trainer.get("best_metric") is not None
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             continue

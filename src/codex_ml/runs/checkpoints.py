@@ -253,7 +253,7 @@ def _of_newest_run(pointer: Literal["latest", "best"] | str, output_dir: Path, r
     for layout, _ in find_runs(output_dir, run_name):
         if not list_checkpoints(layout.checkpoints):
             continue
-        return _best_of(layout) if pointer == "best" else _latest_of(layout)
+        return _best_of(layout) if pointer == "best" else final_checkpoint(layout)
     named = f" named {run_name!r}" if run_name else ""
     raise UserError(
         f"--checkpoint {pointer}: no run{named} with a checkpoint in {output_dir}",
@@ -291,7 +291,7 @@ def _best_of(layout: RunLayout) -> Path:
         return named
     measured = best_by_validation(list_checkpoints(layout.checkpoints))
     if not os.path.lexists(layout.checkpoints / "best"):
-        return measured or _latest_of(layout)
+        return measured or final_checkpoint(layout)
     instead = f"{measured}, which is the best by the validation losses in the run" if measured else "a checkpoint"
     raise CheckpointError(
         f"the file {layout.checkpoints / 'best'} is damaged",
@@ -300,7 +300,14 @@ def _best_of(layout: RunLayout) -> Path:
     )
 
 
-def _latest_of(layout: RunLayout) -> Path:
+def final_checkpoint(layout: RunLayout) -> Path:
+    """Return the newest whole checkpoint of a run.
+
+    Raises
+    ------
+    CheckpointError
+        If it has none; the message says what is wrong with each.
+    """
     directory, passed_over = newest_whole(layout.checkpoints)
     if directory is None:
         reasons = "; ".join(f"{item.directory.name}: {item.reason}" for item in passed_over)

@@ -17,6 +17,9 @@ from codex_ml.untrusted import read_json
 
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 _RECORD_BYTES, _LONGEST_TEXT = 65536, 200
+# Of a checkpoint: the state of the trainer as JSON, and that of optimizer and generators as tensors.
+TRAINER_STATE_NAME = "trainer_state.json"
+TRAINING_STATE_NAME = "training_state.safetensors"
 _STAMP_FORMAT = "%Y%m%dT%H%M%SZ"
 _RUN_NAME = re.compile(r"\d{8}T\d{6}Z-(?P<name>.+)")
 

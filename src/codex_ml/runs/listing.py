@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.errors import CheckpointError
-from codex_ml.runs.best import STATE_NAME
 from codex_ml.runs.checkpoints import list_checkpoints
-from codex_ml.runs.layout import RunLayout, RunRecord
+from codex_ml.runs.layout import TRAINER_STATE_NAME, RunLayout, RunRecord
 from codex_ml.runs.manifest import read_manifest
 from codex_ml.untrusted import UntrustedFileError, open_regular, parse_json, read_json
 
-TRAINER_STATE_NAME = STATE_NAME
 _TAIL_BYTES = 8192
 
 

@@ -20,13 +20,12 @@ from codex_ml.runs.checkpoints import (
     list_checkpoints,
     write_pointer,
 )
+from codex_ml.runs.layout import TRAINER_STATE_NAME, TRAINING_STATE_NAME
 from codex_ml.runs.manifest import verify_checkpoint, write_manifest
 from codex_ml.storage import Storage, json_bytes
 from codex_ml.training.state import TrainerState
 from codex_ml.untrusted import UntrustedFileError, read_json
 
-TENSORS_NAME = "training_state.safetensors"
-STATE_NAME = "trainer_state.json"
 # What recipes put beside the counters, where they do.
 _KINDS_OF_VALUES = {"random": dict, "fingerprint": dict, "tracker_run_ids": dict, "total_steps": int}
 
@@ -91,8 +90,8 @@ def save_checkpoint(checkpoints: Path, content: CheckpointContent, storage: Stor
     for entry in sorted(staged.rglob("*")):
         entry.chmod(0o700 if entry.is_dir() else 0o600)
         storage.fsync_file(entry)
-    storage.write_bytes(staged / TENSORS_NAME, save(content.tensors))
-    storage.write_bytes(staged / STATE_NAME, json_bytes({"trainer": content.state.to_json(), **content.values}))
+    storage.write_bytes(staged / TRAINING_STATE_NAME, save(content.tensors))
+    storage.write_bytes(staged / TRAINER_STATE_NAME, json_bytes({"trainer": content.state.to_json(), **content.values}))
     write_manifest(staged, {"step": content.state.step, **content.manifest}, storage)
     storage.fsync_directory(staged)
     _move_into_place(staged, target, storage)
@@ -112,7 +111,7 @@ def load_checkpoint(directory: Path) -> LoadedState:
     try:
         values = _read_state(directory)
         state = TrainerState.from_json(values.pop("trainer"))
-        tensors = load_file(directory / TENSORS_NAME)
+        tensors = load_file(directory / TRAINING_STATE_NAME)
     except (FileNotFoundError, KeyError) as error:
         raise CheckpointError(
             f"checkpoint {directory} holds no training state",
@@ -120,13 +119,13 @@ def load_checkpoint(directory: Path) -> LoadedState:
             fix="resume from a checkpoint that training wrote; an exported one can only be evaluated",
         ) from error
     except SafetensorError as error:
-        raise _unusable(directory / TENSORS_NAME, str(error)) from error
+        raise _unusable(directory / TRAINING_STATE_NAME, str(error)) from error
     return LoadedState(directory, state, tensors, values, manifest)
 
 
 def _read_state(directory: Path) -> dict[str, Any]:
     """Return the JSON half of the training state; the manifest proves that it was written so, not by whom."""
-    file = directory / STATE_NAME
+    file = directory / TRAINER_STATE_NAME
     try:
         values = read_json(file, follow_links=False)
     except UntrustedFileError as error:

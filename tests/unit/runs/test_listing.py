@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from codex_ml.runs.listing import TRAINER_STATE_NAME, last_logged_step, render_list, summarise
+from codex_ml.runs.listing import last_logged_step, render_list, summarise
 
 
 def test_summarise_steps_are_the_furthest_and_loss_the_newest_checkpoints(make_run, add_checkpoint) -> None:
@@ -66,10 +66,3 @@ def test_render_list_columns_are_aligned_and_unknown_is_a_dash(make_run, add_che
     assert "2026-11-22 12:00:00  long-name  FINISHED  10" in first
     assert "1.2500" in first
     assert second.split() == ["2026-11-22", "12:00:00", "b", "FINISHED", "-", "-", str(other[0].directory)]
-
-
-def test_trainer_state_name_is_that_of_training() -> None:
-    """The name is written down twice, because a list of runs must not import training."""
-    from codex_ml.training.checkpoint import STATE_NAME
-
-    assert TRAINER_STATE_NAME == STATE_NAME

@@ -17,10 +17,10 @@ from codex_ml.runs.checkpoints import (
     read_pointer,
     remove_staged,
 )
+from codex_ml.runs.layout import TRAINER_STATE_NAME
 from codex_ml.runs.manifest import verify_checkpoint, write_manifest
 from codex_ml.storage import Storage
 from codex_ml.training.checkpoint import (
-    STATE_NAME,
     CheckpointContent,
     load_checkpoint,
     point_and_prune,
@@ -245,7 +245,7 @@ def test_load_checkpoint_without_training_state_says_so(tmp_path: Path) -> None:
     write_manifest(directory, {"step": 1}, Storage())
     with pytest.raises(CheckpointError, match="holds no training state"):
         load_checkpoint(directory)
-    (directory / STATE_NAME).write_text("{}")
+    (directory / TRAINER_STATE_NAME).write_text("{}")
     write_manifest(directory, {"step": 1}, Storage())
     with pytest.raises(CheckpointError, match="holds no training state"):
         load_checkpoint(directory)
@@ -254,7 +254,7 @@ def test_load_checkpoint_without_training_state_says_so(tmp_path: Path) -> None:
 def test_load_checkpoint_damaged_is_refused(tmp_path: Path) -> None:
     """Nothing of a checkpoint is read before all of it is verified."""
     directory = save_checkpoint(tmp_path, content(1), Storage())
-    (directory / STATE_NAME).write_text("{}")
+    (directory / TRAINER_STATE_NAME).write_text("{}")
     with pytest.raises(CheckpointError, match="fails its verification"):
         load_checkpoint(directory)
 
