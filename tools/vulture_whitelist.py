@@ -46,3 +46,9 @@ _.converter
 
 # Held by a test against the page that lists them for users.
 _.changeable_keys
+
+# Read by Typer and by the tokenizers library.
+_.__signature__
+_.__annotations__
+_.pre_tokenizer
+_.decoder
