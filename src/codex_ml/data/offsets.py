@@ -22,6 +22,8 @@ from codex_ml.untrusted import UntrustedFileError, open_regular, read_json
 
 _SUFFIX = ".manifest.json"
 _MOST_FIELDS = 50
+# Endings under which `open_records` reads something else than lines.
+_WITHOUT_PLACES = frozenset({".gz", ".zst", ".csv", ".tsv", ".parquet", ".arrow"})
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
 _OFFSET = np.dtype("<u8")
 _UNKNOWN_SHAPE = "none"
@@ -94,6 +96,12 @@ def make_manifest(path: Path, target: Path, storage: Storage) -> tuple[LoadedMan
     DataError
         If the file cannot be read, lines are faulty, the file changes meanwhile, or something else is in the way.
     """
+    if path.suffix.lower() in _WITHOUT_PLACES:
+        raise DataError(
+            f"{path.name} has no manifest: its records have no place of their own in it",
+            why="a manifest says at which byte a record begins, and there is none in a packed file or a table",
+            fix="unpack it, or write its records as JSON Lines: codex-ml data prepare",
+        )
     if target.exists():
         earlier = load_manifest(target)
         if _is_current(path, earlier):

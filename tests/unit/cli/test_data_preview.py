@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def test_data_preview_configuration_decides_as_in_training(records: Path, tiny_l
     assert wrong.exit_code == 2
     assert wrong.stderr.count("error:") == 1
     assert _preview(records).exit_code == 2
+
+
+def test_data_preview_packed_file_is_read_and_gets_no_manifest(records: Path, tiny_llama_directory: Path) -> None:
+    """The records of a gzip are shown like others; there is no place in it to seek to, which is said."""
+    packed = records.with_name("packed.jsonl.gz")
+    packed.write_bytes(gzip.compress(records.read_bytes()))
+    answer = _preview("--model", tiny_llama_directory, packed, "--record", 7)
+    assert answer.exit_code == 0, answer.stderr
+    assert answer.stdout.splitlines()[1:] == ["  say 6↵", "  please ⟦6<|end|>⟧"]
+    refused = CliRunner().invoke(app, ["data", "manifest", str(packed)])
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("error: packed.jsonl.gz has no manifest")
+    assert not packed.with_name(packed.name + ".manifest.json").exists()
 
 
 def _tokens(*texts: str) -> list[ShownToken]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -85,6 +86,23 @@ def test_data_stats_near_threshold_lower_finds_more(tmp_path: Path) -> None:
         for threshold in ("0.5", "0.9")
     ]
     assert counts == [1, 0]
+
+
+def test_data_stats_packed_and_tabular_files_are_read_too(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """A gzip of the same records is the same data; a table's prompts are found among them."""
+    packed, table = tmp_path / "packed.jsonl.gz", tmp_path / "table.csv"
+    packed.write_bytes(gzip.compress(files[0].read_bytes()))
+    table.write_text("prompt,completion\nquestion 7,other\nno,no\n")
+    answer = _stats(files[0], packed, table, "--json")
+    assert answer.exit_code == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert [file["records"] for file in found["files"]] == [40, 40, 2]
+    plain, unpacked = (
+        {key: value for key, value in file.items() if key not in ("name", "digest", "bytes")}
+        for file in found["files"][:2]
+    )
+    assert plain == unpacked
+    assert [(pair["records"], pair["records_by_prompt"]) for pair in found["overlaps"]] == [(40, 40), (0, 1), (0, 1)]
 
 
 def test_data_stats_two_files_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -189,6 +189,41 @@ def test_make_manifest_faulty_file_leaves_nothing(records: Path) -> None:
     assert [path.name for path in records.parent.iterdir()] == ["data.jsonl"]
 
 
+class _Stopping(Storage):
+    """Writes so many files, and then fails as a full disk does."""
+
+    def __init__(self, writes: int) -> None:
+        self._left = writes
+
+    def write_atomic(self, path: Path, data: bytes) -> None:
+        """Write, or fail."""
+        if not self._left:
+            raise OSError(28, "No space left on device", str(path))
+        self._left -= 1
+        super().write_atomic(path, data)
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+@pytest.mark.parametrize("was_there", [False, True])
+def test_make_manifest_stopped_between_two_files_never_gives_a_wrong_record(
+    records: Path, writes: int, was_there: bool
+) -> None:
+    """Whatever is left over is refused or still true, and the next call puts it right."""
+    target = manifest_path(records)
+    if was_there:
+        _make(records)
+        records.write_text("".join(f'{{"text": "{number}"}}\n' for number in range(100, 120)))
+    with pytest.raises(OSError, match="No space left"):
+        make_manifest(records, target, _Stopping(writes))
+    if target.exists():
+        with pytest.raises(DataError):
+            read_record(records, load_manifest(target), 5)
+    expected = [line.value for line in iter_jsonl(records)]
+    manifest, written = make_manifest(records, target, Storage())
+    assert written
+    assert [read_record(records, manifest, index).value for index in range(20)] == expected
+
+
 def test_make_manifest_outside_names_the_offsets_after_itself(records: Path, tmp_path: Path) -> None:
     """Both files lie where they are wanted, and belong together wherever they are moved to."""
     (tmp_path / "out").mkdir()
