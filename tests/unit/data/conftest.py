@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from chat_families import FAMILIES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -113,6 +114,31 @@ def make_tokenizer() -> MakeTokenizer:
 def plain_tokenizer(make_tokenizer: MakeTokenizer) -> PreTrainedTokenizerFast:
     """Return a tokenizer that adds no special tokens and has no chat template."""
     return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def make_family() -> Callable[[str], PreTrainedTokenizerFast]:
+    """Return a maker of tokenizers with a family's template and control tokens: bytes, and nothing merged."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    def make(name: str) -> PreTrainedTokenizerFast:
+        family = FAMILIES[name]
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        backend = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        special = [AddedToken(token, special=True, normalized=False) for token in family.special_tokens]
+        backend.add_special_tokens(special)
+        begin = {"bos_token": family.begin} if family.begin else {}
+        # Padding is the end of sequence: what is learned must not depend on it.
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=backend, eos_token=family.end, pad_token=family.end, **begin
+        )
+        tokenizer.chat_template = family.template
+        return tokenizer
+
+    return make
 
 
 @pytest.fixture

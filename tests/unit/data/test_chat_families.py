@@ -21,32 +21,6 @@ MakeFamily = Callable[[str], "PreTrainedTokenizerFast"]
 WITH_TOOLS = [name for name, family in FAMILIES.items() if family.tools is not None]
 
 
-@pytest.fixture(scope="module")
-def make_family() -> MakeFamily:
-    """Return a maker of tokenizers with a family's template and control tokens: bytes, and nothing merged."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    def make(name: str) -> PreTrainedTokenizerFast:
-        family = FAMILIES[name]
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        backend = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        backend.decoder = decoders.ByteLevel()
-        backend.add_special_tokens(
-            [AddedToken(token, special=True, normalized=False) for token in family.special_tokens]
-        )
-        begin = {"bos_token": family.begin} if family.begin else {}
-        # Padding is the end of sequence: what is learned must not depend on it.
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=backend, eos_token=family.end, pad_token=family.end, **begin
-        )
-        tokenizer.chat_template = family.template
-        return tokenizer
-
-    return make
-
-
 def _chat(family: Family) -> dict[str, Any]:
     return {"messages": [*([SYSTEM] if family.has_system else []), *FIRST, *SECOND]}
 
