@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from codex_ml.cli.boundary import guarded
+from codex_ml.cli.data_cache import cache_app
 from codex_ml.cli.data_manifest import manifest
 from codex_ml.cli.data_prepare import prepare
 from codex_ml.cli.data_preview import preview
@@ -25,3 +26,4 @@ data_app.command("split")(guarded(split))
 data_app.command("stats")(guarded(stats))
 data_app.command("preview")(guarded(preview))
 data_app.command("manifest")(guarded(manifest))
+data_app.add_typer(cache_app, name="cache")

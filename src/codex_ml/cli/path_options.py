@@ -22,6 +22,7 @@ PATH_KEYS = {
     "data_train": "data.train",
     "data_valid": "data.valid",
     "data_test": "data.test",
+    "data_cache_dir": "data.cache_dir",
     "safety_policy": "safety.policy",
     "output_dir": "run.output_dir",
 }

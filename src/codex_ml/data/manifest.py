@@ -4,44 +4,61 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from codex_ml.config.schema.data import DataSection
-from codex_ml.data.sources import SourceRecord, Sources
+from codex_ml.data.sources import SourceFile
+from codex_ml.data.token_arrays import StoredRecords
 from codex_ml.data.tokenize import TokenizedRecord
 
-Pairs = Sequence[tuple[SourceRecord, TokenizedRecord]]
+
+class ManifestSplit(Protocol):
+    """What the manifest says of one split."""
+
+    @property
+    def records(self) -> StoredRecords:
+        """The kept records."""
+        ...
+
+    @property
+    def file(self) -> SourceFile:
+        """The file that they come from."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over their bytes as they stand in the file."""
+        ...
+
+    @property
+    def content_digest(self) -> str:
+        """SHA-256 over what the model sees of them."""
+        ...
 
 
 def build_manifest(
-    data: DataSection,
-    sources: Sources,
-    built: Mapping[str, Pairs],
-    template_date: str | None,
-    left_out: Mapping[str, int],
+    data: DataSection, built: Mapping[str, ManifestSplit], template_date: str | None, left_out: Mapping[str, int]
 ) -> dict[str, Any]:
     """Return the content of ``data_splits.json``: for each split its file, digests and the offset of every kept record.
 
-    ``digest`` is over the bytes of the kept records as they stand in the file, ``content_digest`` over what the model
-    sees of them. ``template_date`` is the date that a chat template was given for today, where it asks for one;
+    ``overlap_with_train`` counts the records whose bytes stand in train too, ``prompts_shared_with_train`` those whose
+    prompt does. ``template_date`` is the date that a chat template was given for today, where it asks for one;
     ``left_out`` counts the conversations of which it leaves something out.
     """
     splits: dict[str, Any] = {}
-    train = {source.raw for source, _ in built.get("train", [])}
-    for name, pairs in built.items():
-        hasher = hashlib.sha256()
-        for source, _ in pairs:
-            hasher.update(source.raw + b"\n")
+    train = built.get("train")
+    for name, split in built.items():
         splits[name] = {
-            "source": sources.files[name].to_dict(),
-            "records": len(pairs),
-            "digest": f"sha256:{hasher.hexdigest()}",
-            "content_digest": content_digest(tokenized for _, tokenized in pairs),
-            "offsets": [source.offset for source, _ in pairs],
+            "source": split.file.to_dict(),
+            "records": len(split.records),
+            "digest": split.digest,
+            "content_digest": split.content_digest,
+            "offsets": split.records.offsets,
         }
-        if name != "train" and "train" in built:
-            splits[name]["overlap_with_train"] = sum(source.raw in train for source, _ in pairs)
+        if name != "train" and train is not None:
+            splits[name]["overlap_with_train"] = split.records.shared_bytes(train.records)
+            splits[name]["prompts_shared_with_train"] = split.records.shared_prompts(train.records)
     manifest: dict[str, Any] = {"schema_version": 1, "splits": splits}
     if template_date is not None:
         manifest["chat_template_date"] = template_date
@@ -66,14 +83,21 @@ def without_membership(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**manifest, "splits": splits}
 
 
-def content_digest(records: Iterable[TokenizedRecord]) -> str:
-    """Return the SHA-256 over token ids and supervision of records, in their order, the same on every machine."""
-    hasher = hashlib.sha256()
-    for record in records:
+class ContentHasher:
+    """SHA-256 over token ids and supervision of records, in their order, the same on every machine."""
+
+    def __init__(self) -> None:
+        self._hasher = hashlib.sha256()
+
+    def add(self, record: TokenizedRecord) -> None:
+        """Take the next record."""
         length = len(record.input_ids)
-        hasher.update(struct.pack(f"<q{length}q", length, *record.input_ids))
-        hasher.update(bytes(record.supervised))
-    return f"sha256:{hasher.hexdigest()}"
+        self._hasher.update(struct.pack(f"<q{length}q", length, *record.input_ids))
+        self._hasher.update(bytes(record.supervised))
+
+    def digest(self) -> str:
+        """Return the digest of all so far."""
+        return f"sha256:{self._hasher.hexdigest()}"
 
 
 def warnings_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:

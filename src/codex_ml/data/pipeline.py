@@ -2,81 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from codex_ml.config.schema.data import DataSection
-from codex_ml.data.account import NO_SUPERVISED_TOKENS, OVERLONG, SAFETY_DROP, DataAccount, SplitAccount
-from codex_ml.data.manifest import build_manifest, warnings_of
-from codex_ml.data.messages import MessagesRecord, redacted_sides
-from codex_ml.data.overlong import shorten
-from codex_ml.data.problems import Problems
-from codex_ml.data.records import Record, TextRecord, map_strings
+from codex_ml.data.account import DataAccount, SplitAccount
+from codex_ml.data.cached_dataset import BuiltSplit, CacheUse, Made, through_cache
+from codex_ml.data.manifest import ContentHasher, build_manifest, warnings_of
+from codex_ml.data.messages import MessagesRecord
+from codex_ml.data.overlap import prompt_digest, record_digest
+from codex_ml.data.record_builder import FilterText, FoundSpan, RecordBuilder
 from codex_ml.data.rejects import Rejects
-from codex_ml.data.sources import SourceRecord, read_sources
+from codex_ml.data.sources import SourceRecord, SourceStream, open_sources
 from codex_ml.data.split_utils import SPLIT_NAMES
-from codex_ml.data.tokenize import RecordTokenizer, TokenizedRecord
-from codex_ml.errors import DataError, SafetyError
+from codex_ml.data.token_arrays import ArrayPlace, MemoryArrays, Place, StoredRecords, TokenArraysWriter
+from codex_ml.data.tokenize import RecordTokenizer
+from codex_ml.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_EXAMPLE_CHARACTERS = 300
-
-
-class FindingLike(Protocol):
-    """What the pipeline needs to know of a finding."""
-
-    @property
-    def rule_id(self) -> str:
-        """Id of the rule that matched."""
-        ...
-
-    @property
-    def start(self) -> int:
-        """Offset of the span in the field, in characters."""
-        ...
-
-    @property
-    def length(self) -> int:
-        """Length of the span in characters."""
-        ...
-
-
-class FilteredLike(Protocol):
-    """A text after the safety filters."""
-
-    @property
-    def text(self) -> str:
-        """The text as it may be used."""
-        ...
-
-    @property
-    def action(self) -> str:
-        """``keep``, ``redact``, ``drop`` or ``block``."""
-        ...
-
-    @property
-    def findings(self) -> Sequence[FindingLike]:
-        """What was found."""
-        ...
-
-
-FilterText = Callable[[str], FilteredLike]
-OnFindings = Callable[[str, str, Sequence[FindingLike], str], None]
+OnFindings = Callable[[str, str, Sequence[FoundSpan], str], None]
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Tokenised records by split, their account, the manifest for ``data_splits.json``, and the lines left out."""
 
-    splits: dict[str, list[TokenizedRecord]]
+    splits: Mapping[str, StoredRecords]
     account: DataAccount
     manifest: dict[str, Any]
     rejects: tuple[Rejects, ...] = ()
 
-    def require(self, split: str) -> list[TokenizedRecord]:
+    def require(self, split: str) -> StoredRecords:
         """Return the records of a split that a job cannot do without.
 
         Raises
@@ -124,8 +85,9 @@ def build_dataset(
     filter_text: FilterText,
     on_findings: OnFindings,
     splits: Collection[str] = SPLIT_NAMES,
+    cache_use: CacheUse | None = None,
 ) -> Dataset:
-    """Build the records of a run.
+    """Build the records of a run, or take them from the cache; neither differs from the other in anything.
 
     Parameters
     ----------
@@ -139,6 +101,8 @@ def build_dataset(
         Takes ``(record_id, field, findings, action)`` for each field in which something was found.
     splits : collection of str
         Which splits are built; the others are divided off and left alone.
+    cache_use : CacheUse, optional
+        The cache of tokenised data; without one everything is kept in memory.
 
     Raises
     ------
@@ -149,194 +113,116 @@ def build_dataset(
     SafetyError
         If the policy blocks a record; the message names the line and the rule.
     """
-    sources = read_sources(data, splits)
-    record_tokenizer = RecordTokenizer(tokenizer, data.supervise, data.trust_control_tokens_in_text)
-    builder = _Builder(data, record_tokenizer, filter_text, on_findings)
-    built: dict[str, list[tuple[SourceRecord, TokenizedRecord]]] = {}
-    account = DataAccount()
-    for name, records in sources.records.items():
-        counts = account.splits[name] = SplitAccount()
-        built[name] = [pair for record in records if (pair := builder.build(record, name, counts)) is not None]
-    builder.problems.raise_if_any()
-    files = {id(file): file.account for file in sources.files.values()}  # one file may stand behind several splits
-    account.files = list(files.values())
-    rejects = {id(file.rejects): file.rejects for file in sources.files.values() if file.rejects}
-    account.check()
-    # Split by split: a large sound one would hide that another is of no use.
-    for name, counts in account.splits.items():
-        builder.refuse_unlearnable(name, counts)
-        _refuse_bad_share(f"the split {name!r}", counts, data.max_bad_share)
-    # Lines that are no records have no split. Where some splits only are built, they belong to all records of a file.
-    total = replace(account.total(), records_read=sum(file.records_read for file in account.files))
-    _refuse_bad_share("all splits, with lines that are no records,", total, data.max_bad_share)
-    renders = any(isinstance(item.record, MessagesRecord) for items in sources.records.values() for item in items)
+    sources = open_sources(data, splits)
+    job = _Job(data, tokenizer, filter_text, sources)
+    made = job.make(MemoryArrays()) if cache_use is None else through_cache(data, sources, cache_use, job.make)
+    dataset = _dataset(data, made)
+    for split in made.splits.values():
+        for found in split.findings:
+            on_findings(found.record_id, found.field, found.spans, found.action)
+    return dataset
+
+
+def _dataset(data: DataSection, made: Made) -> Dataset:
+    """Return what was made as what a run works with."""
+    renders = any(split.has_messages for split in made.splits.values())
+    left_out: Counter[str] = Counter()
+    for split in made.splits.values():
+        left_out.update(split.left_out)
     return Dataset(
-        splits={name: [tokenized for _, tokenized in pairs] for name, pairs in built.items()},
-        account=account,
-        manifest=build_manifest(
-            data, sources, built, record_tokenizer.template_date if renders else None, record_tokenizer.left_out
-        ),
-        rejects=tuple(rejects.values()),
+        splits={name: split.records for name, split in made.splits.items()},
+        account=_account(made),
+        manifest=build_manifest(data, made.splits, made.template_date if renders else None, left_out),
+        rejects=tuple(file.rejects for file in made.files if file.rejects),
     )
 
 
-@dataclass
-class _EndWatch:
-    """Whether the records of one split owe an end-of-sequence token that is learned, and an example for the message."""
-
-    is_owed: bool = False
-    is_supervised: bool = False
-    example: TokenizedRecord | None = None
+def _account(made: Made) -> DataAccount:
+    splits = {name: split.account for name, split in made.splits.items()}
+    account = DataAccount(splits, [file.account for file in made.files])
+    account.check()
+    return account
 
 
-class _Builder:
-    """Takes each record through the filters and the tokenizer, and remembers what the hard stops need."""
+class _Job:
+    """Makes the records of some sources, as often as it is asked to."""
 
     def __init__(
-        self, data: DataSection, tokenizer: RecordTokenizer, filter_text: FilterText, on_findings: OnFindings
+        self,
+        data: DataSection,
+        tokenizer: PreTrainedTokenizerBase,
+        filter_text: FilterText,
+        sources: Sequence[SourceStream],
     ) -> None:
         self._data = data
-        self._tokenizer = tokenizer
+        self._tokenizer = RecordTokenizer(tokenizer, data.supervise, data.trust_control_tokens_in_text)
         self._filter_text = filter_text
-        self._on_findings = on_findings
-        self.problems = Problems()
-        self._ends: dict[str, _EndWatch] = {}
+        self._sources = sources
 
-    def build(
-        self, source: SourceRecord, split: str, account: SplitAccount
-    ) -> tuple[SourceRecord, TokenizedRecord] | None:
-        """Return the tokenised record, or None where it was dropped or is faulty; either way it is counted."""
-        account.records_read += 1
-        record, action, redacted_fields = self._filter(source)
-        account.records_redacted += action == "redact"
-        if action == "drop":
-            account.drop(SAFETY_DROP)
-            return None
-        try:
-            whole = self._tokenizer.tokenize(source.record_id, record)
-        except ValueError as error:
-            self.problems.add(source.record_id, str(error), _FIX_TEXT)
-            return None
-        try:
-            kept = shorten(
-                whole, self._data.max_length_tokens, self._data.on_overlong, self._tokenizer.leading_tokens(whole)
-            )
-        except ValueError as error:
-            self.problems.add(source.record_id, str(error), _FIX_LENGTH)
-            return None
-        tokenised = len(whole.input_ids)
-        if kept is None:
-            account.drop(OVERLONG, tokenised)
-            return None
-        self._note_end(split, kept, record)
-        supervised = kept.supervised_count
-        if not supervised:
-            account.drop(NO_SUPERVISED_TOKENS, tokenised)
-            return None
-        account.keep(tokenised, supervised, len(kept.input_ids) - supervised)
-        in_prompt, in_reference = _redacted_parts(record, redacted_fields)
-        return source, replace(kept, prompt_redacted=in_prompt, reference_redacted=in_reference)
+    def make(self, place: ArrayPlace) -> Made:
+        """Read all, and put the records where they are to lie; one record is in memory at a time."""
+        builder = RecordBuilder(self._data, self._tokenizer, self._filter_text)
+        in_the_making: dict[str, _SplitInTheMaking] = {}
+        for source in self._sources:
+            for name in source.splits:
+                in_the_making[name] = _SplitInTheMaking(name, source, place, self._data.columns)
+            for name, record in source:
+                in_the_making[name].take(record, builder)
+        builder.problems.raise_if_any()
+        # Split by split: a large sound one would hide that another is of no use.
+        for name, split in in_the_making.items():
+            builder.refuse_unlearnable(name, split.account)
+            _refuse_bad_share(f"the split {name!r}", split.account, self._data.max_bad_share)
+        finished = {name: split.finish(place, builder) for name, split in in_the_making.items()}
+        made = Made(finished, self._tokenizer.template_date)
+        # Lines that are no records have no split. Where some splits only are built, they belong to all of a file.
+        account = _account(made)
+        total = replace(account.total(), records_read=sum(file.records_read for file in account.files))
+        _refuse_bad_share("all splits, with lines that are no records,", total, self._data.max_bad_share)
+        return made
 
-    def refuse_unlearnable(self, split: str, account: SplitAccount) -> None:
-        """Stop when a split has records but none of them teaches the model to answer, or to end its answer."""
-        end = self._ends.get(split, _EndWatch())
-        if account.dropped[NO_SUPERVISED_TOKENS] and not account.records_kept:
-            self._refuse(f"no token of the split {split!r} is supervised", "there is nothing to learn from it", end)
-        if end.is_owed and not end.is_supervised:
-            self._refuse(
-                f"in the split {split!r} the end-of-sequence token is never supervised",
-                "a model trained on this would not learn to stop, and one measured on it is not asked whether it does",
-                end,
-            )
 
-    def _filter(self, source: SourceRecord) -> tuple[Record, str, frozenset[str]]:
-        """Pass every string through the safety filters.
+class _SplitInTheMaking:
+    """What is gathered of one split while its records come by."""
 
-        Return the record as it may be used, the severest action, and the fields whose text is another now.
-        """
-        actions: list[str] = []
-        redacted: set[str] = set()
+    def __init__(self, name: str, source: SourceStream, place: ArrayPlace, columns: Mapping[str, str]) -> None:
+        self._name = name
+        self._source = source
+        self._columns = columns
+        self._writer = TokenArraysWriter(place.sinks(name))
+        self._bytes = hashlib.sha256()
+        self._content = ContentHasher()
+        self._has_messages = False
+        self.account = SplitAccount()
 
-        def change(field: str, text: str) -> str:
-            filtered = self._filter_text(text)
-            if filtered.findings:
-                self._on_findings(source.record_id, field, filtered.findings, filtered.action)
-            if filtered.action == "block":
-                rules = ", ".join(sorted({finding.rule_id for finding in filtered.findings})) or "unknown"
-                raise SafetyError(
-                    f"{source.record_id}: the safety policy blocks {field} (rule {rules})",
-                    why="the rule's action is block, or the rule failed on this text and nothing is known about it",
-                    fix="remove the record, or change the rule in a policy of your own (safety.policy=FILE)",
-                )
-            actions.append(filtered.action)
-            if filtered.text != text:
-                redacted.add(field)
-            return filtered.text
-
-        record = map_strings(source.record, change)
-        severest = next((action for action in ("drop", "redact") if action in actions), "keep")
-        return record, severest, frozenset(redacted)
-
-    def _note_end(self, split: str, record: TokenizedRecord, source: Record) -> None:
-        if isinstance(source, TextRecord):
+    def take(self, source: SourceRecord, builder: RecordBuilder) -> None:
+        """Take the next record of the split."""
+        self._has_messages |= isinstance(source.record, MessagesRecord)
+        record = builder.build(source, self._name, self.account)
+        if record is None:
             return
-        watch = self._ends.setdefault(split, _EndWatch())
-        watch.is_owed = True
-        if not watch.is_supervised:
-            ends = self._tokenizer.end_ids(source)
-            pairs = zip(record.input_ids, record.supervised, strict=True)
-            watch.is_supervised = any(token in ends and learned for token, learned in pairs)
-            watch.example = watch.example or record
+        try:
+            prompt_key = prompt_digest(source.value, self._columns)
+        except ValueError:
+            prompt_key = b""
+        self._bytes.update(source.raw + b"\n")
+        self._content.add(record)
+        place = Place(source.file_name, source.line_number, source.offset, record_digest(source.raw), prompt_key)
+        self._writer.add(record, place)
 
-    def _refuse(self, what: str, why: str, end: _EndWatch) -> None:
-        shown = ""
-        if (example := end.example) is not None:
-            shown = (
-                f"; an example, with what is supervised in ⟦ ⟧, is {example.record_id}:\n       {self._show(example)}"
-            )
-        raise DataError(
-            f"data: {what}",
-            why=why + shown,
-            fix="look at the chat template ({% generation %} around content and end-of-sequence), data.format, "
-            "data.max_length_tokens and data.on_overlong",
+    def finish(self, place: ArrayPlace, builder: RecordBuilder) -> BuiltSplit:
+        """Return all of it."""
+        self._writer.flush()
+        return BuiltSplit(
+            records=StoredRecords(place.arrays(self._name, self._writer.file_names)),
+            account=self.account,
+            file=self._source.file,
+            digest=f"sha256:{self._bytes.hexdigest()}",
+            content_digest=self._content.digest(),
+            has_messages=self._has_messages,
+            left_out=dict(builder.left_out.get(self._name, {})),
+            findings=tuple(builder.findings.get(self._name, ())),
         )
-
-    def _show(self, record: TokenizedRecord) -> str:
-        """Return a record decoded with its mask, as far as the safety filters let it be shown."""
-        parts: list[str] = []
-        start = 0
-        mask = record.supervised
-        for end in range(1, len(mask) + 1):
-            if end == len(mask) or mask[end] != mask[start]:
-                text = self._tokenizer.decode(record.input_ids[start:end])
-                parts.append(f"⟦{text}⟧" if mask[start] else text)
-                start = end
-        filtered = self._filter_text("".join(parts))
-        if filtered.action in {"drop", "block"}:
-            return "(not shown: the safety policy refuses it)"
-        text = filtered.text
-        if len(text) > 2 * _EXAMPLE_CHARACTERS:
-            text = f"{text[:_EXAMPLE_CHARACTERS]} … {text[-_EXAMPLE_CHARACTERS:]}"
-        return text.replace("\n", "\\n")
-
-
-_FIX_TEXT = (
-    "correct these records or leave them out; text that answers no prompt is trained on in a file of its own, as "
-    '{"text": "…"}'
-)
-_FIX_LENGTH = (
-    "raise data.max_length_tokens, or set data.on_overlong to drop, truncate_prompt_left or truncate_completion (what "
-    "is cut is counted)"
-)
-
-
-def _redacted_parts(record: Record, redacted_fields: frozenset[str]) -> tuple[bool, bool]:
-    """Tell whether something was redacted in what a model is given of a record, and in what it is to answer."""
-    if isinstance(record, TextRecord):
-        return False, False
-    if not isinstance(record, MessagesRecord):
-        return "prompt" in redacted_fields, "completion" in redacted_fields
-    return redacted_sides(record, redacted_fields)
 
 
 def _refuse_bad_share(which: str, account: SplitAccount, max_bad_share: float) -> None:

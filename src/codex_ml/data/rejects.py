@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import get_args
 
 from codex_ml.data.problems import Problems, Reason
@@ -44,14 +44,19 @@ class Rejects:
         """Return how many lines were rejected for each reason."""
         return {_REASONS[code]: count for code, count in sorted(Counter(self._reasons).items())}
 
+    def __iter__(self) -> Iterator[tuple[int, int, Reason]]:
+        """Yield line, offset and reason of each."""
+        for line, offset, code in zip(self._lines, self._offsets, self._reasons, strict=True):
+            yield line, offset, _REASONS[code]
+
     def ndjson(self) -> bytes:
         """Return one JSON object a line: file, line, offset, reason; nothing of what the line holds."""
         return b"".join(
             json.dumps(
-                {"file": self.file_name, "line": line, "offset": offset, "reason": _REASONS[code]}, ensure_ascii=False
+                {"file": self.file_name, "line": line, "offset": offset, "reason": reason}, ensure_ascii=False
             ).encode("utf-8", errors="backslashreplace")
             + b"\n"
-            for line, offset, code in zip(self._lines, self._offsets, self._reasons, strict=True)
+            for line, offset, reason in self
         )
 
 

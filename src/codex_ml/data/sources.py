@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from codex_ml.config.schema.data import DataSection
 from codex_ml.data.account import FileAccount
@@ -15,19 +17,21 @@ from codex_ml.data.readers import open_records
 from codex_ml.data.records import Record, RecordReader
 from codex_ml.data.rejects import Rejects, refuse_too_many
 from codex_ml.data.split_groups import group_key, record_key
-from codex_ml.data.split_utils import SPLIT_NAMES, assign_splits
+from codex_ml.data.split_hash import SplitHasher, shares_of, split_of, thresholds_by_rank, thresholds_by_value
+from codex_ml.data.split_utils import SPLIT_NAMES
 from codex_ml.errors import DataError
 from codex_ml.storage import file_digest
 
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """One checked record, the file and line it came from, its bytes there, and the key that decides its split."""
+    """One checked record, where it came from, its bytes and value there, and the key that decides its split."""
 
     file_name: str
     line_number: int
     offset: int
     raw: bytes
+    value: Mapping[str, Any]
     split_key: bytes
     record: Record
 
@@ -53,27 +57,108 @@ class SourceFile:
         return {"name": self.name, "digest": self.digest, "bytes": self.byte_count, "format": self.format}
 
 
-@dataclass(frozen=True)
-class Sources:
-    """All records by split, in the order of their files, and the files by split."""
-
-    records: dict[str, list[SourceRecord]] = field(default_factory=dict)
-    files: dict[str, SourceFile] = field(default_factory=dict)
-
-
-def read_sources(data: DataSection, splits: Collection[str] = SPLIT_NAMES) -> Sources:
-    """Read the files of a data section and divide them, by ``data.split`` or as they are given.
+class SourceStream:
+    """The records of one file, each with the split it falls into, one at a time.
 
     The division looks at the bytes of the file, before any filter touches them: a new safety policy moves no record.
+    With ``data.split.exact_sizes`` the file is read twice: which ranks a split has is known at the end only.
+
+    Parameters
+    ----------
+    key : str
+        Where the data section names the file: ``path``, ``train`` …
+    path : Path
+        The file.
+    data : DataSection
+        How it is read and divided.
+    splits : sequence of str
+        The splits that are wanted of it; records of others are read, checked, and passed over.
+
+    Attributes
+    ----------
+    file : SourceFile
+        What identifies the file and what was left out of it; known when the iteration has come to its end.
+    """
+
+    file: SourceFile
+
+    def __init__(self, key: str, path: Path, data: DataSection, splits: Sequence[str]) -> None:
+        self.key = key
+        self.path = path
+        self.splits = tuple(splits)
+        self._data = data
+
+    def __iter__(self) -> Iterator[tuple[str, SourceRecord]]:
+        """Yield the name of its split and each record, in the order of the file.
+
+        Raises
+        ------
+        DataError
+            If the file cannot be read or changes meanwhile, or, at the end, if lines are faulty: any of them with
+            ``data.on_bad_record=error``, with ``drop`` a larger share than ``data.max_bad_share``.
+        """
+        if self.key != "path":
+            for record in self._records():
+                yield self.key, record
+            return
+        hasher = SplitHasher(self._data.split.seed)
+        thresholds, digest = self._thresholds(hasher)
+        for record in self._records():
+            name = SPLIT_NAMES[split_of(hasher(record.split_key), thresholds)]
+            if name in self.splits:
+                yield name, record
+        if digest is not None and self.file.digest != digest:
+            raise DataError(f"{self.path.name} changed while it was read", fix="try again when nothing writes to it")
+
+    def _thresholds(self, hasher: SplitHasher) -> tuple[list[int], str | None]:
+        """Return the hash below which each split ends, and the digest of the file where it had to be read for that."""
+        split = self._data.split
+        shares = shares_of(split.ratios, len(SPLIT_NAMES))
+        if not split.exact_sizes:
+            return thresholds_by_value(shares), None
+        hashes = np.sort(np.fromiter((hasher(record.split_key) for record in self._records()), dtype=np.uint64))
+        return thresholds_by_rank(shares, len(hashes), lambda rank: int(hashes[rank])), self.file.digest
+
+    def _records(self) -> Iterator[SourceRecord]:
+        """Yield every record of the file, as long as it looks usable."""
+        data, name = self._data, self.path.name
+        problems, rejects, read, kept = Problems(), Rejects(name), 0, 0
+        file = open_records(self.path, data.max_line_bytes)
+        reader = RecordReader(data.format, data.columns)
+        for line in parsed_lines(file):
+            read += 1
+            checked = line.fault if isinstance(line, FaultyLine) else _checked(line, reader, data, name)
+            if isinstance(checked, SourceRecord):
+                kept += 1
+                # What will be refused in the end need not be tokenised first.
+                if data.on_bad_record == "drop" or not problems.count:
+                    yield checked
+                continue
+            problems.add(f"{name}:{line.line_number}", checked.at(line.offset))
+            if data.on_bad_record == "drop":
+                rejects.add(line.line_number, line.offset, checked.reason)
+            elif checked.reason == "bad_shape" and reader.format is None:
+                # Where the format itself is unknown, every line would say so again.
+                break
+        if data.on_bad_record == "error":
+            problems.raise_if_any()
+        refuse_too_many(rejects, problems, read, data.max_bad_share)
+        account = FileAccount(name, file.empty_lines, dict(reader.unused_columns), read, kept, rejects.counts())
+        self.file = SourceFile(name, file.digest, file.byte_count, str(reader.format), account, rejects)
+
+
+def open_sources(data: DataSection, splits: Collection[str] = SPLIT_NAMES) -> list[SourceStream]:
+    """Return the files of a data section as streams of records; none is opened yet.
 
     Raises
     ------
     DataError
-        If no file is named, a file cannot be read, valid or test is the file of train, or lines are faulty: all of them
-        at once, by ``file:line``.
+        If no file is named, or valid or test is the file of train.
     """
     if data.path is not None:
-        return _read_and_divide(data, data.path, splits)
+        shares = zip(SPLIT_NAMES, data.split.ratios, strict=True)
+        wanted = [name for name, share in shares if name in splits and share > 0]
+        return [SourceStream("path", data.path, data, wanted)]
     paths = {name: path for name in SPLIT_NAMES if name in splits and (path := getattr(data, name)) is not None}
     if not paths:
         raise DataError(
@@ -81,44 +166,7 @@ def read_sources(data: DataSection, splits: Collection[str] = SPLIT_NAMES) -> So
             fix="set data.path=FILE.jsonl (it is split by data.split), or data.train, data.valid and data.test",
         )
     _refuse_file_of_train(data, paths)
-    sources = Sources()
-    for name, path in paths.items():
-        sources.records[name], sources.files[name] = read_file(path, data)
-    return sources
-
-
-def read_file(path: Path, data: DataSection) -> tuple[list[SourceRecord], SourceFile]:
-    """Read one file, every line of which has the same shape.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read, or lines are faulty: any of them with ``data.on_bad_record=error``, with ``drop`` a
-        larger share than ``data.max_bad_share``.
-    """
-    problems, rejects, read = Problems(), Rejects(path.name), 0
-    file = open_records(path, data.max_line_bytes)
-    reader = RecordReader(data.format, data.columns)
-    records: list[SourceRecord] = []
-    for line in parsed_lines(file):
-        read += 1
-        checked = line.fault if isinstance(line, FaultyLine) else _checked(line, reader, data, path.name)
-        if isinstance(checked, SourceRecord):
-            records.append(checked)
-            continue
-        problems.add(f"{path.name}:{line.line_number}", checked.at(line.offset))
-        if data.on_bad_record == "drop":
-            rejects.add(line.line_number, line.offset, checked.reason)
-        elif checked.reason == "bad_shape" and reader.format is None:
-            # Where the format itself is unknown, every line would say so again.
-            break
-    if data.on_bad_record == "error":
-        problems.raise_if_any()
-    refuse_too_many(rejects, problems, read, data.max_bad_share)
-    account = FileAccount(
-        path.name, file.empty_lines, dict(reader.unused_columns), read, len(records), rejects.counts()
-    )
-    return records, SourceFile(path.name, file.digest, file.byte_count, str(reader.format), account, rejects)
+    return [SourceStream(name, path, data, [name]) for name, path in paths.items()]
 
 
 def _checked(line: JsonLine, reader: RecordReader, data: DataSection, name: str) -> SourceRecord | LineFault:
@@ -132,7 +180,7 @@ def _checked(line: JsonLine, reader: RecordReader, data: DataSection, name: str)
         key = record_key(line.raw) if group_by is None else group_key(line.value, group_by, data.columns)
     except ValueError as error:
         return LineFault("no_group", str(error))
-    return SourceRecord(name, line.line_number, line.offset, line.raw, key, record)
+    return SourceRecord(name, line.line_number, line.offset, line.raw, line.value, key, record)
 
 
 def _refuse_file_of_train(data: DataSection, paths: Mapping[str, Path]) -> None:
@@ -149,17 +197,3 @@ def _refuse_file_of_train(data: DataSection, paths: Mapping[str, Path]) -> None:
                 why="a score on records that were trained on measures memory, not skill",
                 fix=f"name another file, or give one file by data.path, from which data.split sets {name} apart",
             )
-
-
-def _read_and_divide(data: DataSection, path: Path, splits: Collection[str]) -> Sources:
-    records, source = read_file(path, data)
-    keys = [record.split_key for record in records]
-    assignment = assign_splits(keys, data.split.seed, data.split.ratios, data.split.exact_sizes)
-    sources = Sources()
-    for index, name in enumerate(SPLIT_NAMES):
-        if name in splits and data.split.ratios[index] > 0:
-            sources.records[name] = [
-                record for record, split in zip(records, assignment, strict=True) if split == index
-            ]
-            sources.files[name] = source
-    return sources

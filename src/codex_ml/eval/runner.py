@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
 from codex_ml.data.batches import collate as collate_records
+from codex_ml.data.token_arrays import lengths_of, supervised_counts_of
 from codex_ml.errors import NonFiniteError, UserError
 from codex_ml.eval.metrics import METRICS, LossTotals, Metric, MetricResult, chosen_metrics
 from codex_ml.eval.results import EvaluationResult, Prediction
@@ -125,7 +127,7 @@ def evaluate_model(
     on_model = {name: metric for name, metric in chosen.items() if not metric.needs_text}
     on_text = {name: metric for name, metric in chosen.items() if metric.needs_text}
     _require_records(records, list(on_text))
-    supervised_tokens = sum(sum(record.supervised[1:]) for record in records)
+    supervised_tokens = int(supervised_counts_of(records).sum())
     if "bleu" in on_text:
         require_bleu_tokenizer(bleu_tokenize)
     if on_model:
@@ -198,11 +200,11 @@ def _require_records(records: Sequence[EvaluationRecord], text_metrics: Sequence
             why="a metric over no records is not a number",
             fix="choose another split (eval.split), or give the split records (data.split.ratios)",
         )
-    without = [record.record_id for record in records if record.reference is None]
-    if text_metrics and without:
+    without = sum(record.reference is None for record in records) if text_metrics else 0
+    if without:
         others = [name for name in METRICS.names() if not METRICS.get(name).needs_text]
         raise UserError(
-            f"eval.metrics: {', '.join(text_metrics)} cannot score {len(without)} of {len(records)} records",
+            f"eval.metrics: {', '.join(text_metrics)} cannot score {without} of {len(records)} records",
             why="they are text streams: there is no prompt to answer and no reference to compare with",
             fix=f"ask for metrics of the model instead: eval.metrics=[{','.join(others)}]",
         )
@@ -216,11 +218,12 @@ def _require_loss(model: nn.Module, records: Sequence[EvaluationRecord], supervi
             fix="look at the data account: were the completions cut off or empty?",
         )
     limit = maximum_positions(model)
-    too_long = [record for record in records if limit is not None and len(record.input_ids) > limit]
+    lengths = lengths_of(records)
+    too_long = 0 if limit is None else int((lengths > limit).sum())
     if too_long:
-        longest = max(too_long, key=lambda record: len(record.input_ids))
+        longest = records[int(lengths.argmax())]
         raise UserError(
-            f"{len(too_long)} evaluation records are longer than the {limit} positions of the model",
+            f"{too_long} evaluation records are longer than the {limit} positions of the model",
             why=f"the longest, {longest.record_id}, has {len(longest.input_ids)} tokens",
             fix=f"set data.max_length_tokens={limit} and say with data.on_overlong what happens to longer records",
         )
@@ -236,11 +239,12 @@ def _loss_totals(
 ) -> LossTotals:
     """Sum loss and correct tokens over all records, longest first: little padding, and lack of memory shows early."""
     device = next(model.parameters()).device
-    ordered = sorted(records, key=lambda record: -len(record.input_ids))
+    # Positions, not records: the set may be larger than the memory.
+    order = np.argsort(-lengths_of(records), kind="stable")
     loss_sum, correct, supervised = 0.0, 0, 0
     with evaluation_mode(model):
-        for start in range(0, len(ordered), batch_size):
-            rows = ordered[start : start + batch_size]
+        for start in range(0, len(order), batch_size):
+            rows = [records[int(position)] for position in order[start : start + batch_size]]
             scored = supervised_loss(model, _OnDevice(collate(rows, pad_id), device))
             batch_sum = float(scored.loss_sum)
             if not math.isfinite(batch_sum):
@@ -256,7 +260,7 @@ def _loss_totals(
             correct += int(scored.correct)
             supervised += scored.supervised
             if on_progress is not None:
-                on_progress("loss", min(start + batch_size, len(ordered)), len(ordered))
+                on_progress("loss", min(start + batch_size, len(order)), len(order))
     return LossTotals(loss_sum, correct, supervised)
 
 

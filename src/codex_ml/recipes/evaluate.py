@@ -72,7 +72,7 @@ def evaluate(
     check_paths(config)
     refuse_unsafe_values(config)
     chosen_metrics(config.eval.metrics)
-    prepared = prepare(config, [config.eval.split])
+    prepared = prepare(config, outside.say, [config.eval.split], outside.storage)
     records = prepared.dataset.require(config.eval.split)
     if config.eval.max_records is not None:
         records = records[: config.eval.max_records]

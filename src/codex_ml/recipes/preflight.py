@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from codex_ml.config.schema.root import TrainConfig
-from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.errors import DataError, ModelError, UserError
 from codex_ml.generation.generator import maximum_positions
 from codex_ml.models.device import choose_dtype
@@ -49,13 +48,12 @@ def refuse_records_beyond_positions(config: TrainConfig, prepared: Prepared, tra
     if limit is None:
         return
     splits = ["train", "valid"] if config.training.eval_steps is not None else ["train"]
-    records: Sequence[TokenizedRecord] = [
-        record for split in splits for record in prepared.dataset.splits.get(split, ()) if len(record.input_ids) > limit
-    ]
-    if records:
-        longest = max(records, key=lambda record: len(record.input_ids))
+    built = [records for split in splits if (records := prepared.dataset.splits.get(split))]
+    too_long = sum(int((records.lengths > limit).sum()) for records in built)
+    if too_long:
+        longest = max((records[int(records.lengths.argmax())] for records in built), key=lambda one: len(one.input_ids))
         raise DataError(
-            f"data: {len(records)} records are longer than the {limit} positions of the model",
+            f"data: {too_long} records are longer than the {limit} positions of the model",
             why=f"the longest, {longest.record_id}, has {len(longest.input_ids)} tokens",
             fix=f"set data.max_length_tokens={limit} and say with data.on_overlong what happens to longer records",
         )

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from codex_ml.config.schema.root import RunConfig
 from codex_ml.config.schema.safety import SafetySection
+from codex_ml.data.cached_dataset import CacheUse
 from codex_ml.data.pipeline import Dataset, build_dataset
 from codex_ml.data.split_utils import SPLIT_NAMES
+from codex_ml.data.token_cache import TOKEN_CACHE_NAME, TokenCache
 from codex_ml.models.registry import load_tokenizer, tokenizer_digest
 from codex_ml.models.source import locate_tokenizer
 from codex_ml.runs.digest_cache import CACHE_NAME, DigestCache
 from codex_ml.safety.audit import SafetyAudit
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.policy import load_policy
+from codex_ml.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,24 @@ def open_filters(safety: SafetySection) -> SafetyFilters:
     return SafetyFilters(load_policy(safety.policy), safety.enabled, safety.bypass_reason)
 
 
-def prepare(config: RunConfig, splits: Collection[str] = SPLIT_NAMES) -> Prepared:
+def prepare(
+    config: RunConfig,
+    say: Callable[[str], None],
+    splits: Collection[str] = SPLIT_NAMES,
+    storage: Storage | None = None,
+) -> Prepared:
     """Load the tokenizer, read every record of some splits through the filters and tokenise it.
+
+    Parameters
+    ----------
+    config : RunConfig
+        What the run is.
+    say : callable
+        Takes what the user is to be told, a line at a time.
+    splits : collection of str
+        The splits that are wanted.
+    storage : Storage, optional
+        The disk on which the cache of tokenised data may be written; without one it is only read.
 
     Raises
     ------
@@ -60,15 +80,40 @@ def prepare(config: RunConfig, splits: Collection[str] = SPLIT_NAMES) -> Prepare
     audit = SafetyAudit(events.append, stage="data")
     if filters.bypassed:
         audit.bypass(filters.bypass_reason or "", filters.policy.name, filters.policy.digest)
-    dataset = build_dataset(config.data, tokenizer, filters.apply, audit.record, splits)
+    digest = tokenizer_digest(tokenizer, locate_tokenizer(config.model).directory)
+    cache_use = _cache_use(config, filters, tokenizer, digest, say, storage)
+    dataset = build_dataset(config.data, tokenizer, filters.apply, audit.record, splits, cache_use)
     return Prepared(
         filters=filters,
         tokenizer=tokenizer,
-        tokenizer_digest=tokenizer_digest(tokenizer, locate_tokenizer(config.model).directory),
+        tokenizer_digest=digest,
         dataset=dataset,
         findings=dict(audit.counts),
         audit_events=events,
     )
+
+
+def _cache_use(
+    config: RunConfig,
+    filters: SafetyFilters,
+    tokenizer: PreTrainedTokenizerBase,
+    digest: str,
+    say: Callable[[str], None],
+    storage: Storage | None,
+) -> CacheUse | None:
+    """Return the cache of tokenised data of a config, and what besides its data section decides about the entries."""
+    if config.data.cache_dir is None:
+        return None
+    assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
+    directory = config.run.output_dir / TOKEN_CACHE_NAME if config.data.cache_dir == "auto" else config.data.cache_dir
+    made_by = {
+        "tokenizer": digest,
+        "tokenizer_class": type(tokenizer).__name__,
+        "chat_template": repr(tokenizer.chat_template),
+        "safety_policy": filters.policy.digest,
+        "safety_enabled": not filters.bypassed,
+    }
+    return CacheUse(TokenCache(Path(directory), storage), made_by, storage is not None, say)
 
 
 def open_digests(config: RunConfig) -> DigestCache:

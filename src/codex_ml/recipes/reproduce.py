@@ -188,7 +188,11 @@ def _config(verified: VerifiedRun, into: Path) -> TrainConfig:
         if getattr(model, key) == "auto" and isinstance(compute.get(key), str)
     }
     run = config.run.model_copy(update={"output_dir": into.resolve(), "resume_from": None})
-    return config.model_copy(update={"run": run, "model": type(model).model_validate(model.model_dump() | chosen)})
+    # What is to be shown is that the tokens come out of the files again, not that they were kept.
+    data = config.data.model_copy(update={"cache_dir": None})
+    return config.model_copy(
+        update={"run": run, "data": data, "model": type(model).model_validate(model.model_dump() | chosen)}
+    )
 
 
 def _with_training(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:

@@ -98,7 +98,7 @@ def train(
     resume, loaded = _resume(config, outside)
     if loaded is not None and config.training.max_steps is not None and _is_over(resume, loaded.state, config):
         return _already_finished(resume, loaded.state)
-    prepared, trainable, plan = _prepare(config, loaded)
+    prepared, trainable, plan = _prepare(config, loaded, outside.say, outside.storage)
     introduction = _introduction(config, prepared, trainable, plan)
     for line in introduction:
         outside.say(line)
@@ -166,7 +166,8 @@ def plan_only(config: TrainConfig, collaborators: TrainCollaborators | None = No
     refuse_several_processes(os.environ)
     check_sinks(config.tracking.sinks, outside.tracking)
     resume = _find_resume(config)
-    prepared, trainable, plan = _prepare(config, _load_state(config, resume, outside))
+    # Without a disk to write on: the cache of tokenised data is used, and left as it is.
+    prepared, trainable, plan = _prepare(config, _load_state(config, resume, outside), outside.say)
     require_disk(config, plan, outside.storage, resume)
     lines = [*_introduction(config, prepared, trainable, plan), *prepared.dataset.account.lines()]
     if resume.message:
@@ -222,9 +223,11 @@ def _load_state(config: TrainConfig, resume: ResumePoint, outside: TrainCollabor
     return loaded
 
 
-def _prepare(config: TrainConfig, loaded: LoadedState | None) -> tuple[Prepared, TrainableModel, Plan]:
+def _prepare(
+    config: TrainConfig, loaded: LoadedState | None, say: Callable[[str], None], storage: Storage | None = None
+) -> tuple[Prepared, TrainableModel, Plan]:
     """Read the data, build the model and plan the run; whatever does not fit together is refused."""
-    prepared = prepare(config)
+    prepared = prepare(config, say, storage=storage)
     records = prepared.dataset.require("train")
     trainable = build_trainable_model(config, prepared.tokenizer)
     refuse_records_beyond_positions(config, prepared, trainable)
@@ -305,7 +308,7 @@ def _changes(config: TrainConfig, loaded: LoadedState, plan: Plan) -> list[str]:
 
 
 def _memory_use(config: TrainConfig, prepared: Prepared, trainable: TrainableModel, plan: Plan) -> MemoryUse:
-    longest_tokens = max(len(record.input_ids) for record in prepared.dataset.require("train"))
+    longest_tokens = int(prepared.dataset.require("train").lengths.max())
     return MemoryUse(config, plan, longest_tokens, trainable.base.device.value, trainable.base.dtype.value)
 
 

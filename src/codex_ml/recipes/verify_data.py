@@ -9,7 +9,7 @@ from typing import Any
 
 from codex_ml.config.schema.data import DataSection
 from codex_ml.data.manifest import without_membership
-from codex_ml.data.sources import Sources, read_sources
+from codex_ml.data.sources import SourceRecord, open_sources
 from codex_ml.errors import DataError
 from codex_ml.runs.layout import RunLayout
 from codex_ml.runs.verification import Check, compare, compare_trees, mapping
@@ -116,25 +116,49 @@ def _check_file(config: DataSection, path: Path | None, splits: Mapping[str, Map
             )
     try:
         # The very reader and the very division of training.
-        sources = read_sources(config, list(splits))
+        found_again = _read_again(config, splits)
         for key, (name, split) in zip(keys, splits.items(), strict=True):
-            checks += _check_records(key, name, split, sources)
+            checks += _check_records(key, split, found_again[name])
     except (DataError, ValueError, TypeError) as error:
         why = error.what if isinstance(error, DataError) else str(error)
         return [*checks, *(Check(f"{key}.membership", "differs", note=f"it cannot be divided: {why}") for key in keys)]
     return checks
 
 
-def _check_records(key: str, name: str, split: Mapping[str, Any], sources: Sources) -> list[Check]:
+class _FoundAgain:
+    """How many of the recorded places of a split hold a record of it, and the digest of these."""
+
+    def __init__(self, split: Mapping[str, Any]) -> None:
+        self._places = frozenset(split.get("offsets", ()))
+        self._hasher = hashlib.sha256()
+        self.count = 0
+
+    def take(self, record: SourceRecord) -> None:
+        """Take a record that falls into the split now."""
+        if record.offset in self._places:
+            self._hasher.update(record.raw + b"\n")
+            self.count += 1
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the bytes of the records at their places."""
+        return f"sha256:{self._hasher.hexdigest()}"
+
+
+def _read_again(config: DataSection, splits: Mapping[str, Mapping[str, Any]]) -> dict[str, _FoundAgain]:
+    """Read the files and divide them again, one record at a time."""
+    found = {name: _FoundAgain(split) for name, split in splits.items()}
+    for source in open_sources(config, list(splits)):
+        for name, record in source:
+            found[name].take(record)
+    return found
+
+
+def _check_records(key: str, split: Mapping[str, Any], found: _FoundAgain) -> list[Check]:
     """See that every record of a split is in it when the file is divided again, at its place and with its bytes."""
-    places = list(split.get("offsets", ()))
-    wanted, hasher, seen = frozenset(places), hashlib.sha256(), 0
-    for record in sources.records.get(name, ()):
-        if record.offset in wanted:
-            hasher.update(record.raw + b"\n")
-            seen += 1
+    places, seen = list(split.get("offsets", ())), found.count
     checks = [
-        compare(f"{key}.digest", split.get("digest"), f"sha256:{hasher.hexdigest()}", "bytes of its records"),
+        compare(f"{key}.digest", split.get("digest"), found.digest, "bytes of its records"),
         Check(f"{key}.content_digest", "noted", split.get("content_digest"), note=_CONTENT),
     ]
     if len(places) != split.get("records"):

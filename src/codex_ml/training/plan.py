@@ -8,6 +8,7 @@ from pathlib import Path
 
 from codex_ml.config.schema.training import DEFAULT_EPOCHS, TrainingSection
 from codex_ml.data.batches import steps_per_epoch
+from codex_ml.data.token_arrays import lengths_of, supervised_counts_of
 from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.errors import DiskSpaceError
 
@@ -82,8 +83,8 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
     (`activation_bytes`) and logits (value and gradient) for the longest micro-batch.
     """
     epoch_steps, total_steps = count_steps(settings, len(records))
-    lengths = sorted((len(record.input_ids) for record in records), reverse=True)
-    longest_positions = settings.micro_batch_size * (lengths[0] if lengths else 0)
+    lengths = lengths_of(records)
+    longest_positions = settings.micro_batch_size * int(lengths.max(initial=0))
     trainable_bytes = size.trainable * _FLOAT32_BYTES
     averaged_bytes = trainable_bytes if settings.ema_decay is not None else 0
     value_bytes = _FLOAT32_BYTES if settings.mixed_precision == "none" else _HALF_BYTES
@@ -112,8 +113,8 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
         records=len(records),
         steps_per_epoch=epoch_steps,
         total_steps=total_steps,
-        tokens_per_epoch=sum(lengths),
-        supervised_tokens_per_epoch=sum(sum(record.supervised[1:]) for record in records),
+        tokens_per_epoch=int(lengths.sum()),
+        supervised_tokens_per_epoch=int(supervised_counts_of(records).sum()),
         memory_bytes=memory,
         checkpoint_bytes=checkpoint_bytes,
         disk_bytes=kept * checkpoint_bytes,

@@ -21,6 +21,7 @@ def test_path_fields_are_all_marked():
         "data.train",
         "data.valid",
         "data.test",
+        "data.cache_dir",
         "safety.policy",
     }
 

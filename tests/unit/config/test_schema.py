@@ -69,6 +69,8 @@ def test_defaults_of_every_key_match_the_agreed_table():
         "data.max_line_bytes": 16777216,
         "data.on_bad_record": "error",
         "data.max_bad_share": 0.05,
+        "data.cache_dir": "auto",
+        "data.cache_min_bytes": 1048576,
         "training.epochs": None,
         "training.max_steps": None,
         "training.micro_batch_size": 8,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -185,3 +186,21 @@ def word_filter() -> Callable[[str], FakeFiltered]:
         return FakeFiltered(text, "keep", ())
 
     return apply
+
+
+@pytest.fixture
+def read_sources() -> Callable[..., Any]:
+    """Return a function that reads the files of a data section to their end: records and files, by split."""
+    from codex_ml.data.sources import open_sources
+
+    def read(data: Any) -> Any:
+        records: dict[str, list[Any]] = {}
+        files: dict[str, Any] = {}
+        for source in open_sources(data):
+            records |= {name: [] for name in source.splits}
+            for name, record in source:
+                records[name].append(record)
+            files |= dict.fromkeys(source.splits, source.file)
+        return SimpleNamespace(records=records, files=files)
+
+    return read

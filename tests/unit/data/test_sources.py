@@ -11,10 +11,10 @@ import pytest
 
 from codex_ml.config.schema.data import DataSection
 from codex_ml.data.rejects import rejects_ndjson
-from codex_ml.data.sources import read_sources
 from codex_ml.errors import DataError
 
 Write = Callable[..., Path]
+Read = Callable[..., Any]
 GOOD = b'{"prompt": "a", "completion": "SECRET"}\n'
 BAD = (
     (b"\xff\n", "bad_encoding"),
@@ -33,7 +33,9 @@ def _section(path: Path, **values: Any) -> DataSection:
     return DataSection.model_validate({"train": path, "max_line_bytes": 4096, **values})
 
 
-def test_read_sources_dropped_lines_are_counted_and_named_without_content(write_jsonl: Write) -> None:
+def test_read_sources_dropped_lines_are_counted_and_named_without_content(
+    read_sources: Read, write_jsonl: Write
+) -> None:
     """One line of each kind among good ones: every one stands in the rejects with its place and its word."""
     content = b"".join(GOOD + line for line, _ in BAD)
     sources = read_sources(_section(write_jsonl(content), on_bad_record="drop", max_bad_share=0.5))
@@ -51,7 +53,7 @@ def test_read_sources_dropped_lines_are_counted_and_named_without_content(write_
         assert content[: row["offset"]].count(b"\n") == row["line"] - 1
 
 
-def test_read_sources_error_counts_every_faulty_line(write_jsonl: Write) -> None:
+def test_read_sources_error_counts_every_faulty_line(read_sources: Read, write_jsonl: Write) -> None:
     """The default: nothing is read, every line counts, and the byte that is not UTF-8 is found by its offset."""
     content = b"".join(GOOD + line for line, _ in BAD) + b"x\n" * 100
     with pytest.raises(DataError, match=r"^data\.jsonl:2: not UTF-8: byte 1 of the line") as caught:
@@ -67,7 +69,7 @@ def test_read_sources_error_counts_every_faulty_line(write_jsonl: Write) -> None
     ("bad", "share", "is_read"), [(1, 0.05, True), (2, 0.05, False), (2, 0.1, True), (20, 1, False)]
 )
 def test_read_sources_too_large_a_share_of_faulty_lines_stops(
-    write_jsonl: Write, bad: int, share: float, is_read: bool
+    read_sources: Read, write_jsonl: Write, bad: int, share: float, is_read: bool
 ) -> None:
     """A wrong format of the whole file is not hidden by dropping all of it."""
     path = write_jsonl(GOOD * (20 - bad) + b"nonsense\n" * bad)
@@ -81,7 +83,7 @@ def test_read_sources_too_large_a_share_of_faulty_lines_stops(
     assert f"data.jsonl:{21 - bad}: not valid JSON" in caught.value.why
 
 
-def test_read_sources_missing_group_is_a_reason_of_its_own(write_jsonl: Write) -> None:
+def test_read_sources_missing_group_is_a_reason_of_its_own(read_sources: Read, write_jsonl: Write) -> None:
     """The record is sound, and no split can be chosen for it."""
     rows = [{"text": str(number), "topic": number % 7} for number in range(30)]
     section = {"path": write_jsonl([*rows, {"text": "x"}]), "on_bad_record": "drop", "split": {"group_by": "topic"}}
@@ -90,7 +92,7 @@ def test_read_sources_missing_group_is_a_reason_of_its_own(write_jsonl: Write) -
     assert sum(map(len, sources.records.values())) == 30
 
 
-def test_read_sources_other_format_of_the_file_is_never_dropped(write_jsonl: Write) -> None:
+def test_read_sources_other_format_of_the_file_is_never_dropped(read_sources: Read, write_jsonl: Write) -> None:
     """An archive is no file of faulty lines."""
     section = _section(write_jsonl(b"\x1f\x8b\x08\x00"), on_bad_record="drop", max_bad_share=1.0)
     with pytest.raises(DataError, match="looks like a gzip archive"):

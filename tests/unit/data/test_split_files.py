@@ -12,13 +12,13 @@ import pytest
 
 from codex_ml.config.schema.data import DataSection
 from codex_ml.data.jsonl import JsonlFile, RawLine
-from codex_ml.data.sources import read_sources
 from codex_ml.data.split_files import split_file
 from codex_ml.data.split_report import SplitOptions
 from codex_ml.errors import DataError, DiskSpaceError
 from codex_ml.storage import Storage
 
 Write = Callable[..., Path]
+Read = Callable[..., Any]
 NAMES = ("train", "valid", "test")
 
 
@@ -96,7 +96,7 @@ def test_split_options_wrong_names_are_refused(names: Sequence[str], reason: str
 @pytest.mark.parametrize("exact_sizes", [False, True])
 @pytest.mark.parametrize("group_by", [None, "prompt", "question", "meta.topic"])
 def test_split_file_membership_is_that_of_training(
-    write_jsonl: Write, tmp_path: Path, group_by: str | None, exact_sizes: bool
+    read_sources: Read, write_jsonl: Write, tmp_path: Path, group_by: str | None, exact_sizes: bool
 ) -> None:
     """`codex-ml data split` and `data.split` in a config put every record into the same split."""
     rows = [
@@ -113,7 +113,7 @@ def test_split_file_membership_is_that_of_training(
 
 
 def test_split_file_messages_grouped_by_prompt_membership_is_that_of_training(
-    write_jsonl: Write, tmp_path: Path
+    read_sources: Read, write_jsonl: Write, tmp_path: Path
 ) -> None:
     """Conversations too, where the prompt is all but the last answer; none stands in two splits."""
     rows = [

@@ -147,6 +147,14 @@ class DataSection(Section):
         le=1.0,
         description="Largest share of refused records of any one split or file before the run stops.",
     )
+    cache_dir: Annotated[Literal["auto"] | ConfigPath | None, RelativePath(words=frozenset({"auto"}))] = Field(
+        default="auto",
+        description="Where tokenised data are kept for the next start; auto: .token-cache in run.output_dir; null: "
+        "nowhere.",
+    )
+    cache_min_bytes: int = Field(
+        default=1 << 20, ge=0, description="Files that are smaller together are tokenised anew at every start."
+    )
 
     def has_split(self, name: SplitName) -> bool:
         """Tell whether a split can hold records: its share is above 0, or its file is named."""
