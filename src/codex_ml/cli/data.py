@@ -11,6 +11,7 @@ from codex_ml.cli.data_prepare import prepare
 from codex_ml.cli.data_preview import preview
 from codex_ml.cli.data_split import split
 from codex_ml.cli.data_stats import stats
+from codex_ml.cli.data_validate import validate
 
 data_app = typer.Typer(help="Look at files of records, and divide them.", rich_markup_mode=None, no_args_is_help=True)
 
@@ -22,6 +23,7 @@ def _group() -> None:
 
 
 data_app.command("prepare")(guarded(prepare))
+data_app.command("validate")(guarded(validate))
 data_app.command("split")(guarded(split))
 data_app.command("stats")(guarded(stats))
 data_app.command("preview")(guarded(preview))

@@ -21,6 +21,16 @@ FormatColumns = Annotated[
         help="Name in the file of a field of the format, such as prompt=question; repeatable.",
     ),
 ]
+MaxLineBytes = Annotated[
+    int,
+    typer.Option(
+        "--max-line-bytes",
+        metavar="BYTES",
+        min=1,
+        max=1 << 30,
+        help="Longest line, or row of a table, that is read, as data.max_line_bytes.",
+    ),
+]
 TokenizerDirectory = Annotated[
     Path, typer.Option("--model", metavar="PATH", help="Directory of the model, or of its tokenizer alone.")
 ]

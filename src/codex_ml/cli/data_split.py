@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codex_ml.cli.boundary import print_results
+from codex_ml.cli.data_options import MaxLineBytes
 from codex_ml.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +21,9 @@ _LARGEST_SEED = 2**63 - 1  # as in data.split.seed
 
 
 def split(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON Lines file; it is only read.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="File of records, only read; rows of a table become lines of JSON.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to be made; it is never written over.")],
     ratios: Annotated[
         str, typer.Option("--ratios", metavar="SHARE,…", help="Share of each split; they sum to 1.")
@@ -54,11 +58,13 @@ def split(
             help="Name in the file of a field that --group-by prompt needs, such as messages=chat; repeatable.",
         ),
     ] = None,
+    max_line_bytes: MaxLineBytes = 16 * 1024 * 1024,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")] = False,
 ) -> None:
     """Divide a file: a keyed hash of each record's bytes decides, so duplicates stay together and nothing moves."""
     import json
 
+    from codex_ml.data.readers import open_records
     from codex_ml.data.split_files import split_file
     from codex_ml.data.split_report import SplitOptions
 
@@ -70,7 +76,7 @@ def split(
         exact_sizes=exact_sizes,
         columns=_columns(column or [], group_by),
     )
-    report = split_file(file, out, options)
+    report = split_file(file, out, options, open_lines=partial(open_records, max_line_bytes=max_line_bytes))
     if as_json:
         answer = {**report.manifest(), "outputs": str(report.directory), "created": report.created}
         print_results([json.dumps(answer, indent=2, ensure_ascii=False)])

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from codex_ml.data.background import Background
 from codex_ml.data.lookalikes import look_of_file
 from codex_ml.errors import DataError
-from codex_ml.untrusted import UntrustedFileError, open_regular
+from codex_ml.untrusted import UntrustedFileError, kind_of, open_regular
 
 _SUFFIXES_LISTED = frozenset({".jsonl", ".ndjson", ".json", ".gz", ".zst", ".parquet", ".csv", ".tsv", ".arrow"})
 _FIX_EMPTY = "give a file that holds records: JSON Lines with one object a line, or a table with rows"
@@ -100,6 +100,9 @@ def open_data_file(path: Path) -> BinaryIO:
             )
         if not path.exists():
             raise _absent(path)
+        # A socket cannot even be opened to see what it is.
+        if (kind := kind_of(path.stat().st_mode)) is not None:
+            raise UntrustedFileError(f"it is {kind}")
         return open_regular(path)
     except UntrustedFileError as error:
         raise DataError(f"{path} is not read", why=str(error), fix="write it into a file, and name that") from error

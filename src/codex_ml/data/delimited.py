@@ -145,7 +145,7 @@ class _Text:
         self.first_line = self.first_offset = 0
         self.ended = False
         self._name = file.name
-        self._line_number = self._next_offset = 0
+        self._line_number = 0
         self._is_first = True
         self._blocks = 0
         self._look = look

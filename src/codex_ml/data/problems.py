@@ -73,6 +73,11 @@ class Problems:
         if len(self._first) < MAX_SHOWN:
             self._first.append((place, what, fix))
 
+    def add_error(self, error: DataError) -> None:
+        """Note that a whole file was refused."""
+        place, _, what = error.what.partition(": ")
+        self.add(place, " - ".join(part for part in (what, error.why) if part), error.fix)
+
     def raise_if_any(self) -> None:
         """Raise one `DataError` that names the first faults and the number of all; do nothing when there is none."""
         if not self._first:

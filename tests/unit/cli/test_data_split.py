@@ -99,3 +99,20 @@ def test_data_split_other_column_names_give_the_prompt(source: Path) -> None:
     """--column names the field that is the prompt, as data.columns does."""
     answer = _split(source, "--group-by", "prompt", "--column", "prompt=completion", "--json")
     assert json.loads(answer.stdout)["groups"] == 150
+
+
+def test_data_split_table_comes_out_as_lines_of_json(tmp_path: Path) -> None:
+    """Rows are written in the form that stands for their bytes; a packed file as the lines in it."""
+    table = tmp_path / "data.csv"
+    table.write_text("prompt,completion\n" + "".join(f"p{number},007\n" for number in range(100)), encoding="utf-8")
+    answer = _split(table, "--ratios", "0.5,0.3,0.2", "--json")
+    assert answer.exit_code == 0, answer.stderr
+    lines = [line for name in ("train", "valid", "test") for line in (tmp_path / "out" / f"{name}.jsonl").open()]
+    assert sorted(lines) == sorted(f'{{"completion":"007","prompt":"p{number}"}}\n' for number in range(100))
+
+
+def test_data_split_longest_line_is_an_option(source: Path) -> None:
+    """As data.max_line_bytes in a config."""
+    answer = _split(source, "--max-line-bytes", "20")
+    assert answer.exit_code == 2
+    assert "data.jsonl:1: the line is longer than 20 bytes" in answer.stderr
