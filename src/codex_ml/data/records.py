@@ -70,6 +70,11 @@ _MOST_UNUSED_COLUMNS = 50
 _KNOWN_SETS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({"instruction", "response", "context"}), "set data.columns={input: context, output: response}"),
     (frozenset({"instruction", "response"}), "set data.columns={output: response}"),
+    (
+        frozenset({"system_prompt", "question", "response"}),
+        "write messages with system, user and assistant, or leave the system prompt out with "
+        "data.columns={prompt: question, completion: response}",
+    ),
     (frozenset({"prompt", "chosen"}), "to learn the chosen answer set data.columns={completion: chosen}"),
     (frozenset({"chosen", "rejected"}), "to learn the chosen conversation set data.columns={messages: chosen}"),
     (frozenset({"prompt", "response"}), "set data.columns={completion: response}"),

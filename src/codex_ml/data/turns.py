@@ -65,7 +65,7 @@ def read_tools(value: Any, path: str) -> tuple[dict[str, Any], ...]:
 
 def _read_turn(turn: Any, path: str, shape: str, on_unused: OnUnused) -> Message:
     if not isinstance(turn, dict):
-        raise ValueError(f"{path} is not an object")
+        raise ValueError(f'{path} is not an object, such as {{"role": "user", "content": "…"}}')
     speaker, words = speaker_key(turn), words_key(turn)
     if speaker not in turn:
         raise ValueError(f"{path}.{speaker} is missing")

@@ -77,6 +77,21 @@ def test_tokenize_tool_calls_of_a_family_are_learned_as_golden(
     assert tokenizer.eos_token not in call_record.reference
 
 
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [("chatml", '{"city":  "K\\u00f6ln"}'), ("deepseek", '{"city":  "K\\u00f6ln"}'), ("llama_3", '{"city": "Köln"}')],
+)
+def test_tokenize_arguments_as_text_stay_text_where_the_template_takes_text(
+    make_family: MakeFamily, name: str, written: str
+) -> None:
+    """Where it takes objects alone, they are written anew, once; nowhere are they escaped twice."""
+    turns = copy.deepcopy(TOOL_TURNS[:2])
+    turns[1]["tool_calls"][0]["function"]["arguments"] = '{"city":  "K\\u00f6ln"}'
+    record = RecordTokenizer(make_family(name)).tokenize("d:1", _record({"messages": turns}))
+    assert record.reference is not None
+    assert written in record.reference
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("supervise", ["all_assistant_turns", "last_assistant_turn"])
 def test_encode_prompt_of_a_family_is_the_prompt_of_training(
@@ -130,7 +145,7 @@ def test_tokenize_control_tokens_in_messages_stay_text_in_every_family(make_fami
         line = _chat(family)
         line["messages"] = [{**turn, "content": text} for turn in line["messages"]]
         if family.tools is not None:
-            call = {"id": "abcdefghi", "function": {"name": "weather", "arguments": {text: [text]}}}
+            call = {"id": "abcdefghi", "function": {"name": text, "arguments": {text: [text]}}}
             turn = {"role": "assistant", "content": None, "tool_calls": [call]}
             line = {"messages": [*line["messages"][:-1], turn], "tools": [{"name": "weather", "description": text}]}
         record = RecordTokenizer(tokenizer).tokenize("d:1", _record(line))

@@ -87,7 +87,7 @@ def test_redacted_sides_tells_prompt_from_answer() -> None:
     """Tools and all turns before the last answer are the prompt; what follows the answer is neither."""
     turns = tuple(Message(role=role, content="x") for role in ("user", "assistant", "user", "assistant", "user"))
     record = MessagesRecord(messages=turns)
-    assert redacted_sides(record, ["tools[0]"]) == (True, False)
+    assert redacted_sides(record, ["tools[7]"]) == (True, False)
     assert redacted_sides(record, ["messages[1].tool_calls[0].arguments"]) == (True, False)
     assert redacted_sides(record, ["messages[3].tool_calls[0].name"]) == (False, True)
     assert redacted_sides(record, ["messages[0].content", "messages[3].content"]) == (True, True)

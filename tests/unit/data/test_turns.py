@@ -268,6 +268,7 @@ def test_to_record_instruction_with_more_than_one_turn_is_refused(field: str) ->
         ({"prompt": "p", "chosen": "c", "rejected": "r"}, "{completion: chosen}"),
         ({"chosen": [USER], "rejected": [USER]}, "{messages: chosen}"),
         ({"system": "s", "chat": "USER: …"}, "{text: chat}"),
+        ({"system_prompt": "s", "question": "q", "response": "r"}, "{prompt: question, completion: response}"),
         ({"message_id": "1", "parent_id": None, "text": "hi", "role": "prompter"}, "message of a tree"),
     ],
 )
