@@ -72,7 +72,7 @@ def _rendered(found: Mapping[str, Any]) -> Iterator[str]:
         yield "tokens and supervision are counted with --model PATH"
     for overlap in found["overlaps"]:
         near = overlap["near"]
-        besides = "" if near is None else f", {near['records']:,} of {near['looked_at']:,} looked at nearly"
+        besides = "" if near is None else f", {near['records']:,} nearly ({near['looked_at']:,} looked at)"
         yield (
             f"{overlap['file']} in {overlap['in']}: {overlap['records']:,} of {overlap['of']:,} records byte for byte, "
             f"{overlap['records_by_prompt']:,} by prompt{besides}{_places(overlap['lines'])}"

@@ -102,6 +102,8 @@ def make_manifest(path: Path, target: Path, storage: Storage) -> tuple[LoadedMan
             why="a manifest says at which byte a record begins, and there is none in a packed file or a table",
             fix="unpack it, or write its records as JSON Lines: codex-ml data prepare",
         )
+    if not target.parent.is_dir():
+        raise DataError(f"{target.parent} is no directory", why="the manifest is to lie there", fix="make it first")
     if target.exists():
         earlier = load_manifest(target)
         if _is_current(path, earlier):
@@ -137,7 +139,9 @@ def load_manifest(target: Path) -> LoadedManifest:
     except (UntrustedFileError, ValidationError, OSError) as error:
         why = f"{error.error_count()} of its values are wrong" if isinstance(error, ValidationError) else str(error)
         raise DataError(
-            f"{target} is no manifest of a file", why=why, fix="move it away, and make the manifest again"
+            f"{target} is no manifest of a file",
+            why=why,
+            fix="name another place with --output, or move it away and make the manifest again",
         ) from error
 
 

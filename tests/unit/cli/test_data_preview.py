@@ -73,6 +73,18 @@ def test_data_preview_packed_file_is_read_and_gets_no_manifest(records: Path, ti
     assert not packed.with_name(packed.name + ".manifest.json").exists()
 
 
+def test_data_preview_files_of_the_configuration_are_not_looked_at(records: Path, tiny_llama_directory: Path) -> None:
+    """A configuration for training names its own files; the one named here is shown, by its other values."""
+    (records.parent / "mine.yaml").write_text(
+        f"defaults: [default, _self_]\nmodel: {{path: '{tiny_llama_directory}'}}\n"
+        "data: {train: other.jsonl, valid: no.jsonl, max_length_tokens: 2, on_overlong: drop}\n"
+    )
+    answer = _preview(records, "--config-dir", records.parent, "--config-name", "mine", "--records", 1)
+    assert answer.exit_code == 0, answer.stderr
+    assert answer.stdout.splitlines()[1:] == ["  say 0↵", "  please ⟦0<|end|>⟧"]
+    assert "dropped: " in answer.stdout
+
+
 def _tokens(*texts: str) -> list[ShownToken]:
     return [ShownToken(index, text, index % 2 == 1, index == 3) for index, text in enumerate(texts)]
 

@@ -96,6 +96,16 @@ def test_near_index_rewritten_records_are_found_and_others_not() -> None:
     assert [(pair.position, pair.other) for pair in across] == [(200 + number, number) for number in range(100)]
 
 
+def test_near_index_record_like_a_repetition_only_is_none() -> None:
+    """What repeats an earlier record stands for nothing new: so thousands that are alike cost no square of them."""
+    first = _text(0)
+    second = [*first[:-6], *_text(1, 6)]
+    third = [*_text(2, 10), *second[10:]]
+    texts = [" ".join(words) for words in (first, second, third)]
+    assert [pair.position for pair in NearIndex(_sample(texts[1:]), 0.8).repeats] == [1]
+    assert [(pair.position, pair.other) for pair in NearIndex(_sample(texts), 0.8).repeats] == [(1, 0)]
+
+
 def test_near_index_threshold_of_one_takes_equal_texts_only() -> None:
     """Spacing and case aside, every word counts then."""
     texts = [" ".join(_text(0)), "  ".join(_text(0)).upper(), " ".join([*_text(0)[:-1], "other"])]

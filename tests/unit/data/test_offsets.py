@@ -180,6 +180,13 @@ def test_make_manifest_foreign_file_in_the_way_is_not_written_over(records: Path
     assert not target.exists()
 
 
+def test_make_manifest_into_no_directory_is_an_error_before_the_file_is_read(records: Path) -> None:
+    """Not after the minutes that a large file takes: here the file is faulty, and that is not what is said."""
+    records.write_text("{")
+    with pytest.raises(DataError, match="nowhere is no directory"):
+        make_manifest(records, records.parent / "nowhere" / "m.json", Storage())
+
+
 def test_make_manifest_faulty_file_leaves_nothing(records: Path) -> None:
     """Every bad line is named, and no file appears."""
     records.write_text('{"text": "a"}\n{"text"\n{"a": 1, "a": 2}\n')
