@@ -53,6 +53,17 @@ def test_tokenize_special_tokens_of_the_tokenizer_stand_once(
         assert not adds_begin or record.input_ids[0] == BEGIN
 
 
+def test_tokenize_special_tokens_that_trusted_text_spells_are_not_doubled(make_tokenizer: MakeTokenizer) -> None:
+    """A text that was rendered before has its begin and its end already; the tokenizer adds no second."""
+    made = RecordTokenizer(make_tokenizer(adds_begin=True, adds_end=True), trust_control_tokens_in_text=True)
+    pair = PromptCompletionRecord(prompt="<|begin|>How many?", completion="four<|end|>")
+    for source in (TextRecord(text="<|begin|>How many?four<|end|>"), pair):
+        record = made.tokenize("d:1", source)
+        assert (record.input_ids.count(BEGIN), record.input_ids.count(END)) == (1, 1)
+        assert (record.input_ids[0], record.input_ids[-1]) == (BEGIN, END)
+    assert made.tokenize("d:1", TextRecord(text="four")).input_ids[0] == BEGIN
+
+
 @pytest.mark.parametrize("adds_begin", [False, True])
 @pytest.mark.parametrize("adds_end", [False, True])
 def test_encode_prompt_gives_the_very_ids_of_training(
