@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.data.messages import Message, ToolCall, map_json
@@ -58,6 +59,10 @@ class ChatTemplate:
         self._asks_for_kind = bool(_ASKS_FOR_KIND.search(template))
         self._writes_text = bool(_WRITES_TEXT.search(template))
         self.has_marks = bool(_GENERATION_MARK.search(self._template))
+        # Beginnings of one conversation are asked for again and again; what was rendered of it is kept until another
+        # is. It is told by its messages being the very same objects, which do not change and are held here.
+        self._conversation: tuple[Sequence[Message], Tools, str] = ((), (), "")
+        self._renderings: dict[tuple[int, bool], tuple[str, list[Span]]] = {}
         self.reads_tools = "tools" in names_in_template(self._template)
 
     def render(
@@ -70,6 +75,38 @@ class ChatTemplate:
         ValueError
             If the template refuses the conversation, or fails on it; the message holds nothing of the conversation.
         """
+        whole, with_tools, with_marker = self._conversation
+        same = len(messages) <= len(whole) and all(map(is_, messages, whole))
+        if not (same and tools is with_tools and marker == with_marker):
+            self._conversation = (tuple(messages), tools, marker)
+            self._renderings = {}
+        asked = (len(messages), add_generation_prompt)
+        if asked not in self._renderings:
+            self._renderings[asked] = self._render(messages, tools, marker, add_generation_prompt)
+        return self._renderings[asked]
+
+    def guard(self, text: str, marker: str) -> str:
+        """Return a text with the marker in every special token that it spells."""
+        for token in self._guarded_tokens:
+            if token in text:
+                text = text.replace(token, token[0] + marker + token[1:])
+        return text
+
+    def guarded_strings(self, marker: str) -> re.Pattern[str] | None:
+        """Return what finds the strings into which `guard` put the marker; None where there can be none."""
+        literals = [re.escape(token[0] + marker + token[1:]) for token in self._guarded_tokens]
+        return re.compile("|".join(literals)) if literals else None
+
+    def unused_character(self, messages: Sequence[Message], tools: Tools) -> str:
+        """Return a character that nothing in the conversation holds, to be the marker."""
+        used: set[str] = set()
+        for text in _strings([self._turn(message, "") for message in messages] + list(tools)):
+            used.update(text)
+        return next(chr(code) for code in _MARKER_CANDIDATES if chr(code) not in used)
+
+    def _render(
+        self, messages: Sequence[Message], tools: Tools, marker: str, add_generation_prompt: bool
+    ) -> tuple[str, list[Span]]:
         from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -92,25 +129,6 @@ class ChatTemplate:
             raise ValueError(f"the chat template refuses this conversation{reason}") from None
         rendered, spans = result
         return str(rendered[0]), [(int(start), int(end)) for start, end in (spans[0] if spans else [])]
-
-    def guard(self, text: str, marker: str) -> str:
-        """Return a text with the marker in every special token that it spells."""
-        for token in self._guarded_tokens:
-            if token in text:
-                text = text.replace(token, token[0] + marker + token[1:])
-        return text
-
-    def guarded_strings(self, marker: str) -> re.Pattern[str] | None:
-        """Return what finds the strings into which `guard` put the marker; None where there can be none."""
-        literals = [re.escape(token[0] + marker + token[1:]) for token in self._guarded_tokens]
-        return re.compile("|".join(literals)) if literals else None
-
-    def unused_character(self, messages: Sequence[Message], tools: Tools) -> str:
-        """Return a character that nothing in the conversation holds, to be the marker."""
-        used: set[str] = set()
-        for text in _strings([self._turn(message, "") for message in messages] + list(tools)):
-            used.update(text)
-        return next(chr(code) for code in _MARKER_CANDIDATES if chr(code) not in used)
 
     def _turn(self, message: Message, marker: str) -> dict[str, Any]:
         turn: dict[str, Any] = {"role": message.role}

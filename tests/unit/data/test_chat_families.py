@@ -154,6 +154,19 @@ def test_tokenize_control_tokens_in_messages_stay_text_in_every_family(make_fami
     assert control_ids(attack) == control_ids("harmless")
 
 
+def test_tokenize_conversations_in_turn_do_not_disturb_each_other(make_family: MakeFamily) -> None:
+    """Renderings are kept for one conversation: another with the same beginning, or other tools, has its own."""
+    tokenizer = make_family("chatml")
+    first, longer = _record({"messages": TOOL_TURNS[:2]}), _record({"messages": TOOL_TURNS})
+    with_tools = MessagesRecord(messages=first.messages, tools=({"type": "function", "function": {"name": "x"}},))
+    lengthened = MessagesRecord(messages=(*first.messages, *longer.messages[2:]))
+    records = [first, longer, first, with_tools, lengthened, first, with_tools]
+    made = RecordTokenizer(tokenizer)
+    for record in records:
+        assert made.tokenize("d:1", record) == RecordTokenizer(tokenizer).tokenize("d:1", record)
+        assert made.encode_prompt(record) == RecordTokenizer(tokenizer).encode_prompt(record)
+
+
 def test_tokenize_text_may_spell_control_tokens_only_where_asked(make_family: MakeFamily) -> None:
     """Conversations that somebody rendered before are learned as they stand, begin and end not doubled."""
     tokenizer = make_family("llama_3")
