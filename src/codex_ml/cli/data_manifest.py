@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codex_ml.cli.boundary import print_results
+from codex_ml.cli.data_options import MaxLineBytes
 from codex_ml.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def manifest(
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing: read FILE whole and compare it with its manifest.")
     ] = False,
+    max_line_bytes: MaxLineBytes = 16 * 1024 * 1024,
     as_json: AsJson = False,
 ) -> None:
     """Write SHA-256, size, schema and the offset of every record of a file, so that one is read by seeking."""
@@ -41,7 +43,7 @@ def manifest(
         loaded, outcome = load_manifest(target), "agrees"
         check_manifest(file, loaded)
     else:
-        loaded, written = make_manifest(file, target, Storage())
+        loaded, written = make_manifest(file, target, Storage(), max_line_bytes)
         outcome = "written" if written else "unchanged"
     if as_json:
         answer = {**loaded.content.model_dump(mode="json"), "outputs": str(loaded.path), "outcome": outcome}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,9 +29,6 @@ MaxLineBytes = Annotated[
         max=1 << 30,
         help="Longest line, or row of a table, that is read, as data.max_line_bytes.",
     ),
-]
-TokenizerDirectory = Annotated[
-    Path, typer.Option("--model", metavar="PATH", help="Directory of the model, or of its tokenizer alone.")
 ]
 
 

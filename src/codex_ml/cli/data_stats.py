@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from codex_ml.cli.boundary import print_results
-from codex_ml.cli.data_options import FormatColumns, RecordFormatName, column_names
+from codex_ml.cli.data_options import FormatColumns, MaxLineBytes, RecordFormatName, column_names
 from codex_ml.cli.options import AsJson
 
 _MOST_PLACES = 3
@@ -36,6 +36,7 @@ def stats(
         float,
         typer.Option("--near-threshold", min=0.5, max=1.0, help="Similarity from which on two records are near."),
     ] = 0.8,
+    max_line_bytes: MaxLineBytes = 16 * 1024 * 1024,
     as_json: AsJson = False,
 ) -> None:
     """Count records, lengths, duplicates, and records that stand in two files; content is never shown."""
@@ -44,7 +45,7 @@ def stats(
     from codex_ml.data.statistics import StatisticsOptions
     from codex_ml.recipes.data_statistics import collect_statistics
 
-    options = StatisticsOptions(record_format, column_names(column), near_records, near_threshold)
+    options = StatisticsOptions(record_format, column_names(column), near_records, near_threshold, max_line_bytes)
     found = collect_statistics(files, options, model)
     print_results([json.dumps(found, indent=2, ensure_ascii=False)] if as_json else _rendered(found))
 

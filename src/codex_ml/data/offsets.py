@@ -74,7 +74,9 @@ def manifest_path(path: Path) -> Path:
     return path.with_name(path.name + _SUFFIX)
 
 
-def make_manifest(path: Path, target: Path, storage: Storage) -> tuple[LoadedManifest, bool]:
+def make_manifest(
+    path: Path, target: Path, storage: Storage, max_line_bytes: int = MAX_LINE_BYTES
+) -> tuple[LoadedManifest, bool]:
     """Read a file with every check of the reader and write its manifest, unless there is one that still holds.
 
     Parameters
@@ -85,6 +87,8 @@ def make_manifest(path: Path, target: Path, storage: Storage) -> tuple[LoadedMan
         Where to write the manifest. The offsets are written beside it, under its name with the ending ``.offsets``.
     storage : Storage
         Writes both, each whole or not at all.
+    max_line_bytes : int
+        Longest line that is read.
 
     Returns
     -------
@@ -115,7 +119,7 @@ def make_manifest(path: Path, target: Path, storage: Storage) -> tuple[LoadedMan
             why="the offsets would be written over it",
             fix="move it away, or name another place with --output",
         )
-    content, offsets = _scan(path, offsets_path.name)
+    content, offsets = _scan(path, offsets_path.name, max_line_bytes)
     # The manifest first: offsets without one would be taken for a file of somebody else's.
     storage.write_json(target, content.model_dump(mode="json"))
     storage.write_atomic(offsets_path, offsets)
@@ -188,7 +192,8 @@ def read_record(path: Path, manifest: LoadedManifest, index: int) -> IndexedReco
     offset = int(np.frombuffer(_offsets(manifest), dtype=_OFFSET)[index])
     with open_regular(path) as handle:
         handle.seek(offset)
-        line = handle.readline(MAX_LINE_BYTES + 2)
+        # A line was not longer than was allowed when the manifest was made, and the file is the same.
+        line = handle.readline()
     raw = line.removesuffix(b"\n").removesuffix(b"\r")
     try:
         return IndexedRecord(offset, raw, parse_line(raw))
@@ -196,8 +201,8 @@ def read_record(path: Path, manifest: LoadedManifest, index: int) -> IndexedReco
         raise _changed(path, manifest, f"no record begins at byte {offset} ({error})") from error
 
 
-def _scan(path: Path, offsets_name: str) -> tuple[FileManifest, bytes]:
-    file = JsonlFile(path)
+def _scan(path: Path, offsets_name: str, max_line_bytes: int) -> tuple[FileManifest, bytes]:
+    file = JsonlFile(path, max_line_bytes=max_line_bytes)
     offsets = array("Q")
     shapes: Counter[str] = Counter()
     fields: dict[str, Counter[str]] = {}

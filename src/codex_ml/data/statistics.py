@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.data.checked_records import CheckedRecords
-from codex_ml.data.jsonl import JsonLine
+from codex_ml.data.jsonl import MAX_LINE_BYTES, JsonLine
 from codex_ml.data.lengths import describe_lengths
 from codex_ml.data.near_duplicates import DEFAULT_RECORDS, DEFAULT_THRESHOLD, NearIndex, NearPair, NearSample
 from codex_ml.data.overlap import Digests, as_digests, first_positions, positions_in, prompt_digest, record_digest
@@ -36,12 +36,15 @@ class StatisticsOptions:
         Most distinct records of each file that are compared with others; 0: near duplicates are not looked for.
     near_threshold : float
         Similarity from which on two records are nearly the same.
+    max_line_bytes : int
+        Longest line that is read.
     """
 
     record_format: str = "auto"
     columns: Mapping[str, str] = field(default_factory=dict)
     near_records: int = DEFAULT_RECORDS
     near_threshold: float = DEFAULT_THRESHOLD
+    max_line_bytes: int = MAX_LINE_BYTES
 
 
 @dataclass
@@ -90,7 +93,7 @@ def read_figures(
     DataError
         If the file cannot be read or lines are faulty.
     """
-    file = open_records(path)
+    file = open_records(path, options.max_line_bytes)
     records = CheckedRecords(file, options.record_format, options.columns)
     columns = _Columns(NearSample(options.near_records), count_tokens)
     for line, record in records:

@@ -61,3 +61,12 @@ def test_data_manifest_check_of_a_changed_file_fails(records: Path) -> None:
     assert "is not the file that" in answer.stderr
     assert answer.stdout == ""
     assert {path.name: path.stat().st_mtime_ns for path in records.parent.iterdir()} == before
+
+
+def test_data_manifest_max_line_bytes_is_the_bound_of_the_reader(records: Path) -> None:
+    """A longer line is a named error, and nothing is written; the longest that is allowed is none."""
+    answer = _manifest(records, "--max-line-bytes", 12)
+    assert answer.exit_code == 2
+    assert "the line is longer than 12 bytes" in answer.stderr
+    assert [path.name for path in records.parent.iterdir()] == [records.name]
+    assert _manifest(records, "--max-line-bytes", 13).exit_code == 0

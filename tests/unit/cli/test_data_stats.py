@@ -105,6 +105,15 @@ def test_data_stats_packed_and_tabular_files_are_read_too(files: tuple[Path, Pat
     assert [(pair["records"], pair["records_by_prompt"]) for pair in found["overlaps"]] == [(40, 40), (0, 1), (0, 1)]
 
 
+def test_data_stats_max_line_bytes_is_the_bound_of_the_reader(files: tuple[Path, Path]) -> None:
+    """A longer line is a named error; the longest that is allowed is none."""
+    longest = max(len(line) for line in files[0].read_bytes().splitlines())
+    assert _stats(files[0], "--max-line-bytes", longest).exit_code == 0
+    answer = _stats(files[0], "--max-line-bytes", longest - 1)
+    assert answer.exit_code == 2
+    assert f"the line is longer than {longest - 1} bytes" in answer.stderr
+
+
 def test_data_stats_two_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     """Where names are equal the paths stand in the report."""
     paths = [tmp_path / name / "data.jsonl" for name in ("one", "two")]
