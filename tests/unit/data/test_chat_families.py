@@ -92,6 +92,22 @@ def test_tokenize_arguments_as_text_stay_text_where_the_template_takes_text(
     assert written in record.reference
 
 
+def test_tokenize_arguments_go_as_they_are_to_a_template_that_asks_what_they_are(make_family: MakeFamily) -> None:
+    """Such a template writes an object in a way of its own, and a text as it stands."""
+    tokenizer = make_family("chatml")
+    tokenizer.chat_template = FAMILIES["chatml"].template.replace(
+        "{%- if call.function.arguments is string %}{{- call.function.arguments }}",
+        "{%- if call.function.arguments is not mapping %}{{- call.function.arguments }}{%- elif true %}"
+        "{%- for key, value in call.function.arguments.items() %}{{- key + '=' + value }}{%- endfor %}",
+    )
+    for arguments, written in (({"city": "Köln"}, '"arguments": city=Köln}'), ('{"a":1}', '"arguments": {"a":1}}')):
+        turns = copy.deepcopy(TOOL_TURNS[:2])
+        turns[1]["tool_calls"][0]["function"]["arguments"] = arguments
+        record = RecordTokenizer(tokenizer).tokenize("d:1", _record({"messages": turns}))
+        assert record.reference is not None
+        assert written in record.reference
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("supervise", ["all_assistant_turns", "last_assistant_turn"])
 def test_encode_prompt_of_a_family_is_the_prompt_of_training(
@@ -132,6 +148,9 @@ def test_tokenize_answer_with_weight_zero_is_given_and_not_learned(make_family: 
     _, _, rest = family.chat.partition("⟧")
     assert _shown(tokenizer, record) == family.chat.replace("⟦", "", 1).replace("⟧", "", 1)
     assert "⟦" in rest
+    line["messages"][-1]["weight"] = 0
+    for supervise in ("all_assistant_turns", "last_assistant_turn"):
+        assert RecordTokenizer(tokenizer, supervise).tokenize("d:1", _record(line)).supervised_count == 0
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -160,7 +179,8 @@ def test_tokenize_conversations_in_turn_do_not_disturb_each_other(make_family: M
     first, longer = _record({"messages": TOOL_TURNS[:2]}), _record({"messages": TOOL_TURNS})
     with_tools = MessagesRecord(messages=first.messages, tools=({"type": "function", "function": {"name": "x"}},))
     lengthened = MessagesRecord(messages=(*first.messages, *longer.messages[2:]))
-    records = [first, longer, first, with_tools, lengthened, first, with_tools]
+    other = _record({"messages": FIRST})
+    records = [first, other, longer, other, first, with_tools, lengthened, first, with_tools]
     made = RecordTokenizer(tokenizer)
     for record in records:
         assert made.tokenize("d:1", record) == RecordTokenizer(tokenizer).tokenize("d:1", record)
