@@ -21,3 +21,15 @@ def test_split_throughput_small_file_gives_every_figure(repository_root: Path) -
     assert len(figures) == 3
     assert all(set(cost) == {"wall_seconds", "cpu_seconds", "peak_bytes"} for cost in figures.values())
     assert all(value > 0 for cost in figures.values() for value in cost.values())
+
+
+@pytest.mark.slow
+def test_token_cache_small_file_gives_every_figure(repository_root: Path) -> None:
+    """Two megabytes: the second start takes what the first one left."""
+    command = [sys.executable, "benchmarks/token_cache.py", "--megabytes", "2", "--json"]
+    answer = subprocess.run(command, cwd=repository_root, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert "taken from the cache" in answer.stderr
+    figures = json.loads(answer.stdout)
+    assert list(figures) == ["a file of 0.1 MB", "first start", "second start"]
+    assert all(value > 0 for cost in figures.values() for value in cost.values())
