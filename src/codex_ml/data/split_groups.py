@@ -54,9 +54,9 @@ def group_key(value: Mapping[str, Any], group_by: str, columns: Mapping[str, str
 def prompt_of(value: Mapping[str, Any], columns: Mapping[str, str]) -> Any:
     """Return what a record gives the model: the same value for the same prompt.
 
-    A field ``prompt`` is the prompt. That of a conversation is every turn before the last one of the assistant (speaker,
-    words and calls of tools alone), that of an instruction the instruction with its input, that of running text the
-    text.
+    A field ``prompt`` is the prompt. That of a conversation is every turn before the last one of the assistant
+    (speaker, words and calls of tools alone), that of an instruction the instruction with its input, that of running
+    text the text.
 
     Raises
     ------
