@@ -31,7 +31,7 @@ DataFiles = Annotated[
     typer.Option(
         "--data",
         metavar="FILE|SPLIT=FILE",
-        help="Where the data lies now: data.path, or train=FILE, valid=FILE, test=FILE; may be given several times.",
+        help="Where the data lies now: data.path, or train=FILE, valid=FILE, test=FILE, files.NAME=FILE; repeatable.",
         show_default=False,
     ),
 ]
@@ -117,7 +117,7 @@ def moved(model: Path | None, tokenizer: Path | None, data: Sequence[str] | None
     for text in data or ():
         key, equals, name = text.partition("=")
         # A path may hold an equals sign itself.
-        key, name = (key, name) if equals and key in DATA_KEYS else ("path", text)
+        key, name = (key, name) if equals and (key in DATA_KEYS or key.startswith("files.")) else ("path", text)
         if key in files:
             raise UserError(f"--data: {key} is given twice", fix="name each file once, such as --data train=FILE")
         files[key] = Path(name)

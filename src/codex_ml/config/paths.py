@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from codex_ml.config.describe import describe_schema
 from codex_ml.config.interpolation import as_text
-from codex_ml.config.schema.base import RelativePath
+from codex_ml.config.schema.base import RelativePath, join_key
 from codex_ml.config.schema.root import RunConfig
 from codex_ml.config.value_tree import Leaf, ValueTree
 from codex_ml.errors import ConfigError, ConfigProblem
@@ -33,7 +33,7 @@ def absolute_paths(tree: ValueTree, environment: Mapping[str, str], *, resolved:
     they are, what is put before a path is written so that it comes through that unharmed.
     """
     written = str if resolved else as_text
-    for key, mark in PATH_FIELDS.items():
+    for key, mark in _paths_in(tree):
         leaf = tree.find(key)
         if not isinstance(leaf, Leaf) or not isinstance(leaf.value, str | Path):
             continue
@@ -44,6 +44,16 @@ def absolute_paths(tree: ValueTree, environment: Mapping[str, str], *, resolved:
             text = written(environment.get("HOME", "~")) + text[1:]
         directory = Path(written(str(leaf.source.directory)))
         tree.graft(key, replace(leaf, value=os.path.normpath(directory / text)))
+
+
+def _paths_in(tree: ValueTree) -> Iterator[tuple[str, RelativePath]]:
+    """Yield the key of every path; a mapping of names to paths, such as data.files, has one for each name."""
+    for key, mark in PATH_FIELDS.items():
+        node = tree.find(key)
+        if isinstance(node, dict):
+            yield from ((join_key(key, name), mark) for name in node)
+        else:
+            yield key, mark
 
 
 def check_paths(config: RunConfig) -> None:
@@ -64,6 +74,10 @@ def check_paths(config: RunConfig) -> None:
             _missing("data.train", config.data.train, "data file", directory=False),
             _missing("data.valid", config.data.valid, "data file", directory=False),
             _missing("data.test", config.data.test, "data file", directory=False),
+            *(
+                _missing(f"data.files.{name}", path, "data file", directory=False)
+                for name, path in config.data.files.items()
+            ),
             _missing("safety.policy", _policy_file(config), "policy file", directory=False),
             _not_a_directory("run.output_dir", config.run.output_dir),
         )

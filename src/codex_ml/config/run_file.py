@@ -51,7 +51,9 @@ def run_config_values(config: RunConfig, directory: Path) -> dict[str, Any]:
         for section in sections:
             parent = parent[section]
         value = parent[name]
-        if value is not None and mark.is_path(value):
+        if isinstance(value, dict):
+            parent[name] = {key: os.path.relpath(path, directory.absolute()) for key, path in value.items()}
+        elif value is not None and mark.is_path(value):
             parent[name] = os.path.relpath(value, directory.absolute())
     return values
 

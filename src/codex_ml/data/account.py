@@ -12,6 +12,8 @@ from codex_ml.errors import DataError
 OVERLONG = "overlong"
 SAFETY_DROP = "safety_drop"
 NO_SUPERVISED_TOKENS = "no_supervised_tokens"
+# Left out on purpose: a record of a file whose weight is below 1.
+BY_WEIGHT = "weight"
 
 
 @dataclass
@@ -27,6 +29,7 @@ class SplitAccount:
     dropped: Counter[str] = field(default_factory=Counter)
     records_truncated: int = 0
     records_redacted: int = 0
+    records_repeated: int = 0
     tokens_tokenised: int = 0
     tokens_supervised: int = 0
     tokens_masked: int = 0
@@ -43,11 +46,20 @@ class SplitAccount:
         self.tokens_truncated += truncated
         self.records_truncated += truncated > 0
 
+    def repeat(self, times: int) -> None:
+        """Count a kept record that stands in an epoch so many times more; its tokens are counted once."""
+        self.records_repeated += times
+
     def drop(self, reason: str, tokenised: int = 0) -> None:
         """Count a dropped record and the tokens it had."""
         self.dropped[reason] += 1
         self.tokens_tokenised += tokenised
         self.tokens_in_dropped += tokenised
+
+    @property
+    def records_refused(self) -> int:
+        """Number of records dropped for a fault of theirs, not because of the weight of their file."""
+        return self.records_dropped - self.dropped[BY_WEIGHT]
 
     @property
     def records_dropped(self) -> int:
@@ -79,6 +91,7 @@ class SplitAccount:
                 "dropped": dict(sorted(self.dropped.items())),
                 "truncated": self.records_truncated,
                 "redacted": self.records_redacted,
+                "repeated": self.records_repeated,
             },
             "tokens": {
                 "tokenised": self.tokens_tokenised,
@@ -198,7 +211,16 @@ class DataAccount:
             )
             for row in rows
         ]
-        return [*table, *self.dropped_lines()]
+        return [*table, *self.repeated_lines(), *self.dropped_lines()]
+
+    def repeated_lines(self) -> list[str]:
+        """Return one line for each split in which records stand several times in an epoch."""
+        return [
+            f"{name}: {account.records_kept + account.records_repeated} records an epoch, "
+            f"{account.records_repeated} of them repetitions (data.weights)"
+            for name, account in self.splits.items()
+            if account.records_repeated
+        ]
 
     def dropped_lines(self) -> list[str]:
         """Return one line for each file of which lines were left out because they are no records."""

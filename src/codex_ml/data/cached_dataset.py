@@ -23,7 +23,7 @@ from codex_ml.data.token_files import CacheError
 from codex_ml.storage import bytes_digest, file_digest
 
 # Where the records lie, and where the entry does, changes nothing in it.
-_NOT_IN_KEY = {"path", "train", "valid", "test", "cache_dir", "cache_min_bytes"}
+_NOT_IN_KEY = {"path", "files", "train", "valid", "test", "cache_dir", "cache_min_bytes"}
 # What stands between the bytes of a file and token ids, besides codex-ml itself.
 _LIBRARIES = (
     "transformers",
@@ -65,12 +65,21 @@ class CacheUse:
 
 
 @dataclass(frozen=True)
+class BuiltPart:
+    """One file behind a split: where the data section names it, how often its records stand in train, what it is."""
+
+    key: str
+    weight: float
+    file: SourceFile
+
+
+@dataclass(frozen=True)
 class BuiltSplit:
-    """All that came of the records of one split."""
+    """All that came of the records of one split, from one file after the other."""
 
     records: StoredRecords
     account: SplitAccount
-    file: SourceFile
+    parts: tuple[BuiltPart, ...]
     digest: str
     content_digest: str
     has_messages: bool
@@ -88,7 +97,8 @@ class Made:
     @property
     def files(self) -> list[SourceFile]:
         """The files behind the splits, each once: one may stand behind several."""
-        return list({id(split.file): split.file for split in self.splits.values()}.values())
+        parts = [part for split in self.splits.values() for part in split.parts]
+        return list({id(part.file): part.file for part in parts}.values())
 
 
 def through_cache(
@@ -124,7 +134,7 @@ def through_cache(
     try:
         key = entry_key(data, files, wanted, use.made_by)
         candidates = [key]
-        if data.path is not None:
+        if data.is_divided:
             candidates.append(
                 entry_key(data, files, [name for name in RATIO_ORDER if data.has_split(name)], use.made_by)
             )
@@ -236,7 +246,9 @@ def entry_body(made: Made) -> dict[str, Any]:
         "splits": {
             name: {
                 "account": vars(split.account) | {"dropped": dict(split.account.dropped)},
-                "file": [id(file) for file in files].index(id(split.file)),
+                "parts": [
+                    [part.key, part.weight, [id(file) for file in files].index(id(part.file))] for part in split.parts
+                ],
                 "digest": split.digest,
                 "content_digest": split.content_digest,
                 "has_messages": split.has_messages,
@@ -291,7 +303,7 @@ def made_of(entry: Entry, wanted: Collection[str]) -> Made:
             name: BuiltSplit(
                 records=StoredRecords(entry.arrays[name]),
                 account=SplitAccount(**{**split["account"], "dropped": Counter(split["account"]["dropped"])}),
-                file=files[split["file"]],
+                parts=tuple(BuiltPart(key, weight, files[number]) for key, weight, number in split["parts"]),
                 digest=split["digest"],
                 content_digest=split["content_digest"],
                 has_messages=split["has_messages"],

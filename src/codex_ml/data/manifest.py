@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from codex_ml.config.schema.data import DataSection
+from codex_ml.data.leaks import OVERLAP, SHARED_PROMPTS, leak_warnings
 from codex_ml.data.sources import SourceFile
 from codex_ml.data.token_arrays import StoredRecords
 from codex_ml.data.tokenize import TokenizedRecord
+
+
+class ManifestPart(Protocol):
+    """What the manifest says of one file behind a split."""
+
+    @property
+    def key(self) -> str:
+        """Where the data section names it."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """How often its records stand in an epoch of train."""
+        ...
+
+    @property
+    def file(self) -> SourceFile:
+        """What it is."""
+        ...
 
 
 class ManifestSplit(Protocol):
@@ -22,8 +42,8 @@ class ManifestSplit(Protocol):
         ...
 
     @property
-    def file(self) -> SourceFile:
-        """The file that they come from."""
+    def parts(self) -> Sequence[ManifestPart]:
+        """The files that they come from, in their order."""
         ...
 
     @property
@@ -50,21 +70,20 @@ def build_manifest(
     train = built.get("train")
     for name, split in built.items():
         splits[name] = {
-            "source": split.file.to_dict(),
             "records": len(split.records),
             "digest": split.digest,
             "content_digest": split.content_digest,
-            "offsets": split.records.offsets,
+            **(_parts(name, split) if data.files else _only_part(split)),
         }
         if name != "train" and train is not None:
-            splits[name]["overlap_with_train"] = split.records.shared_bytes(train.records)
-            splits[name]["prompts_shared_with_train"] = split.records.shared_prompts(train.records)
+            splits[name][OVERLAP] = split.records.shared_bytes(train.records)
+            splits[name][SHARED_PROMPTS] = split.records.shared_prompts(train.records)
     manifest: dict[str, Any] = {"schema_version": 1, "splits": splits}
     if template_date is not None:
         manifest["chat_template_date"] = template_date
     if left_out:
         manifest["chat_template_leaves_out"] = dict(sorted(left_out.items()))
-    if data.path is not None:
+    if data.is_divided:
         manifest["split"] = {
             "seed": data.split.seed,
             "ratios": list(data.split.ratios),
@@ -76,11 +95,53 @@ def build_manifest(
 
 def without_membership(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the manifest without the offsets of its records: what identifies the data in a provenance."""
-    splits = {
-        name: {key: value for key, value in split.items() if key != "offsets"}
-        for name, split in manifest["splits"].items()
-    }
+    splits: dict[str, Any] = {}
+    for name, split in manifest["splits"].items():
+        splits[name] = {key: value for key, value in split.items() if key != "offsets"}
+        if "parts" in split:
+            splits[name]["parts"] = [
+                {key: value for key, value in part.items() if key != "offsets"} for part in split["parts"]
+            ]
     return {**manifest, "splits": splits}
+
+
+def membership_of(split: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], list[int]]]:
+    """Return the files behind a split of a manifest: key of the data section, source, and offsets of its records.
+
+    The key is empty where the split has one file, which the name of the split or ``data.path`` names.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If the manifest is not what `build_manifest` makes.
+    """
+    if "parts" in split:
+        return [(part["key"], part["source"], list(part["offsets"])) for part in split["parts"]]
+    return [("", split["source"], list(split["offsets"]))]
+
+
+def _only_part(split: ManifestSplit) -> dict[str, Any]:
+    (part,) = split.parts
+    return {"source": part.file.to_dict(), "offsets": split.records.offsets}
+
+
+def _parts(name: str, split: ManifestSplit) -> dict[str, Any]:
+    """Return what is said of each file where a split has several; a record that is repeated has one offset."""
+    counts, offsets, start = split.records.counts_by_file(), split.records.offsets, 0
+    parts = []
+    for part in split.parts:
+        count = counts.get(part.file.name, 0)
+        parts.append(
+            {
+                "key": part.key,
+                "weight": part.weight if name == "train" else 1.0,
+                "source": part.file.to_dict(),
+                "records": count,
+                "offsets": list(dict.fromkeys(offsets[start : start + count])),
+            }
+        )
+        start += count
+    return {"parts": parts}
 
 
 class ContentHasher:
@@ -102,13 +163,7 @@ class ContentHasher:
 
 def warnings_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what the user has to know of the data before numbers are read off it, one line each."""
-    lines = []
-    for name, split in manifest["splits"].items():
-        if overlap := split.get("overlap_with_train", 0):
-            lines.append(
-                f"data.{name}: {overlap} of {split['records']} records stand in data.train too, byte for byte; "
-                "scores on them measure memory"
-            )
+    lines = list(leak_warnings(manifest))
     if (date := manifest.get("chat_template_date")) is not None:
         lines.append(
             f"the chat template asks for today's date; it is given {date} always, in generation as in training"

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.config.schema.data import DataSection
-from codex_ml.data.account import DataAccount, SplitAccount
-from codex_ml.data.cached_dataset import BuiltSplit, CacheUse, Made, through_cache
+from codex_ml.data.account import BY_WEIGHT, DataAccount, SplitAccount
+from codex_ml.data.cached_dataset import BuiltPart, BuiltSplit, CacheUse, Made, through_cache
+from codex_ml.data.leaks import count_overlap_with_file, refuse_overlap
 from codex_ml.data.manifest import ContentHasher, build_manifest, warnings_of
 from codex_ml.data.messages import MessagesRecord
 from codex_ml.data.overlap import prompt_digest, record_digest
@@ -20,6 +21,7 @@ from codex_ml.data.sources import SourceRecord, SourceStream, open_sources
 from codex_ml.data.split_utils import SPLIT_NAMES
 from codex_ml.data.token_arrays import ArrayPlace, MemoryArrays, Place, StoredRecords, TokenArraysWriter
 from codex_ml.data.tokenize import RecordTokenizer
+from codex_ml.data.weights import copies_of
 from codex_ml.errors import DataError
 
 if TYPE_CHECKING:
@@ -108,8 +110,8 @@ def build_dataset(
     ------
     DataError
         If a file or line is faulty, a record is too long (``data.on_overlong=error``), valid or test is the file of
-        train, or in any one split more than ``data.max_bad_share`` of the records were dropped, no token is supervised,
-        or end-of-sequence never is.
+        train or more than ``data.max_overlap_share`` of it stands there, or in any one split more than
+        ``data.max_bad_share`` of the records were dropped, no token is supervised, or end-of-sequence never is.
     SafetyError
         If the policy blocks a record; the message names the line and the rule.
     """
@@ -117,6 +119,7 @@ def build_dataset(
     job = _Job(data, tokenizer, filter_text, sources)
     made = job.make(MemoryArrays()) if cache_use is None else through_cache(data, sources, cache_use, job.make)
     dataset = _dataset(data, made)
+    refuse_overlap(dataset.manifest, data.max_overlap_share)
     for split in made.splits.values():
         for found in split.findings:
             on_findings(found.record_id, found.field, found.spans, found.action)
@@ -129,10 +132,13 @@ def _dataset(data: DataSection, made: Made) -> Dataset:
     left_out: Counter[str] = Counter()
     for split in made.splits.values():
         left_out.update(split.left_out)
+    records = {name: split.records for name, split in made.splits.items()}
+    manifest = build_manifest(data, made.splits, made.template_date if renders else None, left_out)
+    count_overlap_with_file(manifest, records, data)
     return Dataset(
-        splits={name: split.records for name, split in made.splits.items()},
+        splits=records,
         account=_account(made),
-        manifest=build_manifest(data, made.splits, made.template_date if renders else None, left_out),
+        manifest=manifest,
         rejects=tuple(file.rejects for file in made.files if file.rejects),
     )
 
@@ -165,7 +171,9 @@ class _Job:
         in_the_making: dict[str, _SplitInTheMaking] = {}
         for source in self._sources:
             for name in source.splits:
-                in_the_making[name] = _SplitInTheMaking(name, source, place, self._data.columns)
+                if name not in in_the_making:
+                    in_the_making[name] = _SplitInTheMaking(name, place, self._data.columns)
+                in_the_making[name].begin(source)
             for name, record in source:
                 in_the_making[name].take(record, builder)
         builder.problems.raise_if_any()
@@ -185,9 +193,9 @@ class _Job:
 class _SplitInTheMaking:
     """What is gathered of one split while its records come by."""
 
-    def __init__(self, name: str, source: SourceStream, place: ArrayPlace, columns: Mapping[str, str]) -> None:
+    def __init__(self, name: str, place: ArrayPlace, columns: Mapping[str, str]) -> None:
         self._name = name
-        self._source = source
+        self._sources: list[SourceStream] = []
         self._columns = columns
         self._writer = TokenArraysWriter(place.sinks(name))
         self._bytes = hashlib.sha256()
@@ -195,20 +203,32 @@ class _SplitInTheMaking:
         self._has_messages = False
         self.account = SplitAccount()
 
+    def begin(self, source: SourceStream) -> None:
+        """Take the next file; all records that follow are from it."""
+        self._sources.append(source)
+
     def take(self, source: SourceRecord, builder: RecordBuilder) -> None:
         """Take the next record of the split."""
+        weight = self._sources[-1].weight if self._name == "train" else 1.0
+        copies = copies_of(source.raw, weight)
+        if not copies:
+            self.account.records_read += 1
+            self.account.drop(BY_WEIGHT)
+            return
         self._has_messages |= isinstance(source.record, MessagesRecord)
         record = builder.build(source, self._name, self.account)
         if record is None:
             return
+        self.account.repeat(copies - 1)
         try:
             prompt_key = prompt_digest(source.value, self._columns)
         except ValueError:
             prompt_key = b""
         self._bytes.update(source.raw + b"\n")
-        self._content.add(record)
         place = Place(source.file_name, source.line_number, source.offset, record_digest(source.raw), prompt_key)
-        self._writer.add(record, place)
+        for _ in range(copies):
+            self._content.add(record)
+            self._writer.add(record, place)
 
     def finish(self, place: ArrayPlace, builder: RecordBuilder) -> BuiltSplit:
         """Return all of it."""
@@ -216,7 +236,7 @@ class _SplitInTheMaking:
         return BuiltSplit(
             records=StoredRecords(place.arrays(self._name, self._writer.file_names)),
             account=self.account,
-            file=self._source.file,
+            parts=tuple(BuiltPart(source.key, source.weight, source.file) for source in self._sources),
             digest=f"sha256:{self._bytes.hexdigest()}",
             content_digest=self._content.digest(),
             has_messages=self._has_messages,
@@ -226,11 +246,12 @@ class _SplitInTheMaking:
 
 
 def _refuse_bad_share(which: str, account: SplitAccount, max_bad_share: float) -> None:
-    share = account.records_dropped / account.records_read if account.records_read else 0.0
+    share = account.records_refused / account.records_read if account.records_read else 0.0
     if share > max_bad_share:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(account.dropped.items()))
+        refused = sorted(item for item in account.dropped.items() if item[0] != BY_WEIGHT)
+        reasons = ", ".join(f"{reason} {count}" for reason, count in refused)
         raise DataError(
-            f"data: {account.records_dropped} of {account.records_read} records of {which} were dropped ({share:.1%})",
+            f"data: {account.records_refused} of {account.records_read} records of {which} were dropped ({share:.1%})",
             why=f"data.max_bad_share allows {max_bad_share:.1%}; reasons: {reasons}",
             fix="raise data.max_length_tokens, choose another data.on_overlong, or raise data.max_bad_share knowingly",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from codex_ml.config.schema.data import DataSection
+from codex_ml.config.schema.data import RATIO_ORDER, DataSection
 from codex_ml.data.account import FileAccount
 from codex_ml.data.jsonl import FaultyLine, JsonLine, parsed_lines
 from codex_ml.data.problems import LineFault, Problems
@@ -66,13 +67,15 @@ class SourceStream:
     Parameters
     ----------
     key : str
-        Where the data section names the file: ``path``, ``train`` …
+        Where the data section names the file: ``path``, ``train``, ``files.notes`` …
     path : Path
         The file.
     data : DataSection
         How it is read and divided.
     splits : sequence of str
         The splits that are wanted of it; records of others are read, checked, and passed over.
+    name : str, optional
+        What the file is called in messages and accounts; default: its name without the directory.
 
     Attributes
     ----------
@@ -82,9 +85,11 @@ class SourceStream:
 
     file: SourceFile
 
-    def __init__(self, key: str, path: Path, data: DataSection, splits: Sequence[str]) -> None:
+    def __init__(self, key: str, path: Path, data: DataSection, splits: Sequence[str], name: str | None = None) -> None:
         self.key = key
         self.path = path
+        self.weight = data.weights.get(key.removeprefix("files."), 1.0)
+        self._name = path.name if name is None else name
         self.splits = tuple(splits)
         self._data = data
 
@@ -97,7 +102,7 @@ class SourceStream:
             If the file cannot be read or changes meanwhile, or, at the end, if lines are faulty: any of them with
             ``data.on_bad_record=error``, with ``drop`` a larger share than ``data.max_bad_share``.
         """
-        if self.key != "path":
+        if not self._data.is_divided:
             for record in self._records():
                 yield self.key, record
             return
@@ -108,7 +113,7 @@ class SourceStream:
             if name in self.splits:
                 yield name, record
         if digest is not None and self.file.digest != digest:
-            raise DataError(f"{self.path.name} changed while it was read", fix="try again when nothing writes to it")
+            raise DataError(f"{self._name} changed while it was read", fix="try again when nothing writes to it")
 
     def _thresholds(self, hasher: SplitHasher) -> tuple[list[int], str | None]:
         """Return the hash below which each split ends, and the digest of the file where it had to be read for that."""
@@ -121,7 +126,7 @@ class SourceStream:
 
     def _records(self) -> Iterator[SourceRecord]:
         """Yield every record of the file, as long as it looks usable."""
-        data, name = self._data, self.path.name
+        data, name = self._data, self._name
         problems, rejects, read, kept = Problems(), Rejects(name), 0, 0
         file = open_records(self.path, data.max_line_bytes)
         reader = RecordReader(data.format, data.columns)
@@ -155,15 +160,24 @@ def open_sources(data: DataSection, splits: Collection[str] = SPLIT_NAMES) -> li
     DataError
         If no file is named, or valid or test is the file of train.
     """
+    wanted = [name for name in RATIO_ORDER if name in splits and data.has_split(name)]
     if data.path is not None:
-        shares = zip(SPLIT_NAMES, data.split.ratios, strict=True)
-        wanted = [name for name, share in shares if name in splits and share > 0]
         return [SourceStream("path", data.path, data, wanted)]
+    if data.files:
+        called = Counter(path.name for path in data.files.values())
+        return [
+            # Every record has one name: where two files share theirs, that of data.files goes before it.
+            SourceStream(
+                f"files.{name}", path, data, wanted, path.name if called[path.name] == 1 else f"{name}:{path.name}"
+            )
+            for name, path in data.files.items()
+        ]
     paths = {name: path for name in SPLIT_NAMES if name in splits and (path := getattr(data, name)) is not None}
     if not paths:
         raise DataError(
             "data: no file is named",
-            fix="set data.path=FILE.jsonl (it is split by data.split), or data.train, data.valid and data.test",
+            fix="set data.path=FILE.jsonl (it is split by data.split), data.files={NAME:FILE.jsonl,…}, or data.train, "
+            "data.valid and data.test",
         )
     _refuse_file_of_train(data, paths)
     return [SourceStream(name, path, data, [name]) for name, path in paths.items()]
@@ -171,7 +185,7 @@ def open_sources(data: DataSection, splits: Collection[str] = SPLIT_NAMES) -> li
 
 def _checked(line: JsonLine, reader: RecordReader, data: DataSection, name: str) -> SourceRecord | LineFault:
     """Return the record of a line with its key, or what is wrong with it."""
-    group_by = data.split.group_by if data.path is not None else None
+    group_by = data.split.group_by if data.is_divided else None
     try:
         record = reader.read(line.value)
     except ValueError as error:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from codex_ml.errors import DataError
 
 _HASH_BYTES = 8
-_HASH_RANGE = 1 << (8 * _HASH_BYTES)
+HASH_RANGE = 1 << (8 * _HASH_BYTES)
 _SUM_TOLERANCE = Fraction(1, 10**6)
 _FIX_RATIOS = "write shares that sum to 1: --ratios 0.8,0.1,0.1 on the command line, data.split.ratios=[0.8,0.1,0.1]"
 
@@ -57,7 +57,7 @@ def shares_of(ratios: Sequence[float], split_count: int) -> list[Fraction]:
 
 def thresholds_by_value(shares: Sequence[Fraction]) -> list[int]:
     """Return the hash below which each split ends; they depend on nothing else, so no record can move another."""
-    return _borders(shares, _HASH_RANGE)
+    return _borders(shares, HASH_RANGE)
 
 
 def thresholds_by_rank(shares: Sequence[Fraction], count: int, hash_at: Callable[[int], int]) -> list[int]:
@@ -74,7 +74,7 @@ def thresholds_by_rank(shares: Sequence[Fraction], count: int, hash_at: Callable
     """
     # The group that reaches over a border began before it, and stays whole before it.
     return [
-        _HASH_RANGE if border >= count else hash_at(border - 1) + 1 if border else 0
+        HASH_RANGE if border >= count else hash_at(border - 1) + 1 if border else 0
         for border in _borders(shares, count)
     ]
 

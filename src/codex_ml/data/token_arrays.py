@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.data.overlap import positions_in
+from codex_ml.data.overlap import Digests, positions_in
 from codex_ml.data.tokenize import TokenizedRecord
 
 PARTS = ("tokens", "records", "texts")
@@ -247,9 +247,19 @@ class StoredRecords(Sequence[TokenizedRecord]):
         """Where each record begins in its file, in bytes."""
         return [int(offset) for offset in self._column("offset")]
 
+    def counts_by_file(self) -> dict[str, int]:
+        """Return how many of the records come from each file, by its name; the files that have one, in their order."""
+        numbers, counts = np.unique(self._column("file"), return_counts=True)
+        names = self._arrays.file_names
+        return {names[number]: int(count) for number, count in zip(numbers, counts, strict=True)}
+
     def shared_bytes(self, other: StoredRecords) -> int:
         """Count the records whose very bytes stand in another split."""
         return _shared(self._column("digest"), other._column("digest"))
+
+    def found_in(self, digests: Digests) -> int:
+        """Count the records whose bytes have one of these digests."""
+        return _shared(self._column("digest"), digests)
 
     def shared_prompts(self, other: StoredRecords) -> int:
         """Count the records whose prompt stands in another split."""

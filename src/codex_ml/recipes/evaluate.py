@@ -15,6 +15,7 @@ from codex_ml.clock import utc_now
 from codex_ml.config.paths import check_paths
 from codex_ml.config.schema.root import EvaluateConfig
 from codex_ml.data.batches import collate
+from codex_ml.data.manifest import membership_of
 from codex_ml.data.rejects import rejects_ndjson
 from codex_ml.errors import CheckpointError, DataError
 from codex_ml.eval.metrics import chosen_metrics
@@ -267,7 +268,7 @@ def _refuse_trained_records(config: EvaluateConfig, targets: Sequence[Target], p
         shared = _shared_records(run, scored)
         if shared:
             raise DataError(
-                f"data: {shared} of {len(scored['offsets'])} records to be scored were trained on by {target.name}",
+                f"data: {shared} of {scored['records']} records to be scored were trained on by {target.name}",
                 why=f"the split {config.eval.split} of this config is not that of the run {run.directory.name}",
                 fix="evaluate with the run's own config (without --config-name or data.split.*), or take other data",
             )
@@ -277,8 +278,12 @@ def _shared_records(run: RunLayout, scored: Mapping[str, Any]) -> int:
     """Return how many records of a split a run was trained on."""
     try:
         trained = read_json(run.data_splits, MAX_MEMBERSHIP_BYTES, follow_links=False)["splits"]["train"]
-        same_file = trained["source"]["digest"] == scored["source"]["digest"]
-        return len(set(trained["offsets"]) & set(scored["offsets"])) if same_file else 0
+        return sum(
+            len(set(of_train) & set(of_scored))
+            for _, trained_file, of_train in membership_of(trained)
+            for _, scored_file, of_scored in membership_of(scored)
+            if trained_file["digest"] == scored_file["digest"]
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{run.data_splits} is damaged",

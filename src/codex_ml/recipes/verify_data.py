@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.config.schema.data import DataSection
-from codex_ml.data.manifest import without_membership
+from codex_ml.data.manifest import membership_of, without_membership
 from codex_ml.data.sources import SourceRecord, open_sources
 from codex_ml.errors import DataError
 from codex_ml.runs.layout import RunLayout
@@ -40,11 +40,11 @@ def check_data(config: DataSection | None, layout: RunLayout, provenance: Mappin
             "exact_sizes": config.split.exact_sizes,
         }
         checks += compare_trees("data.split", manifest.get("split"), wanted, "as in config.yaml")
-    by_file: dict[Path | None, list[str]] = {}
-    for name in manifest["splits"]:
-        by_file.setdefault(config.path or getattr(config, name, None), []).append(name)
-    for file, names in by_file.items():
-        checks += _check_file(config, file, {name: mapping(manifest["splits"][name]) for name in names})
+    by_file: dict[tuple[Path | None, ...], list[str]] = {}
+    for name, split in manifest["splits"].items():
+        by_file.setdefault(_files_of(config, name, mapping(split)), []).append(name)
+    for files, names in by_file.items():
+        checks += _check_files(config, files, {name: mapping(manifest["splits"][name]) for name in names})
     return checks
 
 
@@ -65,7 +65,10 @@ def check_account(layout: RunLayout, provenance: Mapping[str, Any], trainer: Map
         return [Check(key, "differs", note=f"it is damaged: {error!r}")]
     splits = mapping(mapping(provenance.get("data")).get("splits"))
     for name, split in splits.items():
-        kept = mapping(mapping(account["splits"].get(name)).get("records")).get("kept")
+        records = mapping(mapping(account["splits"].get(name)).get("records"))
+        kept = records.get("kept")
+        if isinstance(kept, int):
+            kept += records.get("repeated", 0)
         checks.append(compare(f"{key}.{name}.records.kept", mapping(split).get("records"), kept))
     if run is not None and trainer:
         for name, counter in (
@@ -97,31 +100,57 @@ def _check_lines(key: str, file: Mapping[str, Any]) -> Check:
     return Check(key, "differs", records["read"], parts, "the sum of its parts")
 
 
-def _check_file(config: DataSection, path: Path | None, splits: Mapping[str, Mapping[str, Any]]) -> list[Check]:
-    """Check one data file, and every split that was taken from it."""
-    keys = [f"data.splits.{name}" for name in splits]
-    if path is None:
-        return [Check(f"{key}.source", "differs", note="config.yaml names no file for this split") for key in keys]
-    if not path.is_file():
-        why = f"there is no file {path}; name where it lies now with --data FILE (--data train=FILE …)"
-        return [Check(f"{key}.source", "unchecked", note=why) for key in keys]
-    found = {"digest": file_digest(path), "bytes": path.stat().st_size}
+def _files_of(config: DataSection, name: str, split: Mapping[str, Any]) -> tuple[Path | None, ...]:
+    """Return where the files of a split lie as the configuration says it, in the order of the manifest."""
+    if "parts" not in split:
+        return (config.path or getattr(config, name, None),)
+    return tuple(config.files.get(str(mapping(part).get("key")).removeprefix("files.")) for part in split["parts"])
+
+
+def _check_files(
+    config: DataSection, files: tuple[Path | None, ...], splits: Mapping[str, Mapping[str, Any]]
+) -> list[Check]:
+    """Check the data files of some splits, and every split that was taken from them."""
     checks: list[Check] = []
-    for key, split in zip(keys, splits.values(), strict=True):
-        source = mapping(split.get("source"))
-        checks += [compare(f"{key}.source.{name}", source.get(name), value) for name, value in found.items()]
-        if source.get("name") != path.name:
-            checks.append(
-                Check(f"{key}.source.name", "noted", source.get("name"), path.name, "the file has another name")
-            )
+    is_there = True
+    for number, path in enumerate(files):
+        for name, split in splits.items():
+            key = f"data.splits.{name}" + (f".parts.{number}" if "parts" in split else "")
+            found = _check_file(f"{key}.source", path, mapping(_part(split, number).get("source")))
+            is_there &= path is not None and path.is_file()
+            checks += found
+    if not is_there:
+        return checks
     try:
         # The very reader and the very division of training.
         found_again = _read_again(config, splits)
-        for key, (name, split) in zip(keys, splits.items(), strict=True):
-            checks += _check_records(key, split, found_again[name])
-    except (DataError, ValueError, TypeError) as error:
+        for name, split in splits.items():
+            checks += _check_records(f"data.splits.{name}", split, found_again[name])
+    except (DataError, ValueError, TypeError, KeyError) as error:
         why = error.what if isinstance(error, DataError) else str(error)
-        return [*checks, *(Check(f"{key}.membership", "differs", note=f"it cannot be divided: {why}") for key in keys)]
+        keys = [f"data.splits.{name}.membership" for name in splits]
+        return [*checks, *(Check(key, "differs", note=f"it cannot be divided: {why}") for key in keys)]
+    return checks
+
+
+def _part(split: Mapping[str, Any], number: int) -> Mapping[str, Any]:
+    return mapping(split["parts"][number]) if "parts" in split else split
+
+
+def _check_file(key: str, path: Path | None, source: Mapping[str, Any]) -> list[Check]:
+    """Hold one data file against what is recorded of it."""
+    if path is None:
+        return [Check(key, "differs", note="config.yaml names no file for this split")]
+    if not path.is_file():
+        why = f"there is no file {path}; name where it lies now with --data FILE (--data train=FILE …)"
+        return [Check(key, "unchecked", note=why)]
+    checks = [
+        compare(f"{key}.digest", source.get("digest"), file_digest(path)),
+        compare(f"{key}.bytes", source.get("bytes"), path.stat().st_size),
+    ]
+    recorded = str(source.get("name"))
+    if recorded != path.name and not recorded.endswith(f":{path.name}"):
+        checks.append(Check(f"{key}.name", "noted", recorded, path.name, "the file has another name"))
     return checks
 
 
@@ -129,13 +158,14 @@ class _FoundAgain:
     """How many of the recorded places of a split hold a record of it, and the digest of these."""
 
     def __init__(self, split: Mapping[str, Any]) -> None:
-        self._places = frozenset(split.get("offsets", ()))
+        self._places = {key: frozenset(offsets) for key, _, offsets in membership_of(split)}
+        self.wanted = sum(len(offsets) for _, _, offsets in membership_of(split))
         self._hasher = hashlib.sha256()
         self.count = 0
 
-    def take(self, record: SourceRecord) -> None:
-        """Take a record that falls into the split now."""
-        if record.offset in self._places:
+    def take(self, key: str, record: SourceRecord) -> None:
+        """Take a record of a file that falls into the split now."""
+        if record.offset in self._places.get(key, ()):
             self._hasher.update(record.raw + b"\n")
             self.count += 1
 
@@ -150,21 +180,21 @@ def _read_again(config: DataSection, splits: Mapping[str, Mapping[str, Any]]) ->
     found = {name: _FoundAgain(split) for name, split in splits.items()}
     for source in open_sources(config, list(splits)):
         for name, record in source:
-            found[name].take(record)
+            found[name].take(source.key if config.files else "", record)
     return found
 
 
 def _check_records(key: str, split: Mapping[str, Any], found: _FoundAgain) -> list[Check]:
     """See that every record of a split is in it when the file is divided again, at its place and with its bytes."""
-    places, seen = list(split.get("offsets", ())), found.count
+    wanted, seen = found.wanted, found.count
     checks = [
         compare(f"{key}.digest", split.get("digest"), found.digest, "bytes of its records"),
         Check(f"{key}.content_digest", "noted", split.get("content_digest"), note=_CONTENT),
     ]
-    if len(places) != split.get("records"):
-        checks.append(compare(f"{key}.membership", split.get("records"), len(places), "records and recorded offsets"))
-    elif seen != len(places):
-        note = f"{len(places) - seen} of {len(places)} records are no longer at their place, or in another split now"
+    if "parts" not in split and wanted != split.get("records"):
+        checks.append(compare(f"{key}.membership", split.get("records"), wanted, "records and recorded offsets"))
+    elif seen != wanted:
+        note = f"{wanted - seen} of {wanted} records are no longer at their place, or in another split now"
         checks.append(Check(f"{key}.membership", "differs", note=note))
     else:
         checks.append(Check(f"{key}.membership", "agrees", note=f"{seen} records, each at its place and in its split"))

@@ -47,9 +47,11 @@ class Moved:
         UserError
             If a file or directory is not there, or a key is none of the data section.
         """
-        unknown = sorted(set(self.data) - set(DATA_KEYS))
+        unknown = sorted(key for key in self.data if key not in DATA_KEYS and not key.startswith("files."))
         if unknown:
-            raise UserError(f"--data {unknown[0]}=…: no such key", fix=f"write FILE, or one of {', '.join(DATA_KEYS)}")
+            raise UserError(
+                f"--data {unknown[0]}=…: no such key", fix=f"write FILE, or one of {', '.join(DATA_KEYS)}, files.NAME"
+            )
         named = {"--model": self.model, "--tokenizer": self.tokenizer, "--policy": self.policy}
         for option, path in (*named.items(), *((f"--data {key}", path) for key, path in self.data.items())):
             if path is not None and not path.exists():

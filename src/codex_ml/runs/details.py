@@ -112,12 +112,20 @@ def _data(provenance: dict[str, Any]) -> dict[str, Any]:
     splits = _mapping(_mapping(provenance.get("data")).get("splits"))
     return {
         name: {
-            "file": _mapping(_mapping(split).get("source")).get("name"),
+            "file": _file_names(_mapping(split)),
             "records": _mapping(split).get("records"),
             "digest": _mapping(split).get("digest"),
         }
         for name, split in splits.items()
     }
+
+
+def _file_names(split: dict[str, Any]) -> str | None:
+    """Return what the file behind a split is called, or all of them."""
+    parts = split.get("parts")
+    sources = [_mapping(part).get("source") for part in parts] if isinstance(parts, list) else [split.get("source")]
+    names = [str(name) for source in sources if (name := _mapping(source).get("name")) is not None]
+    return ", ".join(names) or None
 
 
 def _evaluations(directory: Path, damaged: list[str]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from codex_ml.config.paths import PATH_FIELDS, check_paths
+from codex_ml.config.run_file import compose_from_run_file, write_run_config
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.config.validate import validate_train
 from codex_ml.errors import ConfigError
@@ -18,12 +19,50 @@ def test_path_fields_are_all_marked():
         "model.path",
         "model.tokenizer",
         "data.path",
+        "data.files",
         "data.train",
         "data.valid",
         "data.test",
         "data.cache_dir",
         "safety.policy",
     }
+
+
+def test_paths_of_several_files_resolve_each_where_it_was_given(from_tree, tree, tmp_path):
+    """A mapping of names to paths is one path for each name, in a file, in an override, and in a run's own config."""
+    (tree / "several.yaml").write_text(
+        "# @package _global_\nmodel: {path: base}\ndata: {files: {notes: raw/a.jsonl, web: b.jsonl}}\n",
+        encoding="utf-8",
+    )
+    composed = from_tree("several", "data.files.web=elsewhere/b.jsonl", "+data.files.more=c.jsonl")
+    config = validate_train(composed)
+    expected = {
+        "notes": tree / "raw" / "a.jsonl",
+        "web": tmp_path / "elsewhere" / "b.jsonl",
+        "more": tmp_path / "c.jsonl",
+    }
+    assert config.data.files == expected
+    run = tmp_path / "runs" / "r"
+    run.mkdir(parents=True)
+    write_run_config(config, run / "config.yaml")
+    assert str(tmp_path) not in (run / "config.yaml").read_text(encoding="utf-8")
+    again = validate_train(compose_from_run_file("train", run / "config.yaml", environment={}))
+    assert again.data.files == expected
+    with pytest.raises(ConfigError) as raised:
+        check_paths(config)
+    assert {"data.files.notes", "data.files.web", "data.files.more"} <= {
+        problem.key for problem in raised.value.problems
+    }
+
+
+def test_paths_of_several_files_name_that_is_none_is_refused(from_tree, tree):
+    """Names become keys and stand in accounts."""
+    (tree / "several.yaml").write_text(
+        "# @package _global_\nmodel: {path: base}\ndata: {files: {'a.b c': a.jsonl}}\n", encoding="utf-8"
+    )
+    with pytest.raises(ConfigError) as raised:
+        validate_train(from_tree("several"))
+    assert raised.value.problems[0].key == "data.files"
 
 
 def test_paths_in_a_file_resolve_against_that_file(from_tree, tree):

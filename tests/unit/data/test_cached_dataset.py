@@ -149,6 +149,7 @@ def test_through_cache_files_of_their_own_and_shared_records(start: _Start, writ
         "train": write_jsonl(_pairs(40), "a.jsonl"),
         "valid": write_jsonl([*_pairs(5), {"prompt": "How many 7? ", "completion": "new"}], "b.jsonl"),
         "test": write_jsonl(_pairs(3, "Who has"), "c.jsonl"),
+        "max_overlap_share": 0.9,
     }
     scratch = start(cached=False, **section)
     for _ in range(2):
@@ -157,6 +158,22 @@ def test_through_cache_files_of_their_own_and_shared_records(start: _Start, writ
     assert [splits[name]["overlap_with_train"] for name in ("valid", "test")] == [5, 0]
     assert [splits[name]["prompts_shared_with_train"] for name in ("valid", "test")] == [6, 0]
     assert "overlap_with_train" not in splits["train"]
+
+
+def test_through_cache_several_files_with_weights_are_the_same(start: _Start, write_jsonl: Write) -> None:
+    """Parts, repetitions and what was left out come from the cache as from scratch; another weight is another entry."""
+    section = {
+        "files": {"a": _awkward(write_jsonl), "b": _conversations(write_jsonl)},
+        "weights": {"a": 1.5, "b": 0.5},
+        "on_overlong": "drop",
+        **LENIENT,
+    }
+    scratch = start(cached=False, **section)
+    for _ in range(2):
+        _assert_same(start(**section), scratch)
+    assert start.filtered == 0
+    start(**{**section, "weights": {"a": 2.0}})
+    assert start.filtered > 0
 
 
 def test_through_cache_entry_of_all_splits_serves_one(start: _Start, write_jsonl: Write) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from codex_ml.config.schema.data import DataSection
-from codex_ml.data.manifest import ContentHasher
+from codex_ml.data.manifest import ContentHasher, membership_of, without_membership
 from codex_ml.data.pipeline import Dataset, build_dataset
 from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.errors import DataError, SafetyError
@@ -81,13 +81,105 @@ def test_build_dataset_separate_files_count_their_overlap(build: _Build, write_j
     """Records of a later split that stand in train too are counted in the manifest."""
     train = write_jsonl(_pairs(10), "a.jsonl")
     test = write_jsonl([*_pairs(3), {"prompt": "new", "completion": "one"}], "b.jsonl")
-    dataset = build(train=train, test=test)
+    with pytest.raises(DataError, match=r"data\.test: 3 of 4 records \(75\.0%\) stand in data\.train too") as raised:
+        build(train=train, test=test)
+    assert "data.max_overlap_share allows 50.0%" in raised.value.why
+    dataset = build(train=train, test=test, max_overlap_share=0.75)
     assert sorted(dataset.splits) == ["test", "train"]
     assert dataset.manifest["splits"]["test"]["overlap_with_train"] == 3
     assert "split" not in dataset.manifest
     assert len(dataset.warnings) == 1
     assert "data.test: 3 of 4 records stand in data.train too" in dataset.warnings[0]
-    assert build(train=train, test=write_jsonl(_pairs(3, "other"), "c.jsonl")).warnings == ()
+    same_prompts = build(train=train, test=write_jsonl(_pairs(3, "other"), "c.jsonl"))
+    assert same_prompts.warnings == (
+        "data.test: the prompts of 3 of 3 records stand in data.train too; data.split.group_by=prompt keeps records of "
+        "one prompt together",
+    )
+    assert build(train=train, test=write_jsonl([{"prompt": "new", "completion": "one"}], "d.jsonl")).warnings == ()
+
+
+def test_build_dataset_test_alone_is_still_held_against_the_file_of_train(build: _Build, write_jsonl: Write) -> None:
+    """An evaluation builds the test split only, and hears of records that were trained on all the same."""
+    train = write_jsonl(_pairs(10), "a.jsonl")
+    test = write_jsonl([*_pairs(1), *_pairs(9, "new")], "b.jsonl")
+    alone = build(("test",), train=train, test=test)
+    assert list(alone.splits) == ["test"]
+    assert alone.manifest["splits"]["test"]["overlap_with_train"] == 1
+    assert "1 of 10 records stand in data.train too" in alone.warnings[0]
+    with pytest.raises(DataError, match=r"stand in data\.train too"):
+        build(("test",), train=train, test=test, max_overlap_share=0.05)
+    train.unlink()
+    assert "overlap_with_train" not in build(("test",), train=train, test=test).manifest["splits"]["test"]
+
+
+def _several(write: Write) -> dict[str, Path]:
+    orders = [{"instruction": f"do {n}", "output": "done"} for n in range(80)]
+    directory = write([], "empty.jsonl").parent
+    for name in ("x", "y"):
+        (directory / name).mkdir(exist_ok=True)
+    return {
+        "notes": write(_pairs(80), "x/data.jsonl"),
+        "web": write(_pairs(80, "five cups"), "y/data.jsonl"),
+        "orders": write(orders, "orders.jsonl"),
+    }
+
+
+def test_build_dataset_several_files_are_divided_as_each_would_be_alone(build: _Build, write_jsonl: Write) -> None:
+    """Each in its own shape; a record goes where its bytes send it, whatever files stand beside it."""
+    files = _several(write_jsonl)
+    dataset = build(files=files)
+    for name, called in (("notes", "notes:data.jsonl"), ("web", "web:data.jsonl"), ("orders", "orders.jsonl")):
+        alone = build(path=files[name])
+        for split, records in alone.splits.items():
+            lines = [record.record_id.rpartition(":")[2] for record in records]
+            together = [record.record_id for record in dataset.splits[split]]
+            assert [each for each in together if each.startswith(f"{called}:")] == [f"{called}:{n}" for n in lines]
+    assert dataset.account.total().records_read == 240
+    assert [file.name for file in dataset.account.files] == ["notes:data.jsonl", "web:data.jsonl", "orders.jsonl"]
+
+
+def test_build_dataset_weights_repeat_and_leave_out_in_train_alone(build: _Build, write_jsonl: Write) -> None:
+    """Twice means twice, a half every other one; valid and test stay as they are, and the account adds up."""
+    files = _several(write_jsonl)
+    plain = build(files=files)
+    weighted = build(files=files, weights={"notes": 2.0, "orders": 0.5})
+    for split in ("valid", "test"):
+        assert weighted.splits[split] == plain.splits[split]
+        assert weighted.manifest["splits"][split]["content_digest"] == plain.manifest["splits"][split]["content_digest"]
+    by_file = plain.splits["train"].counts_by_file()
+    found = weighted.splits["train"].counts_by_file()
+    assert found["notes:data.jsonl"] == 2 * by_file["notes:data.jsonl"]
+    assert found["web:data.jsonl"] == by_file["web:data.jsonl"]
+    assert 0.25 < found["orders.jsonl"] / by_file["orders.jsonl"] < 0.75
+    account = weighted.account.splits["train"]
+    assert account.records_repeated == by_file["notes:data.jsonl"]
+    assert account.dropped == {"weight": by_file["orders.jsonl"] - found["orders.jsonl"]}
+    assert account.records_kept + account.records_repeated == len(weighted.splits["train"])
+    assert any("repetitions (data.weights)" in line for line in weighted.account.lines())
+    # Left out on purpose is no fault of a record.
+    assert build(files=files, weights={"orders": 0.01}, max_bad_share=0.0).account.splits["train"].dropped["weight"]
+
+
+def test_build_dataset_several_files_manifest_finds_the_bytes_of_every_record(
+    build: _Build, write_jsonl: Write
+) -> None:
+    """Each file has its own offsets; a record that is repeated has one, and the digest is over what stands in files."""
+    files = _several(write_jsonl)
+    dataset = build(files=files, weights={"notes": 3, "web": 1.5})
+    for name, split in dataset.manifest["splits"].items():
+        hasher = hashlib.sha256()
+        assert [part["key"] for part in split["parts"]] == ["files.notes", "files.web", "files.orders"]
+        assert [part["weight"] for part in split["parts"]] == ([3.0, 1.5, 1.0] if name == "train" else [1.0, 1.0, 1.0])
+        for part in split["parts"]:
+            content = files[part["key"].removeprefix("files.")].read_bytes()
+            assert part["source"]["digest"] == f"sha256:{hashlib.sha256(content).hexdigest()}"
+            for offset in part["offsets"]:
+                hasher.update(content[offset : content.index(b"\n", offset)] + b"\n")
+        assert split["digest"] == f"sha256:{hasher.hexdigest()}"
+        assert split["records"] == sum(part["records"] for part in split["parts"]) == len(dataset.splits[name])
+    assert '"offsets"' not in json.dumps(without_membership(dataset.manifest))
+    assert len(membership_of(dataset.manifest["splits"]["train"])) == 3
+    assert dataset.manifest["split"]["seed"] == 0
 
 
 @pytest.mark.parametrize("asked", [("train", "valid", "test"), ("test",)])

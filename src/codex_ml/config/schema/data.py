@@ -10,6 +10,8 @@ from codex_ml.config.schema.base import ConfigPath, RelativePath, Rule, Section,
 
 SplitName = Literal["train", "valid", "test"]
 RATIO_ORDER: tuple[SplitName, ...] = ("train", "valid", "test")
+# Part of keys, of accounts and of messages.
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 _RATIO_TOLERANCE = 1e-9
 
 
@@ -61,14 +63,37 @@ class SplitSection(Section):
 
 def _one_source(data: DataSection) -> Violation | None:
     named = [name for name in RATIO_ORDER if getattr(data, name) is not None]
-    if data.path is None or not named:
+    divided = [name for name in ("path", "files") if getattr(data, name)]
+    if len(divided) + bool(named) < 2:
         return None
-    files = ", ".join(f"data.{name}" for name in named)
+    ways = [
+        {"path": "data.path (one file, split by data.split)", "files": "data.files (several)"}[name] for name in divided
+    ]
+    if named:
+        ways.append(f"{', '.join(f'data.{name}' for name in named)} (split already)")
     return Violation(
-        "path",
-        f"data.path (one file, split by data.split) and {files} (split already) are both set",
-        f"keep one of the two ways: set data.path, or {files}, to null",
+        divided[0],
+        f"{' and '.join(ways)} are both set",
+        "keep one of the ways: set data.path, data.train, data.valid and data.test to null, or data.files to {}",
     )
+
+
+def _files_together(data: DataSection) -> Violation | None:
+    if not data.files or not data.split.exact_sizes:
+        return None
+    return Violation(
+        "split.exact_sizes",
+        "exact sizes are cut file by file; a record that stands in two of data.files could fall into two splits",
+        "set data.split.exact_sizes=false, or make one file of them with: codex-ml data prepare",
+    )
+
+
+def _weights_of_files(data: DataSection) -> Violation | None:
+    unknown = sorted(set(data.weights) - set(data.files))
+    if not unknown:
+        return None
+    known = ", ".join(data.files) or "none: data.files is empty"
+    return Violation("weights", f"{', '.join(unknown)} names no file of data.files", f"use these names: {known}")
 
 
 def _split_divides(data: DataSection) -> Violation | None:
@@ -77,7 +102,7 @@ def _split_divides(data: DataSection) -> Violation | None:
         name for name, chosen in (("group_by", data.split.group_by), ("exact_sizes", data.split.exact_sizes)) if chosen
     ]
     named = [name for name in RATIO_ORDER if getattr(data, name) is not None]
-    if not idle or data.path is not None or not named:
+    if not idle or data.path is not None or data.files or not named:
         return None
     files = ", ".join(f"data.{name}" for name in named)
     settings = {"group_by": "data.split.group_by=null", "exact_sizes": "data.split.exact_sizes=false"}
@@ -93,16 +118,26 @@ class DataSection(Section):
 
     section_key: ClassVar[str] = "data"
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("data-one-source", ("path", "train", "valid", "test"), _one_source),
+        Rule("data-one-source", ("path", "files", "train", "valid", "test"), _one_source),
+        Rule("data-files-together", ("files", "split.exact_sizes"), _files_together),
+        Rule("data-weights", ("files", "weights"), _weights_of_files),
         Rule(
             "data-split-divides",
-            ("path", "train", "valid", "test", "split.group_by", "split.exact_sizes"),
+            ("path", "files", "train", "valid", "test", "split.group_by", "split.exact_sizes"),
             _split_divides,
         ),
     )
 
     path: Annotated[ConfigPath | None, RelativePath()] = Field(
         default=None, description="One JSONL file, divided into train, valid and test by data.split."
+    )
+    files: Annotated[dict[FileName, ConfigPath], RelativePath()] = Field(
+        default_factory=dict,
+        description="Several files under names of yours, each divided by data.split: {notes: a.jsonl, web: b.jsonl}.",
+    )
+    weights: dict[str, Annotated[float, Field(gt=0.0, le=100.0)]] = Field(
+        default_factory=dict,
+        description="Name in data.files -> how often its train records stand in an epoch; 0.5: every other one.",
     )
     train: Annotated[ConfigPath | None, RelativePath()] = Field(default=None, description="JSONL file to train on.")
     valid: Annotated[ConfigPath | None, RelativePath()] = Field(
@@ -156,8 +191,20 @@ class DataSection(Section):
         default=1 << 20, ge=0, description="Files that are smaller together are tokenised anew at every start."
     )
 
+    max_overlap_share: float = Field(
+        default=0.5,
+        ge=0.0,
+        le=1.0,
+        description="Largest share of valid or test that stands in train, byte for byte, before the run stops.",
+    )
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether data.split says which record belongs to which split; else each split has a file of its own."""
+        return self.path is not None or bool(self.files)
+
     def has_split(self, name: SplitName) -> bool:
         """Tell whether a split can hold records: its share is above 0, or its file is named."""
-        if self.path is not None:
+        if self.is_divided:
             return self.split.ratios[RATIO_ORDER.index(name)] > 0
         return getattr(self, name) is not None

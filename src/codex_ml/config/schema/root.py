@@ -50,17 +50,17 @@ def _evaluation_has_data(config: RunConfig) -> Violation | None:
 
 
 def _training_has_data(config: TrainConfig) -> Violation | None:
-    if config.data.path is not None or config.data.train is not None:
+    if config.data.is_divided or config.data.train is not None:
         return None
     return Violation(
         "data.path",
         "no data to train on is given",
-        "set data.path=FILE.jsonl (split by data.split), or data.train=FILE.jsonl",
+        "set data.path=FILE.jsonl (split by data.split), data.files={NAME:FILE.jsonl,…}, or data.train=FILE.jsonl",
     )
 
 
 def _periodic_evaluation_has_data(config: TrainConfig) -> Violation | None:
-    if config.training.eval_steps is None or (config.data.path is None and config.data.train is None):
+    if config.training.eval_steps is None or not (config.data.is_divided or config.data.train is not None):
         return None
     if config.data.has_split("valid"):
         return None
