@@ -16,7 +16,6 @@ from codex_ml.data.token_cache import (
     ENTRY_NAME,
     KEY,
     NOTES_NAME,
-    DamagedEntryError,
     bytes_in,
     is_own_directory,
     open_entry,
@@ -25,6 +24,7 @@ from codex_ml.data.token_cache import (
     remove_entry,
     staged_entries,
 )
+from codex_ml.data.token_files import DamagedEntryError
 from codex_ml.errors import DataError
 from codex_ml.storage import Storage
 

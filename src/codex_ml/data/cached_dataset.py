@@ -18,8 +18,8 @@ from codex_ml.data.record_builder import FoundIn, FoundSpan
 from codex_ml.data.rejects import Rejects
 from codex_ml.data.sources import SourceFile, SourceStream
 from codex_ml.data.token_arrays import ArrayPlace, MemoryArrays, StoredRecords
-from codex_ml.data.token_cache import CACHE_VERSION, DamagedEntryError, Entry, EntryBuilder, TokenCache
-from codex_ml.data.token_files import CacheError
+from codex_ml.data.token_cache import CACHE_VERSION, Entry, EntryBuilder, TokenCache
+from codex_ml.data.token_files import CacheError, DamagedEntryError
 from codex_ml.storage import bytes_digest, file_digest
 
 # Where the records lie, and where the entry does, changes nothing in it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from codex_ml.config.schema.data import RATIO_ORDER, DataSection
 from codex_ml.data.account import FileAccount
-from codex_ml.data.jsonl import FaultyLine, JsonLine, parsed_lines
+from codex_ml.data.jsonl import FaultyLine, JsonLine, Lines, parsed_lines
 from codex_ml.data.problems import LineFault, Problems
 from codex_ml.data.readers import open_records
 from codex_ml.data.records import Record, RecordReader
@@ -76,6 +76,8 @@ class SourceStream:
         The splits that are wanted of it; records of others are read, checked, and passed over.
     name : str, optional
         What the file is called in messages and accounts; default: its name without the directory.
+    open_file : callable
+        Opens the file, given the longest line that is read.
 
     Attributes
     ----------
@@ -85,12 +87,21 @@ class SourceStream:
 
     file: SourceFile
 
-    def __init__(self, key: str, path: Path, data: DataSection, splits: Sequence[str], name: str | None = None) -> None:
+    def __init__(
+        self,
+        key: str,
+        path: Path,
+        data: DataSection,
+        splits: Sequence[str],
+        name: str | None = None,
+        open_file: Callable[[Path, int], Lines] = open_records,
+    ) -> None:
         self.key = key
         self.path = path
         self.weight = data.weights.get(key.removeprefix("files."), 1.0)
         self._name = path.name if name is None else name
         self.splits = tuple(splits)
+        self._open_file = open_file
         self._data = data
 
     def __iter__(self) -> Iterator[tuple[str, SourceRecord]]:
@@ -128,7 +139,7 @@ class SourceStream:
         """Yield every record of the file, as long as it looks usable."""
         data, name = self._data, self._name
         problems, rejects, read, kept = Problems(), Rejects(name), 0, 0
-        file = open_records(self.path, data.max_line_bytes)
+        file = self._open_file(self.path, data.max_line_bytes)
         reader = RecordReader(data.format, data.columns)
         for line in parsed_lines(file):
             read += 1

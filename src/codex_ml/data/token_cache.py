@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.data.token_arrays import PARTS, Sink, TokenArrays
-from codex_ml.data.token_files import CacheError, FileRecord, FileSink, fault_of, map_file
+from codex_ml.data.token_files import CacheError, DamagedEntryError, FileRecord, FileSink, map_file
 from codex_ml.storage import PARTIAL_SUFFIX, Storage, bytes_digest
 from codex_ml.untrusted import read_json
 
@@ -31,10 +31,6 @@ _STAGED = re.compile(rf"\.[0-9a-f]{{64}}\.[0-9a-f]{{8}}{re.escape(PARTIAL_SUFFIX
 _OTHERS_MAY_WRITE = 0o022
 # Between a directory and the lock on it lie a few instructions of whoever makes it.
 _ABANDONED_AFTER_SECONDS = 60.0
-
-
-class DamagedEntryError(CacheError):
-    """An entry that is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -249,9 +245,7 @@ def open_entry(path: Path, fully: bool = False) -> Entry:
     buffers: dict[str, Any] = {}
     try:
         for name, record in content["files"].items():
-            buffers[name] = map_file(path / Path(name).name)
-            if (fault := fault_of(buffers[name], FileRecord(**record), fully)) is not None:
-                raise DamagedEntryError(f"{name}: {fault}")
+            buffers[name] = map_file(path / Path(name).name, FileRecord(**record), fully)
         arrays = {
             split: TokenArrays.of_buffers({part: buffers[f"{split}.{part}"] for part in PARTS}, names)
             for split, names in content["body"]["file_names"].items()

@@ -7,7 +7,7 @@ import mmap
 import os
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from codex_ml.storage import Storage
 from codex_ml.untrusted import open_regular
@@ -17,6 +17,10 @@ _CHUNK_BYTES = 1 << 20
 
 class CacheError(Exception):
     """Why the cache is of no use right now; never the reason that a run ends."""
+
+
+class DamagedEntryError(CacheError):
+    """An entry that is not what was written."""
 
 
 class FileRecord(NamedTuple):
@@ -96,34 +100,45 @@ class FileSink:
             self._descriptor = None
 
 
-def map_file(path: Path) -> mmap.mmap | bytes:
-    """Return the bytes of a file without reading them; the mapping outlives the file's name.
+def map_file(path: Path, written: FileRecord | None = None, fully: bool = False) -> mmap.mmap | bytes:
+    """Return the bytes of a file, mapped; the mapping outlives the file's name.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    written : FileRecord, optional
+        What it must hold; it is read to its end for that, and not into the memory of this process.
+    fully : bool
+        Whether SHA-256 is compared besides CRC-32.
 
     Raises
     ------
     ValueError
         If it is no regular file.
+    DamagedEntryError
+        If it does not hold what was written.
     OSError
-        If it cannot be opened.
+        If it cannot be opened or read.
     """
     with open_regular(path, follow_links=False) as handle:
+        if written is not None and (fault := _fault_of(handle, written, fully)) is not None:
+            raise DamagedEntryError(f"{path.name}: {fault}")
         # Nothing cannot be mapped.
         empty = os.fstat(handle.fileno()).st_size == 0
         return b"" if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def fault_of(buffer: mmap.mmap | bytes, record: FileRecord, fully: bool) -> str | None:
+def _fault_of(handle: BinaryIO, written: FileRecord, fully: bool) -> str | None:
     """Return what is wrong with the bytes of a file; None where they are those that were written."""
-    if len(buffer) != record.bytes:
-        return f"it has {len(buffer)} bytes instead of {record.bytes}"
+    size = os.fstat(handle.fileno()).st_size
+    if size != written.bytes:
+        return f"it has {size} bytes instead of {written.bytes}"
     crc32, sha256 = 0, hashlib.sha256()
-    with memoryview(buffer) as view:
-        for start in range(0, len(view), _CHUNK_BYTES):
-            chunk = view[start : start + _CHUNK_BYTES]
-            crc32 = zlib.crc32(chunk, crc32)
-            if fully:
-                sha256.update(chunk)
-            chunk.release()
-    if crc32 != record.crc32 or (fully and sha256.hexdigest() != record.sha256):
+    while chunk := handle.read(_CHUNK_BYTES):
+        crc32 = zlib.crc32(chunk, crc32)
+        if fully:
+            sha256.update(chunk)
+    if crc32 != written.crc32 or (fully and sha256.hexdigest() != written.sha256):
         return "a byte of it changed"
     return None

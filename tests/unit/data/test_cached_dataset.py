@@ -209,9 +209,14 @@ def test_through_cache_dry_run_uses_what_is_there_and_writes_nothing(start: _Sta
     start(storage=None, **section)
     assert not start.directory.parent.exists()
     start(**section)
+    (mark,) = start.directory.glob("*/entry.json")
+    os.utime(mark, (1, 1))
     before = _tree(start.directory)
     start(storage=None, **section)
     assert start.filtered == 0
+    assert _tree(start.directory) == before
+    start(**section)
+    assert mark.stat().st_mtime > 1
     tokens = next(start.directory.glob("*/train.tokens"))
     tokens.write_bytes(b"\0" + tokens.read_bytes()[1:])
     damaged = _tree(start.directory)

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from codex_ml.config.schema.data import DataSection
+from codex_ml.data.jsonl import Lines
+from codex_ml.data.readers import open_records
 from codex_ml.data.rejects import rejects_ndjson
+from codex_ml.data.sources import SourceStream
 from codex_ml.errors import DataError
 
 Write = Callable[..., Path]
@@ -97,3 +100,22 @@ def test_read_sources_other_format_of_the_file_is_never_dropped(read_sources: Re
     section = _section(write_jsonl(b"\x1f\x8b\x08\x00"), on_bad_record="drop", max_bad_share=1.0)
     with pytest.raises(DataError, match="looks like a gzip archive"):
         read_sources(section)
+
+
+def test_source_stream_file_that_changes_between_two_readings_is_refused(write_jsonl: Write) -> None:
+    """Exact sizes read a file twice, and the borders of the one must not divide the other."""
+    rows = [{"prompt": f"p{number}", "completion": "c"} for number in range(50)]
+    path = write_jsonl(rows, "twice.jsonl")
+    data = DataSection.model_validate({"path": path, "split": {"exact_sizes": True}})
+    opened: list[Path] = []
+
+    def open_file(file: Path, max_line_bytes: int) -> Lines:
+        if opened:
+            write_jsonl(rows[:-1], "twice.jsonl")
+        opened.append(file)
+        return open_records(file, max_line_bytes)
+
+    with pytest.raises(DataError, match="changed while it was read"):
+        list(SourceStream("path", path, data, ["train"], open_file=open_file))
+    assert len(opened) == 2
+    assert len(list(SourceStream("path", path, data, ["train"]))) == 39

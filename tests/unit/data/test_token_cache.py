@@ -14,14 +14,13 @@ import pytest
 from codex_ml.data.token_arrays import Place, StoredRecords, TokenArraysWriter
 from codex_ml.data.token_cache import (
     ENTRY_NAME,
-    DamagedEntryError,
     EntryBuilder,
     TokenCache,
     open_entry,
     remove_abandoned,
     staged_entries,
 )
-from codex_ml.data.token_files import CacheError
+from codex_ml.data.token_files import CacheError, DamagedEntryError
 from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.storage import Storage
 
