@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -21,10 +22,25 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None
     tokenizer.save_pretrained(directory)
 
 
-def write_generation_config(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Write generation settings that end where training taught the model to end."""
+def write_generation_config(
+    tokenizer: PreTrainedTokenizerBase, stop_token_ids: Collection[int], directory: Path
+) -> None:
+    """Write generation settings that end where training taught the model to end.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        Gives the padding token.
+    stop_token_ids : collection of int
+        What ends an answer: end-of-sequence, and with what the chat template ends a turn.
+    directory : Path
+        Where the file goes.
+    """
+    ends = sorted(stop_token_ids)
     config = GenerationConfig(  # type: ignore[no-untyped-call]
-        do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+        do_sample=False,
+        eos_token_id=ends[0] if len(ends) == 1 else ends or None,
+        pad_token_id=tokenizer.pad_token_id,
     )
     (directory / "generation_config.json").write_bytes(json_bytes(config.to_diff_dict()))
 

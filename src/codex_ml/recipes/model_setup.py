@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from codex_ml.config.schema.adapter import AdapterSection
 from codex_ml.config.schema.root import TrainConfig
+from codex_ml.data.tokenize import answer_ends
 from codex_ml.errors import CheckpointError, ModelError
 from codex_ml.modeling.gradient_checkpointing import enable_gradient_checkpointing
 from codex_ml.modeling.kernels import Kernels
@@ -111,7 +112,7 @@ def _whole(
     def write(directory: Path) -> None:
         write_model(model, directory)
         write_tokenizer(tokenizer, directory)
-        write_generation_config(tokenizer, directory)
+        write_generation_config(tokenizer, answer_ends(tokenizer), directory)
 
     def restore(directory: Path) -> None:
         _restore_whole(model, directory)
@@ -136,7 +137,7 @@ def _adapted(
     def write(directory: Path) -> None:
         write_alone(directory)
         write_tokenizer(tokenizer, directory)
-        write_generation_config(tokenizer, directory)
+        write_generation_config(tokenizer, answer_ends(tokenizer), directory)
 
     def restore(directory: Path) -> None:
         restore_adapter(model, directory)

@@ -30,7 +30,11 @@ def test_write_generation_config_ends_where_training_ended(
     tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     """Generation stops at the token that was supervised as the end."""
-    write_generation_config(tiny_tokenizer, tmp_path)
+    end = tiny_tokenizer.eos_token_id
+    assert isinstance(end, int)
+    write_generation_config(tiny_tokenizer, {end + 1, end}, tmp_path)
+    assert json.loads((tmp_path / "generation_config.json").read_text())["eos_token_id"] == [end, end + 1]
+    write_generation_config(tiny_tokenizer, {end}, tmp_path)
     values = json.loads((tmp_path / "generation_config.json").read_text())
     assert values["eos_token_id"] == tiny_tokenizer.eos_token_id
     assert values["pad_token_id"] == tiny_tokenizer.pad_token_id
