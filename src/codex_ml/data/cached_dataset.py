@@ -134,14 +134,14 @@ def through_cache(
     try:
         key = entry_key(data, files, wanted, use.made_by)
         candidates = [key]
-        if data.is_divided:
-            candidates.append(
-                entry_key(data, files, [name for name in RATIO_ORDER if data.has_split(name)], use.made_by)
-            )
+        everything = [name for name in RATIO_ORDER if data.has_split(name)]
+        # Each key costs a reading of the files.
+        if data.is_divided and sorted(everything) != sorted(wanted):
+            candidates.append(entry_key(data, files, everything, use.made_by))
     except OSError:
         # Reading it will say so better.
         return make(MemoryArrays())
-    for candidate in dict.fromkeys(candidates):
+    for candidate in candidates:
         if (found := _found(use, candidate, wanted)) is not None:
             return found
     if use.may_write:
