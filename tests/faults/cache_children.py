@@ -10,9 +10,9 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from codex_ml.data.token_arrays import Place, StoredRecords, TokenArraysWriter
-from codex_ml.data.token_cache import TokenCache
 from codex_ml.data.tokenize import TokenizedRecord
+from codex_ml.data.tokens.token_arrays import Place, StoredRecords, TokenArraysWriter
+from codex_ml.data.tokens.token_cache import TokenCache
 from codex_ml.storage import Storage
 
 KEY = "a" * 64

@@ -30,7 +30,7 @@ CacheDirectory = Annotated[
 def list_cache(cache_dir: CacheDirectory = None, as_json: AsJson = False) -> None:
     """List the entries: size, days since the last use, and the files they were made from; newest use first."""
     from codex_ml.clock import utc_now
-    from codex_ml.data.cache_listing import look_into
+    from codex_ml.data.tokens.cache_listing import look_into
 
     directory = _directory(cache_dir)
     content = look_into(directory)
@@ -46,7 +46,7 @@ def list_cache(cache_dir: CacheDirectory = None, as_json: AsJson = False) -> Non
 
 def verify_cache(cache_dir: CacheDirectory = None) -> None:
     """Read every entry to its last byte and compare SHA-256; exit 2 where one is damaged."""
-    from codex_ml.data.cache_listing import check_items, look_into
+    from codex_ml.data.tokens.cache_listing import check_items, look_into
 
     items = look_into(_directory(cache_dir)).items
     if damaged := check_items(items):
@@ -70,7 +70,7 @@ def clear_cache(
     from datetime import timedelta
 
     from codex_ml.clock import utc_now
-    from codex_ml.data.cache_listing import clear
+    from codex_ml.data.tokens.cache_listing import clear
     from codex_ml.storage import Storage
 
     used_before = None if older_than is None else utc_now() - timedelta(days=older_than)

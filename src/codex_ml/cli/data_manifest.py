@@ -13,7 +13,7 @@ from codex_ml.cli.data_options import MaxLineBytes
 from codex_ml.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from codex_ml.data.offsets import FileManifest, LoadedManifest
+    from codex_ml.data.analysis.offsets import FileManifest, LoadedManifest
 
 
 def manifest(
@@ -35,7 +35,7 @@ def manifest(
     """Write SHA-256, size, schema and the offset of every record of a file, so that one is read by seeking."""
     import json
 
-    from codex_ml.data.offsets import check_manifest, load_manifest, make_manifest, manifest_path
+    from codex_ml.data.analysis.offsets import check_manifest, load_manifest, make_manifest, manifest_path
     from codex_ml.storage import Storage
 
     target = output or manifest_path(file)

@@ -15,7 +15,7 @@ from codex_ml.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from codex_ml.data.split_report import SplitReport
+    from codex_ml.data.splitting.split_report import SplitReport
 
 _LARGEST_SEED = 2**63 - 1  # as in data.split.seed
 
@@ -65,8 +65,8 @@ def split(
     import json
 
     from codex_ml.data.readers import open_records
-    from codex_ml.data.split_files import split_file
-    from codex_ml.data.split_report import SplitOptions
+    from codex_ml.data.splitting.split_files import split_file
+    from codex_ml.data.splitting.split_report import SplitOptions
 
     options = SplitOptions(
         ratios=_shares(ratios),
@@ -98,7 +98,7 @@ def _shares(text: str) -> list[float]:
 
 
 def _columns(pairs: list[str], group_by: str | None) -> dict[str, str]:
-    from codex_ml.data.split_groups import PROMPT_FIELDS
+    from codex_ml.data.splitting.split_groups import PROMPT_FIELDS
 
     columns = {field: name for field, _, name in (pair.partition("=") for pair in pairs)}
     for field, name in columns.items():

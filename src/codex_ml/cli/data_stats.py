@@ -42,7 +42,7 @@ def stats(
     """Count records, lengths, duplicates, and records that stand in two files; content is never shown."""
     import json
 
-    from codex_ml.data.statistics import StatisticsOptions
+    from codex_ml.data.analysis.statistics import StatisticsOptions
     from codex_ml.recipes.data_statistics import collect_statistics
 
     options = StatisticsOptions(record_format, column_names(column), near_records, near_threshold, max_line_bytes)
@@ -103,7 +103,7 @@ def _places(pairs: list[list[Any]]) -> str:
 
 
 def _lengths(unit: str, lengths: Mapping[str, Any]) -> Iterator[str]:
-    from codex_ml.data.lengths import picture
+    from codex_ml.data.analysis.lengths import picture
 
     percentiles = lengths["percentiles"]
     yield (

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from codex_ml.data.background import Background
-from codex_ml.data.compressed import unpacked
-from codex_ml.data.data_files import DataFile, FirstLook, no_record
-from codex_ml.data.json_strict import parse_line
-from codex_ml.data.line_blocks import lines_of
-from codex_ml.data.lookalikes import BYTE_ORDER_MARK
 from codex_ml.data.problems import LineFault, Problems
+from codex_ml.data.reading.background import Background
+from codex_ml.data.reading.compressed import unpacked
+from codex_ml.data.reading.data_files import DataFile, FirstLook, no_record
+from codex_ml.data.reading.json_strict import parse_line
+from codex_ml.data.reading.line_blocks import lines_of
+from codex_ml.data.reading.lookalikes import BYTE_ORDER_MARK
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 

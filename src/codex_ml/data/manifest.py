@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from codex_ml.config.schema.data import DataSection
 from codex_ml.data.leaks import OVERLAP, SHARED_PROMPTS, leak_warnings
 from codex_ml.data.sources import SourceFile
-from codex_ml.data.token_arrays import StoredRecords
 from codex_ml.data.tokenize import TokenizedRecord
+from codex_ml.data.tokens.token_arrays import StoredRecords
 
 
 class ManifestPart(Protocol):

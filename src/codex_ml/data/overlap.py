@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.data.split_groups import PROMPT, group_key, record_key
+from codex_ml.data.splitting.split_groups import PROMPT, group_key, record_key
 
 DIGEST_BYTES = 16
 Digests = NDArray[np.uint64]  # [records, 2]

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from codex_ml.config.schema.data import DataSection
 from codex_ml.data.account import BY_WEIGHT, DataAccount, SplitAccount
-from codex_ml.data.cached_dataset import BuiltPart, BuiltSplit, CacheUse, Made, through_cache
+from codex_ml.data.conversations.messages import MessagesRecord
 from codex_ml.data.leaks import count_overlap_with_file, refuse_overlap
 from codex_ml.data.manifest import ContentHasher, build_manifest, warnings_of
-from codex_ml.data.messages import MessagesRecord
 from codex_ml.data.overlap import prompt_digest, record_digest
 from codex_ml.data.record_builder import FilterText, FoundSpan, RecordBuilder
 from codex_ml.data.rejects import Rejects
 from codex_ml.data.sources import SourceRecord, SourceStream, open_sources
 from codex_ml.data.split_utils import SPLIT_NAMES
-from codex_ml.data.token_arrays import ArrayPlace, MemoryArrays, Place, StoredRecords, TokenArraysWriter
 from codex_ml.data.tokenize import RecordTokenizer
+from codex_ml.data.tokens.cached_dataset import BuiltPart, BuiltSplit, CacheUse, Made, through_cache
+from codex_ml.data.tokens.token_arrays import ArrayPlace, MemoryArrays, Place, StoredRecords, TokenArraysWriter
 from codex_ml.data.weights import copies_of
 from codex_ml.errors import DataError
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from codex_ml.data.delimited import SEPARATORS, DelimitedFile
 from codex_ml.data.jsonl import MAX_LINE_BYTES, JsonlFile, Lines
-from codex_ml.data.tabular import TableFile
+from codex_ml.data.reading.delimited import SEPARATORS, DelimitedFile
+from codex_ml.data.reading.tabular import TableFile
 
 
 def open_records(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Lines:

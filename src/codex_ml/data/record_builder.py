@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from codex_ml.config.schema.data import DataSection
 from codex_ml.data.account import NO_SUPERVISED_TOKENS, OVERLONG, SAFETY_DROP, SplitAccount
-from codex_ml.data.messages import MessagesRecord, redacted_sides
+from codex_ml.data.conversations.messages import MessagesRecord, redacted_sides
 from codex_ml.data.overlong import shorten
 from codex_ml.data.problems import Problems
 from codex_ml.data.records import Record, TextRecord, map_strings

@@ -7,9 +7,9 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 
-from codex_ml.data.messages import MessagesRecord, RecordModel, map_conversation
+from codex_ml.data.conversations.messages import MessagesRecord, RecordModel, map_conversation
+from codex_ml.data.conversations.turns import read_tools, read_turns
 from codex_ml.data.problems import shown_name
-from codex_ml.data.turns import read_tools, read_turns
 from codex_ml.errors import DataError
 
 RecordFormat = Literal["prompt_completion", "messages", "conversations", "text", "instruction"]

@@ -17,9 +17,9 @@ from codex_ml.data.problems import LineFault, Problems
 from codex_ml.data.readers import open_records
 from codex_ml.data.records import Record, RecordReader
 from codex_ml.data.rejects import Rejects, refuse_too_many
-from codex_ml.data.split_groups import group_key, record_key
-from codex_ml.data.split_hash import SplitHasher, shares_of, split_of, thresholds_by_rank, thresholds_by_value
 from codex_ml.data.split_utils import SPLIT_NAMES
+from codex_ml.data.splitting.split_groups import group_key, record_key
+from codex_ml.data.splitting.split_hash import SplitHasher, shares_of, split_of, thresholds_by_rank, thresholds_by_value
 from codex_ml.errors import DataError
 from codex_ml.storage import file_digest
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from codex_ml.data.chat import ChatRenderer, Conversation, Segment
-from codex_ml.data.chat_template import TEMPLATE_DATE, template_reads_clock
-from codex_ml.data.messages import Message, MessagesRecord, last_assistant_turn
+from codex_ml.data.conversations.chat import ChatRenderer, Conversation, Segment
+from codex_ml.data.conversations.chat_template import TEMPLATE_DATE, template_reads_clock
+from codex_ml.data.conversations.messages import Message, MessagesRecord, last_assistant_turn
 from codex_ml.data.records import Record, TextRecord
 from codex_ml.errors import DataError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from codex_ml.data.split_hash import HASH_RANGE, SplitHasher
+from codex_ml.data.splitting.split_hash import HASH_RANGE, SplitHasher
 
 # Another key than that of any split, so that who is left out does not hang on who is in train.
 _hasher = SplitHasher(-1)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from codex_ml.data.batches import collate as collate_records
-from codex_ml.data.token_arrays import lengths_of, supervised_counts_of
+from codex_ml.data.tokens.token_arrays import lengths_of, supervised_counts_of
 from codex_ml.errors import NonFiniteError, UserError
 from codex_ml.eval.metrics import METRICS, LossTotals, Metric, MetricResult, chosen_metrics
 from codex_ml.eval.results import EvaluationResult, Prediction

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from codex_ml.config.schema.data import DataSection
 from codex_ml.config.schema.root import TrainConfig
-from codex_ml.data.checked_records import CheckedRecords
-from codex_ml.data.offsets import load_manifest, manifest_path, read_record
+from codex_ml.data.analysis.checked_records import CheckedRecords
+from codex_ml.data.analysis.offsets import load_manifest, manifest_path, read_record
 from codex_ml.data.overlong import shorten
 from codex_ml.data.readers import open_records
 from codex_ml.data.records import Record, RecordReader, map_strings

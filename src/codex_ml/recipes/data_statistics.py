@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from codex_ml.data.analysis.statistics import CountTokens, StatisticsOptions, describe_files, read_figures
 from codex_ml.data.records import Record
-from codex_ml.data.statistics import CountTokens, StatisticsOptions, describe_files, read_figures
 
 
 def collect_statistics(

@@ -11,10 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from codex_ml.config.schema.root import RunConfig
 from codex_ml.config.schema.safety import SafetySection
-from codex_ml.data.cached_dataset import CacheUse
 from codex_ml.data.pipeline import Dataset, build_dataset
 from codex_ml.data.split_utils import SPLIT_NAMES
-from codex_ml.data.token_cache import TOKEN_CACHE_NAME, TokenCache
+from codex_ml.data.tokens.cached_dataset import CacheUse
+from codex_ml.data.tokens.token_cache import TOKEN_CACHE_NAME, TokenCache
 from codex_ml.models.registry import load_tokenizer, tokenizer_digest
 from codex_ml.models.source import locate_tokenizer
 from codex_ml.runs.digest_cache import CACHE_NAME, DigestCache

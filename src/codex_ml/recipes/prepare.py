@@ -25,10 +25,10 @@ from codex_ml.data.prepare.registry import Preparer
 from codex_ml.data.prepare.tokenizer import texts_of, train_byte_level_bpe
 from codex_ml.data.prepare.writing import PrepareAccount, RecordMaker, WriteRecords, write_records
 from codex_ml.data.rejects import REJECTS_NAME, rejects_ndjson
-from codex_ml.data.split_files import split_file
-from codex_ml.data.split_report import SplitOptions
 from codex_ml.data.split_utils import SPLIT_NAMES
-from codex_ml.data.staging import staging
+from codex_ml.data.splitting.split_files import split_file
+from codex_ml.data.splitting.split_report import SplitOptions
+from codex_ml.data.splitting.staging import staging
 from codex_ml.errors import DataError, UserError
 from codex_ml.fetching import Fetcher
 from codex_ml.storage import Storage, file_digest, json_bytes

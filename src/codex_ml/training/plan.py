@@ -8,8 +8,8 @@ from pathlib import Path
 
 from codex_ml.config.schema.training import DEFAULT_EPOCHS, TrainingSection
 from codex_ml.data.batches import steps_per_epoch
-from codex_ml.data.token_arrays import lengths_of, supervised_counts_of
 from codex_ml.data.tokenize import TokenizedRecord
+from codex_ml.data.tokens.token_arrays import lengths_of, supervised_counts_of
 from codex_ml.errors import DiskSpaceError
 
 _ADAM_MOMENTS = 2

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from codex_ml.data.cache_listing import look_into
-from codex_ml.data.token_arrays import TokenArraysWriter
-from codex_ml.data.token_cache import ENTRY_NAME, TokenCache
+from codex_ml.data.tokens.cache_listing import look_into
+from codex_ml.data.tokens.token_arrays import TokenArraysWriter
+from codex_ml.data.tokens.token_cache import ENTRY_NAME, TokenCache
 
 DAY_SECONDS = 86400
 KEYS = ("a" * 64, "b" * 64)

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from codex_ml.cli.main import app
-from codex_ml.data.near_duplicates import DEFAULT_RECORDS, DEFAULT_THRESHOLD
+from codex_ml.data.analysis.near_duplicates import DEFAULT_RECORDS, DEFAULT_THRESHOLD
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.data.json_strict import parse_object
 from codex_ml.data.jsonl import JsonlFile, iter_jsonl
 from codex_ml.data.problems import MAX_SHOWN
+from codex_ml.data.reading.json_strict import parse_object
 from codex_ml.errors import DataError
 
 Write = Callable[..., Path]

@@ -10,8 +10,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codex_ml.data.json_strict import parse_object
 from codex_ml.data.jsonl import iter_jsonl
+from codex_ml.data.reading.json_strict import parse_object
 
 characters = st.characters(exclude_categories=["Cs"])
 values = st.recursive(

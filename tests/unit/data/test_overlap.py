@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.data.overlap import as_digests, first_positions, positions_in, prompt_digest, record_digest
-from codex_ml.data.split_groups import group_key, record_key
+from codex_ml.data.splitting.split_groups import group_key, record_key
 
 _FEW = st.lists(st.sampled_from([b"a", b"b", b"c", b"d", b"e"]), max_size=30)
 

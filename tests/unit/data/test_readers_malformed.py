@@ -16,8 +16,8 @@ from codex_ml.data.account import DataAccount
 from codex_ml.data.readers import open_records
 from codex_ml.data.rejects import rejects_ndjson
 from codex_ml.data.sources import SourceFile, open_sources
-from codex_ml.data.split_files import split_file
-from codex_ml.data.split_report import SplitOptions
+from codex_ml.data.splitting.split_files import split_file
+from codex_ml.data.splitting.split_report import SplitOptions
 from codex_ml.errors import DataError
 
 CASES = all_cases()

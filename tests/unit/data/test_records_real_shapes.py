@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from codex_ml.data.messages import MessagesRecord
+from codex_ml.data.conversations.messages import MessagesRecord
 from codex_ml.data.records import RecordReader
 from codex_ml.data.tokenize import RecordTokenizer
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from codex_ml.data.split_groups import record_key
 from codex_ml.data.split_utils import assign_splits, split_jsonl
+from codex_ml.data.splitting.split_groups import record_key
 from codex_ml.errors import DataError
 
 common = settings(deadline=None, max_examples=30, derandomize=True)

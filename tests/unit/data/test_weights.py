@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codex_ml.data.split_hash import SplitHasher
+from codex_ml.data.splitting.split_hash import SplitHasher
 from codex_ml.data.weights import copies_of
 
 

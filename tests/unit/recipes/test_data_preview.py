@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from codex_ml.config.compose import compose
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.config.validate import validate_train
-from codex_ml.data.offsets import make_manifest, manifest_path
+from codex_ml.data.analysis.offsets import make_manifest, manifest_path
 from codex_ml.data.pipeline import build_dataset
 from codex_ml.errors import DataError
 from codex_ml.models.registry import load_tokenizer

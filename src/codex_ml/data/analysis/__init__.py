@@ -1,0 +1,1 @@
+"""What is in files of records: lengths, repetitions, near duplicates, and where each record begins."""

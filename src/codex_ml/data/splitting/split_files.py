@@ -1,0 +1,219 @@
+"""A file of records divided into files of records: read once, checked whole, every line written as it stands."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+from codex_ml.data.jsonl import Lines
+from codex_ml.data.problems import Problems
+from codex_ml.data.readers import open_records
+from codex_ml.data.reading.background import Background
+from codex_ml.data.splitting.check_helper import CheckHelper
+from codex_ml.data.splitting.checked_lines import Batch, checked_lines
+from codex_ml.data.splitting.hash_counts import HashCounts
+from codex_ml.data.splitting.line_checks import Checked, LineCheck
+from codex_ml.data.splitting.split_groups import refuse_unknown_group
+from codex_ml.data.splitting.split_hash import split_of, thresholds_by_rank, thresholds_by_value
+from codex_ml.data.splitting.split_output import SplitOutput, WaitingRecords
+from codex_ml.data.splitting.split_report import SplitOptions, SplitPart, SplitReport
+from codex_ml.data.splitting.staging import put_in_place, refuse_foreign, staging
+from codex_ml.errors import DataError, DiskSpaceError
+from codex_ml.storage import Storage, json_bytes
+
+MANIFEST_NAME = "split.json"
+
+# Manifest, last line end, blocks of the filesystem.
+_SPARE_BYTES = 1 << 20
+
+
+def split_file(
+    path: Path,
+    out_dir: Path,
+    options: SplitOptions,
+    storage: Storage | None = None,
+    open_lines: Callable[[Path], Lines] = open_records,
+    helper_from_bytes: int = 16 << 20,
+) -> SplitReport:
+    """Divide a file of records into one file for each split, in a directory of their own with ``split.json``.
+
+    The source is read once. Each record goes to one file with its bytes unchanged and in the order of the source; a
+    last line without an end gets one. The directory appears whole or not at all; where it is already there with the
+    very same files, nothing is done. Memory does not grow with the file (see `HashCounts`).
+
+    Parameters
+    ----------
+    path, out_dir : Path
+        The source, and the directory to be made.
+    options : SplitOptions
+        How to divide.
+    storage : Storage, optional
+        The disk.
+    open_lines : callable
+        The reader.
+    helper_from_bytes : int
+        From which size on a second process helps, where there is a second core (see `CheckHelper`).
+
+    Raises
+    ------
+    DataError
+        If the source has a faulty line or changes while it is read, the options are wrong, a split with a share above
+        0 would be empty, or ``out_dir`` holds something else.
+    DiskSpaceError
+        If the disk is too small.
+    """
+    storage = storage or Storage()
+    shares = options.check()
+    out_dir = out_dir.resolve()
+    files = [f"{name}.jsonl" for name in options.names]
+    refuse_foreign(out_dir, [*files, MANIFEST_NAME])
+    problems = Problems()
+    lines = open_lines(path)
+    before = _state_of(path)
+    try:
+        with staging(out_dir, storage) as root:
+            _require_disk(root, before, options, storage)
+            made = root / "made"
+            storage.make_directory(made)
+            helps = before is not None and before[0] >= helper_from_bytes and _core_count() > 1
+            helper = CheckHelper(root, options.seed, options.group_by, options.columns) if helps else None
+            with helper or nullcontext(), _Division(root, made, options, shares) as division:
+                division.take(lines, path.name, problems, helper)
+                problems.raise_if_any()
+                if _state_of(path) != before:
+                    raise DataError(f"{path.name} changed while it was split", fix="split it when nothing writes to it")
+                division.finish(path.name)
+            report = division.report(path.name, lines, out_dir)
+            storage.write_bytes(made / MANIFEST_NAME, json_bytes(report.manifest()))
+            created = put_in_place(made, out_dir, storage)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskSpaceError(
+            f"{out_dir.parent}: the disk is full",
+            why="nothing of the split was kept",
+            fix="free space, or name another disk",
+        ) from error
+    return replace(report, created=created)
+
+
+class _Division:
+    """The work on one file: records come in by `take`, and stand in their files after `finish`."""
+
+    def __init__(self, root: Path, made: Path, options: SplitOptions, shares: Sequence[Fraction]) -> None:
+        self._options = options
+        self._shares = shares
+        self._parts = [SplitPart(name, ratio) for name, ratio in zip(options.names, options.ratios, strict=True)]
+        self._background = Background()
+        self._outputs = [SplitOutput(made / f"{name}.jsonl", self._background) for name in options.names]
+        # Which split a rank falls into is known at the end only: until then all records lie in one file.
+        self._thresholds = None if options.exact_sizes else thresholds_by_value(shares)
+        self._waiting = WaitingRecords(root / "waiting")
+        self._groups = HashCounts(root / "groups")
+        self._records = self._groups if options.group_by is None else HashCounts(root / "records")
+
+    def __enter__(self) -> _Division:
+        with ExitStack() as stack:
+            for output in self._outputs:
+                stack.enter_context(output)
+            if self._thresholds is None:
+                stack.enter_context(self._waiting)
+            # Left first: its thread writes into these files.
+            stack.enter_context(self._background)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stack.close()
+
+    def take(self, lines: Lines, name: str, problems: Problems, helper: CheckHelper | None) -> None:
+        """Read every record and write it where it belongs, as far as that is known."""
+        options, is_sound = self._options, True
+        check = LineCheck(options.seed, options.group_by, options.columns)
+        for batch, checked in checked_lines(lines, check, helper):
+            faults = batch.all_faults(checked)
+            if not self._groups.total and is_sound:
+                refuse_unknown_group(name, [text for _, text in faults], len(batch.numbers), options.group_by)
+            for number, text in faults:
+                problems.add(f"{name}:{number}", text)
+                is_sound = False
+            if is_sound:
+                self._groups.add(checked.groups)
+                if self._records is not self._groups:
+                    self._records.add(checked.records)
+                self._write(batch, checked)
+
+    def _write(self, batch: Batch, checked: Checked) -> None:
+        thresholds, outputs, waiting = self._thresholds, self._outputs, self._waiting
+        for hash_value, raw, line_end in zip(checked.groups, batch.lines, batch.line_ends, strict=True):
+            record = raw + (line_end or b"\n")
+            if thresholds is None:
+                waiting.write(hash_value, record)
+            else:
+                outputs[split_of(hash_value, thresholds)].write(record)
+
+    def finish(self, name: str) -> None:
+        """Write what still waits, and refuse a split without a record."""
+        if self._thresholds is None:
+            thresholds = thresholds_by_rank(self._shares, self._groups.total, self._groups.at_rank)
+            for hash_value, record in self._waiting:
+                self._outputs[split_of(hash_value, thresholds)].write(record)
+        for part, output in zip(self._parts, self._outputs, strict=True):
+            output.close()
+            part.records, part.byte_count, part.digest = output.records, output.byte_count, output.digest
+            if part.ratio > 0 and not part.records:
+                raise _empty_split(name, part, self._groups.total, self._options.exact_sizes)
+
+    def report(self, name: str, lines: Lines, out_dir: Path) -> SplitReport:
+        """Return what was done."""
+        source = {
+            "name": name,
+            "digest": lines.digest,
+            "bytes": lines.byte_count,
+            "records": self._groups.total,
+            "empty_lines": lines.empty_lines,
+        }
+        duplicates = self._records.total - self._records.distinct()
+        return SplitReport(out_dir, True, source, self._options, self._parts, duplicates, self._groups.distinct())
+
+
+def _state_of(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells that a file was written to; None for one that is absent, which its reader says better."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _core_count() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _require_disk(directory: Path, state: tuple[int, int, int] | None, options: SplitOptions, storage: Storage) -> None:
+    size = 0 if state is None else state[0]
+    needed = size * (2 if options.exact_sizes else 1) + _SPARE_BYTES
+    free = storage.free_bytes(directory)
+    if free < needed:
+        raise DiskSpaceError(
+            f"{directory.parent}: the disk is too small for the split",
+            why=f"needed are {needed} bytes"
+            + (" (exact sizes need the file twice for a while)" if options.exact_sizes else "")
+            + f", free are {free}",
+            fix="free space, or name a directory on another disk",
+        )
+
+
+def _empty_split(name: str, part: SplitPart, records: int, exact_sizes: bool) -> DataError:
+    return DataError(
+        f"{name}: no record falls into the split {part.name!r} (share {part.ratio:g} of {records})",
+        why="the file has too few records, or too few groups, for this share",
+        fix="add records, set the share to 0"
+        + ("" if exact_sizes else ", ask for exact sizes (--exact-sizes, data.split.exact_sizes=true)")
+        + ", or take another seed",
+    )

@@ -1,0 +1,1 @@
+"""Tokenised records as flat arrays, in memory or kept on disk for the next start."""

@@ -1,0 +1,86 @@
+"""A directory that is made beside its place and then put there."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from codex_ml.data.splitting.staging import put_in_place, refuse_foreign, staging
+from codex_ml.errors import DataError
+from codex_ml.storage import Storage
+
+
+def _put(target: Path, content: bytes) -> bool:
+    with staging(target, Storage()) as root:
+        made = root / "made"
+        made.mkdir()
+        (made / "a").write_bytes(content)
+        return put_in_place(made, target, Storage())
+
+
+def test_put_in_place_first_again_and_other_content(tmp_path: Path) -> None:
+    """Made once, recognised when it is the same, refused when it is not; nothing else stays."""
+    target = tmp_path / "deep" / "target"
+    assert _put(target, b"1")
+    assert not _put(target, b"1")
+    with pytest.raises(DataError, match="holds something else"):
+        _put(target, b"2")
+    assert (target / "a").read_bytes() == b"1"
+    assert [item.name for item in target.parent.iterdir()] == ["target"]
+
+
+def test_put_in_place_empty_directory_is_taken(tmp_path: Path) -> None:
+    """An empty directory that somebody made before is no obstacle."""
+    (tmp_path / "target").mkdir()
+    assert _put(tmp_path / "target", b"1")
+
+
+@pytest.mark.parametrize("kind", ["file", "foreign", "link"])
+def test_refuse_foreign_anything_else_is_refused(tmp_path: Path, kind: str) -> None:
+    """A file, a directory with other names, a link into nowhere."""
+    target = tmp_path / "target"
+    if kind == "file":
+        target.write_text("x")
+    elif kind == "link":
+        target.symlink_to(tmp_path / "nowhere")
+    else:
+        target.mkdir()
+        (target / "b").write_text("x")
+    with pytest.raises(DataError, match="holds something else"):
+        refuse_foreign(target, ["a"])
+
+
+def test_staging_body_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """The staged directory goes, and so do the parents that were made for it."""
+    with pytest.raises(RuntimeError), staging(tmp_path / "x" / "y" / "target", Storage()):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_staging_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    """The reason of the system is said, as an error that the user can mend."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match="cannot be made"), staging(tmp_path / "file" / "target", Storage()):
+        pass
+
+
+def test_staging_abandoned_by_a_killed_process_is_removed(tmp_path: Path) -> None:
+    """What nobody holds the lock on is removed, what somebody works in or has just made is not."""
+    long_ago = time.time() - 3600
+    abandoned, at_work, fresh = (tmp_path / f".target.{number}.partial" for number in (1, 2, 3))
+    for directory in (abandoned, at_work, fresh):
+        directory.mkdir()
+        (directory / "train.jsonl").write_text("x")
+    os.utime(abandoned, (long_ago, long_ago))
+    os.utime(at_work, (long_ago, long_ago))
+    descriptor = os.open(at_work, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        assert _put(tmp_path / "target", b"1")
+    finally:
+        os.close(descriptor)
+    assert {item.name for item in tmp_path.iterdir()} == {"target", at_work.name, fresh.name}
