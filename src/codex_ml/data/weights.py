@@ -24,6 +24,8 @@ def copies_of(raw: bytes, weight: float) -> int:
     weight : float
         1: once; 2: twice; 0.5: every other record once, the others not at all.
     """
+    if weight == 1:
+        return 1
     whole = math.floor(weight)
     rest = Fraction(str(weight)) - whole
     return whole + (rest > 0 and _hasher(raw) < rest * HASH_RANGE)
