@@ -249,9 +249,9 @@ def _block_of(error: Exception | KeyboardInterrupt, has_model: bool) -> tuple[st
     if isinstance(error, CodexError):
         return error.block(), error.exit_code
     if isinstance(error, StopSignal):
-        return f"error: stopped by {error.signal.name}; checkpoints that were written are whole", error.exit_code
+        return f"error: stopped by {error.signal.name}; {_what_is_left(has_model)}", error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return "error: interrupted; checkpoints that were written are whole", EXIT_INTERRUPTED
+        return f"error: interrupted; {_what_is_left(has_model)}", EXIT_INTERRUPTED
     if isinstance(error, OSError) or is_disk_full(error):
         return _system_error(error, is_disk_full(error)), EXIT_RUN_FAILED
     if is_out_of_memory(error):
@@ -262,6 +262,10 @@ def _block_of(error: Exception | KeyboardInterrupt, has_model: bool) -> tuple[st
         "  fix: this is a fault of codex-ml; run again with CODEX_ML_DEBUG=1 and report the traceback",
         EXIT_RUN_FAILED,
     )
+
+
+def _what_is_left(has_model: bool) -> str:
+    return "checkpoints that were written are whole" if has_model else "nothing half-written is left"
 
 
 def _system_error(error: Exception, disk_full: bool) -> str:

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.config.schema.data import DataSection
@@ -27,6 +28,7 @@ from codex_ml.errors import DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+OnRecord = Callable[[Path, int], None]
 OnFindings = Callable[[str, str, Sequence[FoundSpan], str], None]
 
 
@@ -88,6 +90,7 @@ def build_dataset(
     on_findings: OnFindings,
     splits: Collection[str] = SPLIT_NAMES,
     cache_use: CacheUse | None = None,
+    on_record: OnRecord | None = None,
 ) -> Dataset:
     """Build the records of a run, or take them from the cache; neither differs from the other in anything.
 
@@ -105,6 +108,8 @@ def build_dataset(
         Which splits are built; the others are divided off and left alone.
     cache_use : CacheUse, optional
         The cache of tokenised data; without one everything is kept in memory.
+    on_record : callable, optional
+        Told of each record that is read: its file, and its offset there.
 
     Raises
     ------
@@ -116,7 +121,7 @@ def build_dataset(
         If the policy blocks a record; the message names the line and the rule.
     """
     sources = open_sources(data, splits)
-    job = _Job(data, tokenizer, filter_text, sources)
+    job = _Job(data, tokenizer, filter_text, sources, on_record)
     made = job.make(MemoryArrays()) if cache_use is None else through_cache(data, sources, cache_use, job.make)
     dataset = _dataset(data, made)
     refuse_overlap(dataset.manifest, data.max_overlap_share)
@@ -159,7 +164,9 @@ class _Job:
         tokenizer: PreTrainedTokenizerBase,
         filter_text: FilterText,
         sources: Sequence[SourceStream],
+        on_record: OnRecord | None,
     ) -> None:
+        self._on_record = on_record
         self._data = data
         self._tokenizer = RecordTokenizer(tokenizer, data.supervise, data.trust_control_tokens_in_text)
         self._filter_text = filter_text
@@ -176,6 +183,8 @@ class _Job:
                 in_the_making[name].begin(source)
             for name, record in source:
                 in_the_making[name].take(record, builder)
+                if self._on_record is not None:
+                    self._on_record(source.path, record.offset)
         builder.problems.raise_if_any()
         # Split by split: a large sound one would hide that another is of no use.
         for name, split in in_the_making.items():

@@ -17,6 +17,7 @@ from codex_ml.data.tokens.cached_dataset import CacheUse
 from codex_ml.data.tokens.token_cache import TOKEN_CACHE_NAME, TokenCache
 from codex_ml.models.registry import load_tokenizer, tokenizer_digest
 from codex_ml.models.source import locate_tokenizer
+from codex_ml.recipes.reading_progress import ReadingProgress
 from codex_ml.runs.digest_cache import CACHE_NAME, DigestCache
 from codex_ml.safety.audit import SafetyAudit
 from codex_ml.safety.filters import SafetyFilters
@@ -82,7 +83,9 @@ def prepare(
         audit.bypass(filters.bypass_reason or "", filters.policy.name, filters.policy.digest)
     digest = tokenizer_digest(tokenizer, locate_tokenizer(config.model).directory)
     cache_use = _cache_use(config, filters, tokenizer, digest, say, storage)
-    dataset = build_dataset(config.data, tokenizer, filters.apply, audit.record, splits, cache_use)
+    dataset = build_dataset(
+        config.data, tokenizer, filters.apply, audit.record, splits, cache_use, ReadingProgress(say)
+    )
     return Prepared(
         filters=filters,
         tokenizer=tokenizer,

@@ -135,8 +135,14 @@ def test_run_command_internal_error_and_warning_hold_no_secret(debug: str) -> No
     assert done.stderr.count("[REDACTED:github_token]") == (2 if debug == "0" else 4)
 
 
+@pytest.mark.parametrize(
+    ("has_model", "left_behind"),
+    [(True, "checkpoints that were written are whole"), (False, "nothing half-written is left")],
+)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_run_command_signal_outside_of_training_leaves_with_one_line(capsys, number, code) -> None:
+def test_run_command_signal_outside_of_training_leaves_with_one_line(
+    capsys, number, code, has_model, left_behind
+) -> None:
     """A command that has nothing to finish leaves at once; afterwards the signals do what they did before."""
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
 
@@ -145,9 +151,9 @@ def test_run_command_signal_outside_of_training_leaves_with_one_line(capsys, num
         return 0
 
     with pytest.raises(typer.Exit) as left:
-        run_command(body)
+        run_command(body, has_model=has_model)
     assert left.value.exit_code == code
-    assert capsys.readouterr().err == f"error: stopped by {number.name}; checkpoints that were written are whole\n"
+    assert capsys.readouterr().err == f"error: stopped by {number.name}; {left_behind}\n"
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 
