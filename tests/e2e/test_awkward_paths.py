@@ -82,6 +82,8 @@ def test_every_command_awkward_names_everywhere_works(command_line, tmp_path: Pa
     _assert_done(command_line.run("runs", "show", "--", relative, directory=here))
     _assert_done(command_line.run("runs", "verify", "--", relative, directory=here))
     _assert_done(command_line.run("configs", "copy", "examples/minimal", "--", f"{AWKWARD} configs", directory=here))
+    several = ["--data-file", f"a={AWKWARD}.jsonl", "--model-path", AWKWARD]
+    _assert_done(command_line.run("train", "--dry-run", *several, directory=here))
     configs = ["--config-dir", f"{AWKWARD} configs", "--config-name", "minimal"]
     _assert_done(command_line.run("validate", *configs, directory=here))
 

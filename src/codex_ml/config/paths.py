@@ -22,7 +22,12 @@ _SHOWN_NEIGHBOURS = 8
 
 
 def option_name(key: str) -> str:
-    """Return what the command-line option for a key is called: ``--data-path``; ``--resume-from`` for a key of run."""
+    """Return what the command-line option for a key is called: ``--data-path``; ``--resume-from`` for a key of run.
+
+    A file among several is given as ``--data-file NAME=PATH``.
+    """
+    if key.startswith("data.files."):
+        return f"--data-file {key.removeprefix('data.files.')}="
     return "--" + key.removeprefix("run.").replace(".", "-").replace("_", "-")
 
 

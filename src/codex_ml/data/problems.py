@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from typing import Literal
 
 from codex_ml.errors import DataError
@@ -82,9 +83,10 @@ class Problems:
         """Raise one `DataError` that names the first faults and the number of all; do nothing when there is none."""
         if not self._first:
             return
-        place, what, fix = self._first[0]
-        fix = fix or next((other for _, _, other in self._first if other), _FIX)
-        raise DataError(f"{place}: {what}", why=self._others(), fix=fix)
+        place, what, _ = self._first[0]
+        # One for each kind of fault, that of the first one first.
+        fixes = dict.fromkeys(fix for _, _, fix in self._first if fix)
+        raise DataError(f"{place}: {what}", why=self._others(), fix="\n       ".join(fixes) or _FIX)
 
     def listing(self) -> str:
         """Return the faults that were kept, one a line."""
@@ -93,9 +95,11 @@ class Problems:
     def _others(self) -> str:
         if self.count == 1:
             return ""
-        said = self._first[0][1]
-        lines = [f"{place}: {'the same' if what == said else what}" for place, what, _ in self._first[1:]]
-        listed = "".join(f"\n       {line}" for line in lines)
+        listed = ""
+        # What is said again and again is said once, with all places.
+        for what, group in groupby(self._first[1:], key=lambda fault: fault[1]):
+            places = ", ".join(place for place, _, _ in group)
+            listed += f"\n       {places}: {'the same' if what == self._first[0][1] else what}"
         return f"the first of {self.count:,} problems; the others:{listed}{self._more()}"
 
     def _more(self) -> str:

@@ -175,6 +175,7 @@ def open_sources(data: DataSection, splits: Collection[str] = SPLIT_NAMES) -> li
     if data.path is not None:
         return [SourceStream("path", data.path, data, wanted)]
     if data.files:
+        _refuse_file_twice(data.files)
         called = Counter(path.name for path in data.files.values())
         return [
             # Every record has one name: where two files share theirs, that of data.files goes before it.
@@ -206,6 +207,22 @@ def _checked(line: JsonLine, reader: RecordReader, data: DataSection, name: str)
     except ValueError as error:
         return LineFault("no_group", str(error))
     return SourceRecord(name, line.line_number, line.offset, line.raw, line.value, key, record)
+
+
+def _refuse_file_twice(files: Mapping[str, Path]) -> None:
+    """Stop when one file stands under two names: its records would count twice without anybody saying so."""
+    seen: dict[tuple[int, int], str] = {}
+    for name, path in files.items():
+        if not path.is_file():
+            continue
+        status = path.stat()
+        other = seen.setdefault((status.st_dev, status.st_ino), name)
+        if other != name:
+            raise DataError(
+                f"data.files: {other} and {name} are the same file ({path.name})",
+                why="its records would stand twice in every split",
+                fix=f"keep one of the two; data.weights={{{other}: 2}} repeats its records in train alone",
+            )
 
 
 def _refuse_file_of_train(data: DataSection, paths: Mapping[str, Path]) -> None:

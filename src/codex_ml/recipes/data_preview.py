@@ -18,7 +18,7 @@ from codex_ml.data.records import Record, RecordReader, map_strings
 from codex_ml.data.tokenize import RecordTokenizer, TokenizedRecord
 from codex_ml.errors import DataError
 from codex_ml.models.registry import load_tokenizer
-from codex_ml.recipes.preparation import open_filters
+from codex_ml.recipes.safety_filters import open_filters
 from codex_ml.safety.filters import SafetyFilters
 
 _MOST_SHOWN = 600

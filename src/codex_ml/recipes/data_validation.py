@@ -14,7 +14,7 @@ from codex_ml.data.problems import MAX_SHOWN, LineFault, Problems
 from codex_ml.data.readers import open_records
 from codex_ml.data.records import Record, RecordReader, map_strings
 from codex_ml.errors import DataError
-from codex_ml.recipes.preparation import open_filters
+from codex_ml.recipes.safety_filters import open_filters
 from codex_ml.safety.filters import SafetyFilters
 
 # A rule that blocks stops a training as surely as a line that is no record.

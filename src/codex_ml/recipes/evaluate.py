@@ -29,7 +29,8 @@ from codex_ml.monitoring.debug_log import debug_log
 from codex_ml.peft.adapter_files import adapter_on
 from codex_ml.recipes.config_check import refuse_unsafe_values
 from codex_ml.recipes.console import say
-from codex_ml.recipes.preparation import Prepared, open_digests, prepare, safety_summary
+from codex_ml.recipes.preparation import Prepared, open_digests, prepare
+from codex_ml.recipes.safety_filters import safety_summary
 from codex_ml.recipes.weights import keeps_average, refuse_missing_averages, uses_average, weight_digests, weights_of
 from codex_ml.runs.checkpoints import run_of_checkpoint
 from codex_ml.runs.layout import RunLayout, close_record, create_run

@@ -10,7 +10,6 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from codex_ml.config.schema.root import RunConfig
-from codex_ml.config.schema.safety import SafetySection
 from codex_ml.data.pipeline import Dataset, build_dataset
 from codex_ml.data.split_utils import SPLIT_NAMES
 from codex_ml.data.tokens.cached_dataset import CacheUse
@@ -18,10 +17,10 @@ from codex_ml.data.tokens.token_cache import TOKEN_CACHE_NAME, TokenCache
 from codex_ml.models.registry import load_tokenizer, tokenizer_digest
 from codex_ml.models.source import locate_tokenizer
 from codex_ml.recipes.reading_progress import ReadingProgress
+from codex_ml.recipes.safety_filters import open_filters
 from codex_ml.runs.digest_cache import CACHE_NAME, DigestCache
 from codex_ml.safety.audit import SafetyAudit
 from codex_ml.safety.filters import SafetyFilters
-from codex_ml.safety.policy import load_policy
 from codex_ml.storage import Storage
 
 
@@ -38,17 +37,6 @@ class Prepared:
     dataset: Dataset
     findings: dict[str, int] = field(default_factory=dict)
     audit_events: list[dict[str, Any]] = field(default_factory=list)
-
-
-def open_filters(safety: SafetySection) -> SafetyFilters:
-    """Load the policy and build the filters of a config.
-
-    Raises
-    ------
-    SafetyError
-        If the policy cannot be used, or the filters are off without a reason.
-    """
-    return SafetyFilters(load_policy(safety.policy), safety.enabled, safety.bypass_reason)
 
 
 def prepare(
@@ -123,14 +111,3 @@ def open_digests(config: RunConfig) -> DigestCache:
     """Open the digests of base weights that are kept where the runs of a config lie; nothing is written by that."""
     assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
     return DigestCache(config.run.output_dir / CACHE_NAME)
-
-
-def safety_summary(filters: SafetyFilters, findings: dict[str, int]) -> dict[str, Any]:
-    """Return what provenance says of safety: the policy, whether it was bypassed and why, and what it found."""
-    return {
-        "enabled": not filters.bypassed,
-        "policy": filters.policy.name,
-        "policy_digest": filters.policy.digest,
-        "bypass_reason": filters.bypass_reason,
-        "findings_by_rule": dict(sorted(findings.items())),
-    }

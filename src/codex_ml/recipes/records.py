@@ -16,7 +16,8 @@ from codex_ml.data.rejects import rejects_ndjson
 from codex_ml.models.source import locate_tokenizer
 from codex_ml.recipes.audit_trail import write_audit
 from codex_ml.recipes.model_setup import TrainableModel
-from codex_ml.recipes.preparation import Prepared, safety_summary
+from codex_ml.recipes.preparation import Prepared
+from codex_ml.recipes.safety_filters import safety_summary
 from codex_ml.recipes.session import Session
 from codex_ml.storage import Storage, file_digest
 from codex_ml.tracking.provenance import collect_provenance, write_provenance

@@ -30,9 +30,10 @@ from codex_ml.recipes.preflight import (
     refuse_several_processes,
     require_disk,
 )
-from codex_ml.recipes.preparation import Prepared, prepare, safety_summary
+from codex_ml.recipes.preparation import Prepared, prepare
 from codex_ml.recipes.records import environment_summary, write_run_files
 from codex_ml.recipes.resume import ResumePoint, close_dead_run, find_resume_point
+from codex_ml.recipes.safety_filters import safety_summary
 from codex_ml.recipes.session import Session, SessionDependencies, open_session
 from codex_ml.recipes.signals import listen_for_stop
 from codex_ml.runs.run_manifest import manifest_path

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
 
 from codex_ml.cli.path_options import PATH_KEYS, with_path_options
 from codex_ml.config.paths import PATH_FIELDS, option_name
@@ -29,7 +33,21 @@ def test_with_path_options_gives_the_command_what_was_given() -> None:
     def command(dry_run: bool = False, *, paths: dict[str, Path]) -> None:
         seen.append((dry_run, paths))
 
-    assert list(inspect.signature(command).parameters) == ["dry_run", *PATH_KEYS]
-    none = dict.fromkeys(PATH_KEYS)
+    assert list(inspect.signature(command).parameters) == ["dry_run", *PATH_KEYS, "data_file"]
+    none: dict[str, Any] = dict.fromkeys([*PATH_KEYS, "data_file"])
     command(dry_run=True, **{**none, "data_path": Path("a b")})
     assert seen == [(True, {"data.path": Path("a b")})]
+    command(**{**none, "data_file": ["notes=a=b, c.jsonl", "web=-x"]})
+    assert seen[1] == (False, {"data.files.notes": Path("a=b, c.jsonl"), "data.files.web": Path("-x")})
+
+
+@pytest.mark.parametrize("pairs", [["a.jsonl"], ["=a"], ["a="], ["a=b", "a=c"]])
+def test_with_path_options_file_without_name_is_refused(pairs: list[str]) -> None:
+    """A mapping needs both sides, and each name once."""
+
+    @with_path_options
+    def command(*, paths: dict[str, Path]) -> None:
+        raise AssertionError(paths)
+
+    with pytest.raises(typer.BadParameter, match=r"two sides|given twice"):
+        command(**dict.fromkeys(PATH_KEYS), data_file=pairs)

@@ -14,16 +14,17 @@ def test_problems_none_found_raise_nothing() -> None:
 
 
 def test_problems_over_several_files_are_one_error() -> None:
-    """The first is the headline with the first remedy that is known; equal words are not repeated."""
+    """The first is the headline; each remedy is named once, equal words are not repeated, equal faults share a line."""
     problems = Problems()
     problems.add("a.jsonl:1", "broken")
     problems.add("b.jsonl:7", "worse", "mend it")
-    problems.add("b.jsonl:9", "broken")
+    problems.add("b.jsonl:8", "worse", "mend it")
+    problems.add("b.jsonl:9", "broken", "another way")
     with pytest.raises(DataError) as caught:
         problems.raise_if_any()
     assert caught.value.what == "a.jsonl:1: broken"
-    assert caught.value.fix == "mend it"
-    assert caught.value.why.splitlines()[1:] == ["       b.jsonl:7: worse", "       b.jsonl:9: the same"]
+    assert caught.value.fix == "mend it\n       another way"
+    assert caught.value.why.splitlines()[1:] == ["       b.jsonl:7, b.jsonl:8: worse", "       b.jsonl:9: the same"]
 
 
 def test_problems_beyond_the_bound_are_counted_only() -> None:
@@ -35,7 +36,8 @@ def test_problems_beyond_the_bound_are_counted_only() -> None:
     with pytest.raises(DataError) as caught:
         problems.raise_if_any()
     assert f"and {1_000_000 - MAX_SHOWN:,} more" in caught.value.why
-    assert len(caught.value.why.splitlines()) == MAX_SHOWN + 1
+    assert len(caught.value.why.splitlines()) == 3
+    assert caught.value.why.count("a:") == MAX_SHOWN - 1
 
 
 def test_line_fault_with_a_position_names_the_offset_in_the_file() -> None:

@@ -21,6 +21,7 @@ Change = Literal["created", "updated", "skipped", "removed"]
 @contextmanager
 def only_one_at_work(target: Path, storage: Storage) -> Iterator[None]:
     """Hold a lock on the directory above ``target``, which leaves no file behind; whoever comes second waits."""
+    missing = [parent for parent in target.parents if not parent.exists()]
     storage.make_directory(target.parent)
     descriptor = os.open(target.parent, os.O_RDONLY)
     try:
@@ -28,6 +29,10 @@ def only_one_at_work(target: Path, storage: Storage) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+        for parent in missing:
+            # Made for the target alone; where that has come to be, it is not empty.
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
 
 
 def digests_below(directory: Path) -> dict[str, str]:

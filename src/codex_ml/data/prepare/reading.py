@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from codex_ml.data.jsonl import FaultyLine, parsed_lines
 from codex_ml.data.prepare.config import PreparerConfig
-from codex_ml.data.problems import LineFault
+from codex_ml.data.problems import LineFault, shown_name
 from codex_ml.data.readers import open_records
 from codex_ml.errors import DataError
 from codex_ml.untrusted import UntrustedFileError, read_bytes, read_json
@@ -63,7 +63,8 @@ def _read_document(path: Path, records_at: str | None) -> Iterator[Row]:
             raise DataError(f"records_at: {path.name} holds nothing at {records_at!r}", fix="correct the path")
         document = document[name]
     if not isinstance(document, list):
-        keys = ", ".join(list(document)[:10]) if isinstance(document, dict) else type(document).__name__
+        is_object = isinstance(document, dict)
+        keys = ", ".join(shown_name(key) for key in list(document)[:10]) if is_object else type(document).__name__
         raise DataError(
             f"{path.name}: {records_at or 'the document'} is no list of records",
             why=f"found: {keys}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,8 +179,11 @@ def _read_function(path: Path) -> ReadSource:
         except UserError:
             raise
         except Exception as error:  # the user's own code, which may raise anything
+            # What such an exception says is a row as often as not, so its words are not shown.
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
             raise UserError(
-                f"{path}: read failed on {source.name}", why=f"{type(error).__name__}: {error}", fix="correct the file"
+                f"{path}:{lines[-1] if lines else 1}: read failed on {source.name} with {type(error).__name__}",
+                fix="correct the file; CODEX_ML_DEBUG=1 shows the traceback",
             ) from error
 
     return rows

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from codex_ml.data.problems import LineFault, shown_name
+from codex_ml.data.problems import LineFault
 from codex_ml.data.reading.json_fast import parse_fast
 from codex_ml.data.reading.lookalikes import hint_for_line
 
@@ -70,13 +70,35 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     return value
 
 
+# At any depth a key may be content, such as the number of a patient; these are names of fields.
+_FIELD_NAMES = frozenset(
+    (
+        *(
+            "prompt",
+            "completion",
+            "text",
+            "instruction",
+            "input",
+            "output",
+            "question",
+            "answer",
+            "context",
+            "response",
+        ),
+        *("messages", "conversations", "role", "from", "content", "value", "system", "tools", "tool_calls", "weight"),
+        *("function", "functions", "function_call", "name", "arguments", "id", "type"),
+    )
+)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise LineFault("doubled_key", f"key {shown_name(key)} stands twice in one object")
+                shown = repr(key) if key in _FIELD_NAMES else "(one that is not shown)"
+                raise LineFault("doubled_key", f"key {shown} stands twice in one object")
             seen.add(key)
     return value
 
