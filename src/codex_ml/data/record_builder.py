@@ -219,7 +219,7 @@ class RecordBuilder:
             f"data: {what}",
             why=why + shown,
             fix="look at the chat template ({% generation %} around content and end-of-sequence), data.format, "
-            "data.max_length_tokens and data.on_overlong",
+            "data.max_length_tokens, data.on_overlong, and the weight of turns (0: not learned)",
         )
 
     def _show(self, record: TokenizedRecord) -> str:

@@ -236,7 +236,8 @@ def _plain_record(
         raise ValueError(_explain(error, columns)) from None
     for field in _MUST_HAVE_CONTENT[record_format]:
         if not getattr(record, field).strip():
-            raise ValueError(f"{_named(field, columns)} is empty")
+            state = "holds nothing but white space" if getattr(record, field) else "is empty"
+            raise ValueError(f"{_named(field, columns)} {state}")
     if isinstance(record, _InstructionRecord):
         prompt = record.instruction + (f"\n\n{record.input}" if record.input.strip() else "") + "\n\n"
         return PromptCompletionRecord(prompt=prompt, completion=record.output)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from codex_ml.config.schema.safety import SafetySection
 from codex_ml.data.jsonl import iter_jsonl
 from codex_ml.data.prepare.config import PreparerConfig
 from codex_ml.data.prepare.publishing import (
@@ -24,6 +25,7 @@ from codex_ml.data.prepare.publishing import (
 from codex_ml.data.prepare.registry import Preparer
 from codex_ml.data.prepare.tokenizer import texts_of, train_byte_level_bpe
 from codex_ml.data.prepare.writing import PrepareAccount, RecordMaker, WriteRecords, write_records
+from codex_ml.data.record_builder import FilterText
 from codex_ml.data.rejects import REJECTS_NAME, rejects_ndjson
 from codex_ml.data.split_utils import SPLIT_NAMES
 from codex_ml.data.splitting.split_files import split_file
@@ -31,6 +33,7 @@ from codex_ml.data.splitting.split_report import SplitOptions
 from codex_ml.data.splitting.staging import staging
 from codex_ml.errors import DataError, UserError
 from codex_ml.fetching import Fetcher
+from codex_ml.recipes.safety_filters import open_filters
 from codex_ml.storage import Storage, file_digest, json_bytes
 
 RECORDS_NAME, SPLITS_NAME, TOKENIZER_NAME = "records.jsonl", "splits", "tokenizer"
@@ -48,6 +51,8 @@ class PrepareDependencies:
         ``(records, file)``: writes records into a binary file and returns how many.
     tokenizer_factory : callable
         ``(texts, vocabulary_size, directory)``: trains a tokenizer.
+    filter_text : callable
+        The safety filter that every text passes before a tokenizer learns from it; default: the default policy.
     storage : Storage
         The disk.
     """
@@ -55,6 +60,7 @@ class PrepareDependencies:
     fetch_fn: Callable[[str, str, Path], None] = field(default_factory=Fetcher)
     write_fn: WriteRecords = write_records
     tokenizer_factory: Callable[[Iterable[str], int, Path], None] = train_byte_level_bpe
+    filter_text: FilterText = field(default_factory=lambda: open_filters(SafetySection()).apply)
     storage: Storage = field(default_factory=Storage)
 
 
@@ -206,8 +212,17 @@ def _build(
         directory = made / TOKENIZER_NAME
         dependencies.storage.make_directory(directory)
         train = (line.value for line in iter_jsonl(made / SPLITS_NAME / "train.jsonl"))
-        dependencies.tokenizer_factory(texts_of(train), config.vocabulary_size, directory)
+        texts = _fit_to_learn(texts_of(train), dependencies.filter_text)
+        dependencies.tokenizer_factory(texts, config.vocabulary_size, directory)
     return maker.account, {part.name: part.records for part in report.parts}
+
+
+def _fit_to_learn(texts: Iterable[str], filter_text: FilterText) -> Iterator[str]:
+    """Yield texts as the safety filters let them be trained on; a vocabulary is read by whoever gets the tokenizer."""
+    for text in texts:
+        filtered = filter_text(text)
+        if filtered.action in {"keep", "redact"}:
+            yield filtered.text
 
 
 def _all_records(preparer: Preparer, files: Sequence[Path], maker: RecordMaker) -> Iterator[dict[str, Any]]:

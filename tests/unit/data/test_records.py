@@ -74,7 +74,7 @@ def test_to_record_instruction_becomes_prompt_and_completion(value: dict[str, An
     ("value", "record_format", "reason"),
     [
         ({"prompt": "p"}, "prompt_completion", "key 'completion' is missing"),
-        ({"prompt": "p", "completion": " \n\t"}, "prompt_completion", "completion is empty"),
+        ({"prompt": "p", "completion": " \n\t"}, "prompt_completion", "completion holds nothing but white space"),
         ({"prompt": "p", "completion": 7}, "prompt_completion", "completion is not a string"),
         ({"prompt": None, "completion": "c"}, "prompt_completion", "prompt is not a string"),
         ({"text": ""}, "text", "text is empty"),

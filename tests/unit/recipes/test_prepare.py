@@ -161,6 +161,26 @@ def test_prepare_data_tokenizer_learns_from_the_train_split_alone(raw: Path, tmp
     assert (tmp_path / "out" / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8") == "400"
 
 
+def test_prepare_data_tokenizer_learns_from_filtered_text_only(tmp_path: Path) -> None:
+    """What a policy hides is in no vocabulary; the records stay as they are for the filters of each run."""
+    raw = tmp_path / "raw.jsonl"
+    rows = [{"q": f"write to anna{n}.schmidt@klinik.example", "a": {"text": f"done {n}"}} for n in range(60)]
+    raw.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    seen: list[str] = []
+    dependencies = PrepareDependencies(tokenizer_factory=lambda texts, _size, _directory: seen.extend(texts))
+    prepare_data("records", _preparer(vocabulary_size=400), [raw], tmp_path / "out", dependencies)
+    assert seen
+    assert not any("schmidt" in text or "klinik" in text for text in seen)
+    assert "schmidt" in (tmp_path / "out" / "records.jsonl").read_text(encoding="utf-8")
+
+
+def test_prepare_data_refused_leaves_no_parent_behind(raw: Path, tmp_path: Path) -> None:
+    """Directories that were made for an output that never came are taken away again."""
+    with pytest.raises(DataError, match="does not exist"):
+        prepare_data("records", _preparer(), [tmp_path / "no"], tmp_path / "a" / "b" / "c")
+    assert [entry.name for entry in tmp_path.iterdir()] == [raw.name]
+
+
 def test_prepare_data_source_that_changes_meanwhile_is_refused(raw: Path, tmp_path: Path) -> None:
     """What the manifest says of a source is what was read."""
 

@@ -100,7 +100,7 @@ def _look_of_text(head: bytes) -> Lookalike | None:
     if first.startswith(b"["):
         return Lookalike(
             "a JSON array",
-            "convert it, for example with: jq -c '.[]' FILE > NEW.jsonl",
+            "call it FILE.json and make records of it: codex-ml data prepare --source FILE.json --out DIR",
             "JSON Lines has one object a line and no brackets around them",
         )
     if first.startswith(b"{"):
