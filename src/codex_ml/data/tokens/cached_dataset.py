@@ -1,45 +1,25 @@
-"""What was built of the records of a run, to and from an entry of the token cache; and the key of that entry."""
+"""What was built of the records of a run, to and from an entry of the token cache."""
 
 from __future__ import annotations
 
 import json
-import platform
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache as remembered
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import codex_ml
 from codex_ml.config.schema.data import RATIO_ORDER, DataSection
 from codex_ml.data.account import FileAccount, SplitAccount
 from codex_ml.data.record_builder import FoundIn, FoundSpan
 from codex_ml.data.rejects import Rejects
 from codex_ml.data.sources import SourceFile, SourceStream
+from codex_ml.data.tokens.entry_key import entry_key
 from codex_ml.data.tokens.token_arrays import ArrayPlace, MemoryArrays, StoredRecords
-from codex_ml.data.tokens.token_cache import CACHE_VERSION, Entry, EntryBuilder, TokenCache
+from codex_ml.data.tokens.token_cache import Entry, EntryBuilder, TokenCache
 from codex_ml.data.tokens.token_files import CacheError, DamagedEntryError
-from codex_ml.storage import bytes_digest, file_digest
 
-# Where the records lie, and where the entry does, changes nothing in it.
-_NOT_IN_KEY = {"path", "files", "train", "valid", "test", "cache_dir", "cache_min_bytes"}
-# What stands between the bytes of a file and token ids, besides codex-ml itself.
-_LIBRARIES = (
-    "transformers",
-    "tokenizers",
-    "sentencepiece",
-    "jinja2",
-    "orjson",
-    "pydantic",
-    "numpy",
-    "datasets",
-    "pyarrow",
-)
 # An entry takes two to four times the room of JSON Lines; as much again, and this, is left for checkpoints.
 _ROOM_PER_SOURCE_BYTE, _ROOM_LEFT_BYTES = 8, 1 << 30
-_ROOMS = ("data", "safety", "models")
 
 
 @dataclass(frozen=True)
@@ -204,41 +184,6 @@ def _publish(builder: EntryBuilder, made: Made, use: CacheUse) -> None:
         )
 
 
-def entry_key(data: DataSection, files: Mapping[str, Path], splits: Collection[str], made_by: Mapping[str, Any]) -> str:
-    """Return the digest of all that decides about ids, masks, account and findings of some splits.
-
-    Whatever the data section says is in it, so an option that is added later is too, with all code of the rooms that
-    have a hand in it: an entry is rather made once too often than used once too long.
-
-    Parameters
-    ----------
-    data : DataSection
-        How the records are read, split and cut.
-    files : mapping
-        The files that are read, by the key of the section.
-    splits : collection of str
-        The splits that are built.
-    made_by : mapping
-        See `CacheUse`.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be read.
-    """
-    parts = {
-        "cache_version": CACHE_VERSION,
-        "code": _code_digest(),
-        "python": platform.python_version(),
-        "libraries": {name: _version(name) for name in _LIBRARIES},
-        "data": data.model_dump(mode="json", exclude=_NOT_IN_KEY),
-        "files": {key: [path.name, file_digest(path)] for key, path in files.items()},
-        "splits": sorted(splits),
-        "made_by": dict(made_by),
-    }
-    return bytes_digest(json.dumps(parts, sort_keys=True).encode("utf-8")).removeprefix("sha256:")
-
-
 def entry_body(made: Made) -> dict[str, Any]:
     """Return what an entry says of its splits, as JSON values."""
     built, files = made.splits, made.files
@@ -327,18 +272,3 @@ def _states(sources: Sequence[SourceStream]) -> list[tuple[int, int, int]] | Non
     except OSError:
         return None
     return [(status.st_size, status.st_mtime_ns, status.st_ino) for status in found]
-
-
-@remembered
-def _code_digest() -> str:
-    package = Path(codex_ml.__file__).parent
-    sources = sorted(file for room in _ROOMS for file in (package / room).rglob("*.py"))
-    assert {file.relative_to(package).parts[0] for file in sources} == set(_ROOMS), "a room has been moved"
-    return bytes_digest("".join(f"{file.relative_to(package)} {file_digest(file)}\n" for file in sources).encode())
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

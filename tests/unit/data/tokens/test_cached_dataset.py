@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import pytest
 from codex_ml.config.schema.data import DataSection
 from codex_ml.data.pipeline import Dataset, build_dataset
 from codex_ml.data.rejects import rejects_ndjson
-from codex_ml.data.tokens.cached_dataset import CacheUse, entry_key
+from codex_ml.data.tokens.cached_dataset import CacheUse
 from codex_ml.data.tokens.token_cache import TokenCache
 from codex_ml.errors import DataError, SafetyError
 from codex_ml.storage import Storage
@@ -365,51 +365,3 @@ def test_through_cache_file_replaced_meanwhile_is_not_kept(start: _Start, write_
     start.filter_text = replace
     assert len(start(train=path).splits["train"]) == 30
     assert start.entries() == []
-
-
-def _variants(write: Write) -> Iterator[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]]:
-    path = write(_pairs(30), "v.jsonl")
-    base: dict[str, Any] = {"path": path}
-    every = ("train", "valid", "test")
-    yield "the same", base, MADE_BY, every
-    for name, value in {
-        "max_length_tokens": 1023,
-        "on_overlong": "drop",
-        "format": "prompt_completion",
-        "columns": {"prompt": "prompt"},
-        "max_bad_share": 0.06,
-        "on_bad_record": "drop",
-        "max_line_bytes": 10**6,
-        "split": {"seed": 1},
-    }.items():
-        yield name, {**base, name: value}, MADE_BY, every
-    for name, split in (("ratios", [0.7, 0.2, 0.1]), ("group_by", "prompt"), ("exact_sizes", True)):
-        yield name, {**base, "split": {name: split}}, MADE_BY, every
-    for name in MADE_BY:
-        yield f"made by {name}", base, {**MADE_BY, name: "other"}, every
-    yield "splits", base, MADE_BY, ("test",)
-    yield "a file of train alone", {"train": path}, MADE_BY, every
-    yield "another name", {"path": write(_pairs(30), "w.jsonl")}, MADE_BY, every
-    yield "other bytes", {"path": write(_pairs(31), "elsewhere.jsonl").rename(path)}, MADE_BY, every
-
-
-def test_entry_key_anything_that_decides_gives_another(write_jsonl: Write, tmp_path: Path) -> None:
-    """Options, bytes, name and role of a file, splits, tokenizer, policy, whether the policy is in force."""
-    keys: dict[str, str] = {}
-    for name, section, made_by, splits in _variants(write_jsonl):
-        data = DataSection(**section)
-        role, path = ("path", data.path) if data.path is not None else ("train", data.train)
-        assert path is not None
-        keys[name] = entry_key(data, {role: path}, splits, made_by)
-    assert len(set(keys.values())) == len(keys)
-    # Where the file and the cache lie decides nothing.
-    (tmp_path / "moved").mkdir()
-    moved = write_jsonl(_pairs(31), "moved/v.jsonl")
-    data = DataSection(path=moved, cache_dir=tmp_path, cache_min_bytes=5)
-    assert entry_key(data, {"path": moved}, ("test", "train", "valid"), MADE_BY) == keys["other bytes"]
-
-
-def test_entry_key_every_option_of_the_section_is_thought_of() -> None:
-    """An option that is added later is in the key, unless somebody writes down that it decides nothing."""
-    left_out = {"path", "train", "valid", "test", "cache_dir", "cache_min_bytes"}
-    assert left_out < set(DataSection.model_fields)
