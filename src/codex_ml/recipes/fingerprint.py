@@ -26,6 +26,7 @@ MAY_CHANGE: Mapping[str, str] = MappingProxyType(
         "data.max_line_bytes": "stops a run or not; which records are kept is compared",
         "data.on_bad_record": "stops a run or not; which records are kept is compared",
         "data.max_bad_share": "stops a run or not; which records are kept is compared",
+        "data.max_overlap_share": "stops a run or not; which records are kept is compared",
         "data.cache_dir": "the cache holds what would be built anew; token ids and masks are compared",
         "data.cache_min_bytes": "decides what is kept for the next start, not what is computed",
         "training.epochs": "a finished run can be extended, a long one cut short",
