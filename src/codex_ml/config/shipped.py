@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from codex_ml.config.interpolation import as_text
 from codex_ml.config.resources import packaged_directory
 from codex_ml.errors import UserError
 from codex_ml.storage import Storage
@@ -145,7 +147,9 @@ def _moved(config: ShippedConfig, directory: Path, usage: str) -> str:
         text = text[:start] + _scalar(os.path.relpath(config.path.parent / value, directory)) + text[end:]
     # At the top of a directory a whole configuration needs no such line, and in another tree it would mislead.
     lines = [line for line in text.splitlines() if not (config.is_whole and line.startswith(_PACKAGE_LINE))]
-    lines = [f"{_RUN_LINE}{usage}" if line.startswith(_RUN_LINE) else line for line in lines]
+    # A comment has one line, whatever a directory is called.
+    shown = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in usage)
+    lines = [f"{_RUN_LINE}{shown}" if line.startswith(_RUN_LINE) else line for line in lines]
     return "\n".join([f"# Copied from {config.name} of codex-ml; this file is yours to change.", *lines, ""])
 
 
@@ -182,5 +186,9 @@ def _scalar(path: str) -> str:
     """Return a path as YAML; quoted where a character could mean something."""
     if _PLAIN_SCALAR.fullmatch(path):
         return path
+    path = as_text(path)
+    if not path.isprintable():
+        # As JSON, which YAML reads as it stands: between single quotes a line end would become a blank.
+        return json.dumps(path, ensure_ascii=False)
     escaped = path.replace("'", "''")
     return f"'{escaped}'"
