@@ -48,7 +48,10 @@ def verify_cache(cache_dir: CacheDirectory = None) -> None:
     """Read every entry to its last byte and compare SHA-256; exit 2 where one is damaged."""
     from codex_ml.data.tokens.cache_listing import check_items, look_into
 
-    items = look_into(_directory(cache_dir)).items
+    content = look_into(_directory(cache_dir))
+    items = [item for item in content.items if item.state != "unfinished"]
+    if unfinished := len(content.items) - len(items):
+        typer.echo(f"{unfinished} unfinished, not read: being built, or left behind", err=True)
     if damaged := check_items(items):
         named = "".join(f"\n       {item.path.name}: {item.fault}" for item in damaged)
         raise DataError(

@@ -71,6 +71,14 @@ def test_data_cache_verify_names_the_damaged_entry(cache: Path, command_line: An
     assert f"{KEYS[1]}: notes.ndjson: it has 1 bytes instead of 0" in answer.stderr
 
 
+def test_data_cache_verify_counts_only_what_it_read(tmp_path: Path, command_line: Any) -> None:
+    """What is unfinished is not read, so nothing is said of its bytes but that it is there."""
+    (tmp_path / "runs" / ".token-cache" / f".{KEYS[0]}.00000000.partial").mkdir(parents=True)
+    answer = command_line.run("data", "cache", "verify", directory=tmp_path)
+    assert (answer.returncode, answer.stdout) == (0, "0 entries are what was written\n")
+    assert "1 unfinished, not read" in answer.stderr
+
+
 def test_data_cache_clear_deletes_entries_and_nothing_else(cache: Path, command_line: Any) -> None:
     """The old one first, then all; a file, a directory and a link that it does not know stay."""
     foreign = cache / ("c" * 64)

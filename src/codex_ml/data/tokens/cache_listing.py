@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -18,11 +19,11 @@ from codex_ml.data.tokens.token_cache import (
     NOTES_NAME,
     bytes_in,
     is_own_directory,
+    is_staged_name,
     open_entry,
     read_entry,
     remove_abandoned,
     remove_entry,
-    staged_entries,
 )
 from codex_ml.data.tokens.token_files import DamagedEntryError
 from codex_ml.errors import DataError
@@ -93,16 +94,20 @@ def look_into(directory: Path) -> CacheContent:
         return CacheContent((), ())
     if not directory.is_dir():
         raise DataError(f"{directory} is no directory", fix="name the directory of a token cache (data.cache_dir)")
-    staged = staged_entries(directory)
-    entries = [item for item in sorted(directory.iterdir()) if _is_entry(item)]
-    unknown = tuple(item.name for item in sorted(directory.iterdir()) if item not in {*staged, *entries})
+    # One look: runs that are at work put entries in their place, and take away what they built, at any time.
+    names = sorted(directory.iterdir())
+    staged = [path for path in names if is_staged_name(path.name) and not _is_foreign(path)]
+    entries = [path for path in names if KEY.fullmatch(path.name) and not _is_foreign(path)]
+    known = {*staged, *entries}
+    unknown = tuple(path.name for path in names if path not in known and os.path.lexists(path))
     if unknown and not staged and not entries:
         raise DataError(
             f"{directory} is no token cache",
             why=f"nothing in it is an entry of one: {', '.join(unknown[:5])}{', …' if len(unknown) > 5 else ''}",
             fix="name the directory of a token cache; runs keep theirs in .token-cache beside them (data.cache_dir)",
         )
-    items = [*map(_entry_item, entries), *(_item(path, "unfinished") for path in staged)]
+    looked_at = [*map(_entry_item, entries), *(_item(path, "unfinished") for path in staged)]
+    items = [item for item in looked_at if item is not None]
     return CacheContent(tuple(sorted(items, key=lambda item: item.last_used, reverse=True)), unknown)
 
 
@@ -114,7 +119,9 @@ def check_items(items: Sequence[CacheItem]) -> list[CacheItem]:
             try:
                 open_entry(item.path, fully=True)
             except (DamagedEntryError, OSError) as error:
-                damaged.append(_item(item.path, "damaged", fault=str(error)))
+                # What was deleted meanwhile is not there, and not damaged.
+                if (found := _item(item.path, "damaged", fault=str(error))) is not None:
+                    damaged.append(found)
         elif item.state == "damaged":
             damaged.append(item)
     return damaged
@@ -160,13 +167,20 @@ def clear(directory: Path, used_before: datetime | None, storage: Storage) -> tu
     return removed, CacheContent(tuple(item for item in content.items if item.path.exists()), content.unknown)
 
 
-def _is_entry(path: Path) -> bool:
-    if not KEY.fullmatch(path.name) or not is_own_directory(path):
+def _is_foreign(path: Path) -> bool:
+    """Tell whether something that has a name of ours is no entry, finished or not; what has vanished is not foreign."""
+    if not is_own_directory(path):
+        return os.path.lexists(path)
+    if is_staged_name(path.name):
         return False
-    return all(_OWN_FILE.fullmatch(item.name) and item.is_file(follow_symlinks=False) for item in os.scandir(path))
+    try:
+        files = list(os.scandir(path))
+    except FileNotFoundError:
+        return False
+    return not all(_OWN_FILE.fullmatch(item.name) and item.is_file(follow_symlinks=False) for item in files)
 
 
-def _entry_item(path: Path) -> CacheItem:
+def _entry_item(path: Path) -> CacheItem | None:
     try:
         body = read_entry(path)["body"]
         splits = body["splits"].values()
@@ -181,7 +195,12 @@ def _entry_item(path: Path) -> CacheItem:
         return _item(path, "damaged", fault=str(error))
 
 
-def _item(path: Path, state: State, **known: Any) -> CacheItem:
-    file = path / ENTRY_NAME
-    used = (file if file.is_file() else path).stat().st_mtime
+def _item(path: Path, state: State, **known: Any) -> CacheItem | None:
+    """Return what is said of an entry; None if it has vanished."""
+    used = None
+    for place in (path / ENTRY_NAME, path):
+        with contextlib.suppress(FileNotFoundError):
+            used = used or place.stat().st_mtime
+    if used is None:
+        return None
     return CacheItem(path, state, bytes_in(path), datetime.fromtimestamp(used, UTC), **known)

@@ -286,21 +286,37 @@ def refuse_shared(directory: Path) -> None:
 
 
 def remove_entry(path: Path, storage: Storage) -> None:
-    """Delete an entry; it vanishes at once, though its files take their time.
+    """Delete an entry, if it is there; it vanishes at once, though its files take their time.
 
     Raises
     ------
     OSError
-        If it is not there, or may not be deleted.
+        If it may not be deleted.
     """
     doomed = _staged_name(path)
-    storage.replace(path, doomed)
-    storage.remove_tree(doomed)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # somebody else was first
+    try:
+        # Under its new name it looks like what a dead process left: this says that somebody is at work here.
+        with contextlib.suppress(BlockingIOError):  # who built it, or deletes it, holds it still
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(FileNotFoundError):
+            storage.replace(path, doomed)
+            storage.remove_tree(doomed)
+    finally:
+        os.close(descriptor)
 
 
 def staged_entries(directory: Path) -> list[Path]:
     """Return the directories in which entries are being built, or were when their process died."""
-    return sorted(item for item in directory.iterdir() if _STAGED.fullmatch(item.name) and is_own_directory(item))
+    return sorted(item for item in directory.iterdir() if is_staged_name(item.name) and is_own_directory(item))
+
+
+def is_staged_name(name: str) -> bool:
+    """Tell whether a directory in which an entry is being built may be called so."""
+    return _STAGED.fullmatch(name) is not None
 
 
 def is_own_directory(path: Path) -> bool:
@@ -323,16 +339,21 @@ def remove_abandoned(directory: Path, storage: Storage, after_seconds: float = _
             size = bytes_in(staged)
             storage.remove_tree(staged)
             freed += size
-        except BlockingIOError:
-            continue  # somebody is at work in it
+        except (BlockingIOError, FileNotFoundError):
+            continue  # somebody is at work in it, or has deleted it meanwhile
         finally:
             os.close(descriptor)
     return freed
 
 
 def bytes_in(directory: Path) -> int:
-    """Return the bytes of the files in a directory."""
-    return sum(item.stat(follow_symlinks=False).st_size for item in directory.iterdir())
+    """Return the bytes of the files in a directory, of those that are there when they are looked at."""
+    total = 0
+    with contextlib.suppress(FileNotFoundError):  # it is being deleted, or renamed
+        for item in directory.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                total += item.stat(follow_symlinks=False).st_size
+    return total
 
 
 def _remove_empty(directories: Sequence[Path]) -> None:

@@ -6,7 +6,9 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from codex_ml.data.tokens.token_cache import (
     TokenCache,
     open_entry,
     remove_abandoned,
+    remove_entry,
     staged_entries,
 )
 from codex_ml.data.tokens.token_files import CacheError, DamagedEntryError
@@ -279,6 +282,49 @@ def test_remove_abandoned_takes_what_died_and_leaves_what_is_at_work(cache: Toke
         assert (cache.directory / "notes").is_dir()
         os.utime(dead.parent)
     assert staged_entries(cache.directory) == []
+
+
+class _DiskWithCompany(Storage):
+    """A disk on which another process does something right before a tree is deleted."""
+
+    def __init__(self, before_removing: Callable[[Path], object]) -> None:
+        super().__init__()
+        self._before_removing = before_removing
+
+    def remove_tree(self, path: Path) -> None:
+        self._before_removing(path)
+        super().remove_tree(path)
+
+
+def test_remove_entry_old_entry_is_not_taken_for_abandoned(cache: TokenCache) -> None:
+    """Under its new name it keeps its old time, and a builder elsewhere deletes what is old and held by nobody."""
+    _build(cache)
+    os.utime(cache.directory / KEY, (1, 1))
+    freed: list[int] = []
+    remove_entry(
+        cache.directory / KEY,
+        _DiskWithCompany(lambda _: freed.append(remove_abandoned(cache.directory, Storage()))),
+    )
+    assert freed == [0]
+    assert list(cache.directory.iterdir()) == []
+
+
+def test_remove_entry_that_is_gone_is_done(cache: TokenCache) -> None:
+    """Whether it went before, or while its files are deleted, it is no fault of who wanted it gone."""
+    remove_entry(cache.directory / KEY, Storage())
+    _build(cache)
+    remove_entry(cache.directory / KEY, _DiskWithCompany(shutil.rmtree))
+    assert list(cache.directory.iterdir()) == []
+
+
+def test_remove_abandoned_that_another_deletes_meanwhile_is_no_fault(cache: TokenCache) -> None:
+    """Two cleaners meet; the builder that wanted room is not refused for it."""
+    _build(cache)
+    dead = cache.directory / f".{'b' * 64}.00000000.partial"
+    dead.mkdir()
+    os.utime(dead, (1, 1))
+    assert remove_abandoned(cache.directory, _DiskWithCompany(shutil.rmtree)) == 0
+    assert not dead.exists()
 
 
 def test_note_use_marks_the_entry_alone(cache: TokenCache) -> None:
