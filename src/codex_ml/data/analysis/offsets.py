@@ -25,6 +25,7 @@ _MOST_FIELDS = 50
 # Endings under which `open_records` reads something else than lines.
 _WITHOUT_PLACES = frozenset({".gz", ".zst", ".csv", ".tsv", ".parquet", ".arrow"})
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
+_PLAIN_NAME = r"^[^/\x00]+\.offsets$"
 _OFFSET = np.dtype("<u8")
 _UNKNOWN_SHAPE = "none"
 _TYPE_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
@@ -44,7 +45,8 @@ class FileManifest(BaseModel):
     empty_lines: int = Field(ge=0)
     shapes: dict[str, int]
     fields: dict[str, dict[str, int]]
-    offsets: str
+    # A plain name: the manifest may be a stranger's, and must not lead elsewhere.
+    offsets: str = Field(pattern=_PLAIN_NAME)
     offsets_digest: str = Field(pattern=_DIGEST)
 
 
@@ -271,9 +273,13 @@ def _refuse_other_size(path: Path, manifest: LoadedManifest) -> None:
 def _offsets(manifest: LoadedManifest) -> bytes:
     """Return the offsets, checked: one that is wrong would give another record without a word."""
     path = manifest.offsets_path
-    if not path.is_file():
-        raise DataError(f"{path} does not exist", why=f"{manifest.path.name} needs it", fix=_AGAIN)
-    content = path.read_bytes()
+    try:
+        if not path.is_file():
+            raise DataError(f"{path} does not exist", why=f"{manifest.path.name} needs it", fix=_AGAIN)
+        content = path.read_bytes()
+    except OSError as error:
+        # A name may be too long for a file system.
+        raise DataError(f"{path} cannot be read", why=error.strerror or str(error), fix=_AGAIN) from error
     if len(content) != manifest.content.records * _OFFSET.itemsize:
         raise DataError(
             f"{path} has {len(content):,} bytes instead of {manifest.content.records * _OFFSET.itemsize:,}", fix=_AGAIN

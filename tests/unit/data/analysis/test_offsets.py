@@ -156,6 +156,19 @@ def test_read_record_damaged_offsets_are_an_error(records: Path, damage: str) ->
         assert "make the manifest again" in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["../x.offsets", "", ".", "..", "/x.offsets", "a/b.offsets", "a\x00.offsets", "data.jsonl", "x" * 300 + ".offsets"],
+)
+def test_read_record_manifest_that_leads_elsewhere_is_refused(records: Path, name: str) -> None:
+    """A forged manifest is one error, and no file beside those it may name is looked at."""
+    _make(records)
+    target = manifest_path(records)
+    target.write_text(json.dumps(json.loads(target.read_text()) | {"offsets": name}))
+    with pytest.raises(DataError, match=r"is no manifest of a file|cannot be read"):
+        read_record(records, load_manifest(target), 0)
+
+
 @pytest.mark.parametrize("index", [-1, 20, 10**30])
 def test_read_record_beyond_the_file_is_an_error(records: Path, index: int) -> None:
     """There is no record before the first and none behind the last."""
