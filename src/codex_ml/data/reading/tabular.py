@@ -1,4 +1,4 @@
-"""Parquet and Arrow files as streams of JSON lines, read by `datasets` from the local disk, a few rows at a time."""
+"""Parquet and Arrow files as streams of JSON lines, read from the local disk, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ from typing import Any
 
 from codex_ml.data.jsonl import RawLine, too_long
 from codex_ml.data.problems import LineFault, shown_name
+from codex_ml.data.reading.arrow_files import MAX_GROUP_BYTES, ROWS_AT_ONCE, arrow_rows
 from codex_ml.data.reading.background import Background
 from codex_ml.data.reading.data_files import DataFile, no_record
 from codex_ml.data.reading.lookalikes import look_of_file
 from codex_ml.data.reading.table_rows import canonical_line
 from codex_ml.errors import DataError
 
-# A stored value may stand in many rows: so few of them at once keep the memory small.
-_ROWS_AT_ONCE = 64
-# What one group of rows may take when it is unpacked; writers make them a hundredth of it.
-MAX_GROUP_BYTES = 4 << 30
 _BLOCK_BYTES = 1 << 18
 _BEGINNINGS = {".parquet": (b"PAR1",), ".arrow": (b"ARROW1", b"\xff\xff\xff\xff")}
 
@@ -100,10 +97,9 @@ class TableFile:
         row = 0
         try:
             with TemporaryDirectory(prefix="codex-ml-tables-") as cache:
-                for table in _tables(self.path, Path(cache)):
-                    for values in table.to_pylist():
-                        row += 1
-                        yield canonical_line(values)
+                for values in _rows(self.path, Path(cache), self._max_line_bytes):
+                    row += 1
+                    yield values if isinstance(values, LineFault) else canonical_line(values)
         # Whatever a damaged or forged file makes of the libraries: they have no family of errors in common.
         except (
             pa.ArrowException,
@@ -125,27 +121,30 @@ class TableFile:
             ) from error
 
 
-def _tables(path: Path, cache: Path) -> Iterator[Any]:
-    """Yield the table in pieces of a few rows."""
-    from datasets.data_files import DataFilesDict, DataFilesList
-
-    # Not by `load_dataset`: that takes a name for a pattern, and part of it for the address of another file system.
+def _rows(path: Path, cache: Path, max_line_bytes: int) -> Iterator[dict[str, Any] | LineFault]:
+    """Yield the rows of a table, or what is wrong with one."""
     link = cache / f"table{path.suffix.lower()}"
     link.symlink_to(path.resolve())
+    if path.suffix.lower() == ".arrow":
+        yield from arrow_rows(link, path.name, max_line_bytes)
+        return
+    for table in _parquet_tables(link, path.name, cache):
+        yield from table.to_pylist()
+
+
+def _parquet_tables(link: Path, name: str, cache: Path) -> Iterator[Any]:
+    """Yield the table in pieces of a few rows."""
+    from datasets.data_files import DataFilesDict, DataFilesList
+    from datasets.packaged_modules.parquet.parquet import Parquet
+
+    _refuse_large_groups(link, name)
+    # Not by `load_dataset`: that takes a name for a pattern, and part of it for the address of another file system.
     files = DataFilesDict({"train": DataFilesList([str(link)], [()])})
-    if path.suffix.lower() == ".parquet":
-        from datasets.packaged_modules.parquet.parquet import Parquet
-
-        _refuse_large_groups(link, path.name)
-        builder = Parquet(cache_dir=str(cache), data_files=files, batch_size=_ROWS_AT_ONCE)
-    else:
-        from datasets.packaged_modules.arrow.arrow import Arrow
-
-        builder = Arrow(cache_dir=str(cache), data_files=files)
+    builder = Parquet(cache_dir=str(cache), data_files=files, batch_size=ROWS_AT_ONCE)
     # One split of it, not a mapping of splits, is what comes back for a name.
     stream: Any = builder.as_streaming_dataset(split="train")
     stream = stream.with_format("arrow")
-    for table in stream.iter(batch_size=_ROWS_AT_ONCE):
+    for table in stream.iter(batch_size=ROWS_AT_ONCE):
         names = table.schema.names
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
