@@ -9,16 +9,16 @@ from typing import Any
 
 from codex_ml.data.conversations.roles import role_of, speaker_key, words_key
 from codex_ml.data.problems import shown_name
+from codex_ml.data.reading.json_strict import parse_object
 from codex_ml.errors import DataError
 
 PROMPT = "prompt"
 # What a prompt is made of, in the shapes that have one; `columns` maps these.
-PROMPT_FIELDS = (PROMPT, "messages", "conversations", "instruction", "input", "text")
+PROMPT_FIELDS = (PROMPT, "messages", "conversations", "instruction", "input", "text", "system")
 
 _KEY_BYTES = 32
 # A single line that lacks the key may as well be wrong itself.
 _FEWEST_TO_JUDGE = 2
-_CALLS = ("tool_calls", "function_call")
 _CONVERSATIONS = ("messages", "conversations")
 # One encoder for all records: `json.dumps` with options makes a new one for each.
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
@@ -54,8 +54,9 @@ def group_key(value: Mapping[str, Any], group_by: str, columns: Mapping[str, str
 def prompt_of(value: Mapping[str, Any], columns: Mapping[str, str]) -> Any:
     """Return what a record gives the model: the same value for the same prompt.
 
-    A field ``prompt`` is the prompt. That of a conversation is every turn before the last one of the assistant
-    (speaker, words and calls of tools alone), that of an instruction the instruction with its input, that of running
+    A field ``prompt`` is the prompt, be it a text or turns. That of a conversation is every turn before the last one
+    of the assistant, behind the text of a column ``system``. Of a turn the role, the words and the calls of tools
+    count, whichever way they are spelled. That of an instruction is the instruction with its input, that of running
     text the text.
 
     Raises
@@ -64,10 +65,13 @@ def prompt_of(value: Mapping[str, Any], columns: Mapping[str, str]) -> Any:
         If the record has none of these shapes.
     """
     if (key := columns.get("prompt", "prompt")) in value:
-        return value[key]
+        given = value[key]
+        return _said(given) if _are_turns(given) and given else given
     for shape in _CONVERSATIONS:
         if (key := columns.get(shape, shape)) in value:
-            return _turns_before_answer(value[key], key)
+            system = value.get(columns.get("system", "system"))
+            said = _turns_before_answer(value[key], key)
+            return said if system in (None, "") else [("system", system), *said]
     if (key := columns.get("instruction", "instruction")) in value:
         instruction, given = value[key], value.get(columns.get("input", "input"))
         return f"{instruction}\n\n{given}" if isinstance(given, str) and given.strip() else instruction
@@ -79,15 +83,58 @@ def prompt_of(value: Mapping[str, Any], columns: Mapping[str, str]) -> Any:
     )
 
 
-def _turns_before_answer(turns: Any, key: str) -> Any:
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+def _turns_before_answer(turns: Any, key: str) -> list[Any]:
+    if not _are_turns(turns):
         raise ValueError(f"{shown_name(key)} is not a list of turns, so its prompt is not known")
-    said: list[Sequence[Any]] = [
-        (turn.get(speaker_key(turn)), turn.get(words_key(turn)), *(turn[call] for call in _CALLS if turn.get(call)))
+    answers = [index for index, turn in enumerate(turns) if role_of(turn) == "assistant"]
+    return _said(turns[: answers[-1]] if answers else turns)
+
+
+def _are_turns(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(turn, dict) for turn in value)
+
+
+def _said(turns: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return what turns say, the same for every spelling that `read_turns` reads."""
+    return [
+        (role_of(turn) or turn.get(speaker_key(turn)), _words(turn.get(words_key(turn))), *_calls(turn))
         for turn in turns
     ]
-    answers = [index for index, turn in enumerate(turns) if role_of(turn) == "assistant"]
-    return said[: answers[-1]] if answers else said
+
+
+def _words(content: Any) -> Any:
+    if content is None:
+        return ""
+    if isinstance(content, list) and all(
+        isinstance(part, dict) and isinstance(part.get("text"), str) for part in content
+    ):
+        return "".join(part["text"] for part in content)
+    return content
+
+
+def _calls(turn: Mapping[str, Any]) -> list[Any]:
+    """Return the calls of tools as name and arguments; what is no call stands for itself."""
+    calls = _parsed(turn.get("tool_calls")) or []
+    if legacy := turn.get("function_call"):
+        calls = [*(calls if isinstance(calls, list) else [calls]), legacy]
+    said: list[Any] = []
+    for call in calls if isinstance(calls, list) else [calls]:
+        function = call.get("function", call) if isinstance(call, dict) else None
+        if isinstance(function, dict) and "name" in function:
+            said.append((function["name"], _parsed(function.get("arguments")) or {}))
+        else:
+            said.append(call)
+    return said
+
+
+def _parsed(value: Any) -> Any:
+    """Return the value of a JSON text, as calls and their arguments may be written; any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_object(b'{"value":' + value.encode("utf-8") + b"}")["value"] if value.strip() else None
+    except ValueError:
+        return value
 
 
 def _field(value: Mapping[str, Any], name: str) -> Any:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from codex_ml.data.conversations.messages import Message, MessagesRecord
+from codex_ml.data.records import RecordReader
 from codex_ml.data.splitting.split_groups import group_key, prompt_of, record_key
 
 USER = {"role": "user", "content": "hello"}
@@ -130,3 +135,77 @@ def test_prompt_of_unknown_shape_is_refused_without_content(value: dict[str, Any
 def test_prompt_of_turn_with_odd_speaker_is_read() -> None:
     """A speaker that is no string is no assistant, and no crash."""
     assert prompt_of({"messages": [{"role": ["x"], "content": "a"}, ANSWER]}, {}) == [(["x"], "a")]
+
+
+CALL = {"name": "f", "arguments": {"a": 1, "b": "é"}}
+CALL_TEXT = '{"b": "é", "a": 1}'
+
+
+def _spelled(system: str, question: str) -> list[dict[str, Any]]:
+    """Return one conversation with a call of a tool in every spelling that is read."""
+    called = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": CALL}]}
+    messages = [
+        {"role": "system", "content": system},
+        {"role": "user", "content": question},
+        called,
+        {"role": "tool", "content": "4"},
+    ]
+    parts = [{"type": "text", "text": question[:2]}, {"type": "text", "text": question[2:]}]
+    as_text = [{"function": {"name": "f", "arguments": CALL_TEXT}}]
+    sharegpt = [
+        {"from": "human", "value": question},
+        {"from": "gpt", "value": "", "function_call": {"name": "f", "arguments": CALL_TEXT}},
+        {"from": "observation", "value": "4"},
+    ]
+    return [
+        {"messages": [*messages, ANSWER]},
+        {
+            "messages": [
+                {"role": "developer", "content": system},
+                {"role": "user", "content": parts},
+                *messages[2:],
+                ANSWER,
+            ]
+        },
+        {"messages": [*messages[:2], {"role": "assistant", "tool_calls": as_text}, messages[3], ANSWER]},
+        {"messages": [*messages[:2], {**called, "tool_calls": json.dumps(as_text)}, messages[3], ANSWER]},
+        {"messages": [*messages[1:], ANSWER], "system": system},
+        {"conversations": [*sharegpt, {"from": "gpt", "value": "hi"}], "system": system},
+        {"conversations": [{"from": "system", "value": system}, *sharegpt, {"from": "gpt", "value": "other"}]},
+        {"prompt": messages, "completion": [ANSWER]},
+        {"prompt": [{"from": "system", "value": system}, *sharegpt], "completion": [ANSWER]},
+    ]
+
+
+@given(system=st.text(min_size=1, max_size=5), question=st.text(max_size=5))
+def test_group_key_conversation_in_every_spelling_is_one_group(system: str, question: str) -> None:
+    """All of them are read into the same prompt and have the same key; another question has another."""
+    spelled = _spelled(system, question)
+    read = {tuple((turn.role, turn.content or "") for turn in _messages(value)[:4]) for value in spelled}
+    assert len(read) == 1
+    keys = {group_key(value, "prompt") for value in spelled}
+    others = [*_spelled(system, question + "x"), *_spelled(system + "x", question)]
+    assert len(keys) == 1
+    assert keys.isdisjoint(group_key(value, "prompt") for value in others)
+
+
+def _messages(value: dict[str, Any]) -> tuple[Message, ...]:
+    record = RecordReader().read(value)
+    assert isinstance(record, MessagesRecord)
+    return record.messages
+
+
+@pytest.mark.parametrize(
+    "calls", ["no json", [{"name": "f", "arguments": "{"}], ["text"], {"name": "f"}, [{"name": ["f"]}], 3]
+)
+def test_group_key_calls_that_are_none_are_a_group_of_their_own(calls: Any) -> None:
+    """What the reader will refuse does not stop the key, and is not taken for a prompt without calls."""
+    turn = {"role": "assistant", "content": "a"}
+    keys = {group_key({"messages": [held, ANSWER]}, "prompt") for held in (turn, {**turn, "tool_calls": calls})}
+    assert len(keys) == 2
+
+
+def test_group_key_plain_messages_have_a_known_key() -> None:
+    """Golden value: conversations spelled with role and content stay where they were."""
+    expected = group_key({"g": [["user", "hello"]]}, "g")
+    assert group_key({"messages": [USER, ANSWER]}, "prompt") == expected
