@@ -58,6 +58,9 @@ def test_data_prepare_tables_give_the_same_records(command_line, tmp_path: Path,
     import pandas as pd
 
     rows = [{"q": f'question, "{n}"\nline \u00e9', "a": f" answer {n} "} for n in range(50)]
+    if kind == "tsv":
+        # It has no quoting: neither line ends nor what pandas would put into quotes.
+        rows = [{"q": row["q"].replace('"', "").replace("\n", " "), "a": row["a"]} for row in rows]
     frame = pd.DataFrame(rows)
     file = tmp_path / f"raw.{kind}"
     if kind == "parquet":

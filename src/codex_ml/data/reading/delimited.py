@@ -27,7 +27,8 @@ _FIX_QUOTES = "close it, and double each quote inside a cell that is quoted"
 class DelimitedFile:
     """A CSV or TSV file (RFC 4180) with a header, read as a stream of lines of JSON, one a row.
 
-    Quoted cells may hold separators, quotes (doubled) and line ends. Refused by line: rows with more or fewer cells
+    Quoted cells of CSV may hold separators, quotes (doubled) and line ends; TSV has no quoting, and a tab or line end
+    cannot stand in a cell. Refused by line: rows with more or fewer cells
     than the header, bytes that are not UTF-8, text behind a closing quote. Line numbers and offsets are those of the
     beginning of the row in the file.
 
@@ -41,8 +42,8 @@ class DelimitedFile:
     Raises
     ------
     DataError
-        If the file is absent, of another format, without a row, has two columns of one name, or a quote that is opened
-        and never closed.
+        If the file is absent, of another format, without a row, has two columns of one name, a quote that is opened
+        and never closed, or, in CSV, a row longer than ``max_line_bytes``: where it ends is not known.
     """
 
     def __init__(self, path: Path, max_line_bytes: int) -> None:
@@ -58,10 +59,16 @@ class DelimitedFile:
         self.empty_lines = self.byte_count = 0
         row_seen = False
         with Background() as background, DataFile(self.path, background) as file:
-            text = _Text(file, self._look, self._max_line_bytes)
+            text = _Text(file, self._look, self._max_line_bytes, has_quotes=self._separator != "\t")
             # The bound is that of the module: it has no other.
             csv.field_size_limit(self._max_line_bytes)
-            rows = csv.reader(text, delimiter=self._separator, strict=True)
+            # Tabs have no quoting (IANA, text/tab-separated-values): a quote is a character of its cell.
+            rows = csv.reader(
+                text,
+                delimiter=self._separator,
+                quoting=csv.QUOTE_NONE if self._separator == "\t" else csv.QUOTE_MINIMAL,
+                strict=True,
+            )
             header: list[str] | None = None
             for cells in self._rows(rows, text):
                 if isinstance(cells, list) and not cells:
@@ -82,8 +89,10 @@ class DelimitedFile:
                 yield next(rows)
             except StopIteration:
                 return
+            except _LongLine:
+                yield too_long(self._max_line_bytes)
             except csv.Error as error:
-                if text.ended or "field larger" in str(error):
+                if text.ended:
                     raise DataError(
                         f"{self.path.name}:{text.first_line}: a quote is opened in this row and never closed",
                         why="all that follows is one cell, so its rows would be lost",
@@ -138,11 +147,18 @@ class DelimitedFile:
             )
 
 
+class _LongLine(Exception):  # noqa: N818 - a line that is left out, no error of the file
+    """A line is too long, and the next one begins a row."""
+
+
 class _Text:
     """The lines of a file as csv wants them, and where the row at hand began."""
 
-    def __init__(self, file: DataFile, look: Callable[[bytes], None], max_line_bytes: int) -> None:
+    def __init__(self, file: DataFile, look: Callable[[bytes], None], max_line_bytes: int, *, has_quotes: bool) -> None:
         self.first_line = self.first_offset = 0
+        self._row_bytes = 0
+        self._max_line_bytes = max_line_bytes
+        self._has_quotes = has_quotes
         self.ended = False
         self._name = file.name
         self._line_number = 0
@@ -167,10 +183,18 @@ class _Text:
         self._line_number += 1
         if self._is_first:
             self.first_line, self.first_offset, self._is_first = self._line_number, offset, False
-        if raw is None:
+            self._row_bytes = 0
+        if raw is None and not self._has_quotes:
+            raise _LongLine
+        # A cell may span lines, each of them short.
+        self._row_bytes += 0 if raw is None else len(raw) + len(line_end)
+        if raw is None or self._row_bytes > self._max_line_bytes + len(line_end):
+            what = "line" if raw is None else "row"
             raise DataError(
-                f"{self._name}:{self._line_number}: the line is too long (data.max_line_bytes)",
-                fix="cut the record into several, leave it out, or raise data.max_line_bytes",
+                f"{self._name}:{self._line_number}: the {what} is too long (data.max_line_bytes)",
+                why=f"the row that begins in line {self.first_line} is longer than {self._max_line_bytes} bytes, and "
+                "what stands in quotes may go on: a quote in it may be missing",
+                fix="close its quotes, cut the record into several, leave it out, or raise data.max_line_bytes",
             )
         if self._line_number == 1:
             raw = raw.removeprefix(BYTE_ORDER_MARK)

@@ -49,6 +49,27 @@ def test_open_records_tsv_with_a_mark_is_read_with_tabs(write_jsonl: Write) -> N
     assert [line.value for line in records] == [{"prompt": "a,b", "completion": "c é"}]
 
 
+def test_open_records_tsv_quotes_are_characters_of_their_cells(write_jsonl: Write) -> None:
+    """No quoting, so none to lose, to double or to leave open."""
+    content = b'p\tc\nsay\t"hello"\n"a" b\t"\n"x\ty\n\\t\t\\n\n'
+    records, faults, _ = _read(write_jsonl(content, "data.tsv"))
+    assert [tuple(line.value.values()) for line in records] == [
+        ('"hello"', "say"),
+        ('"', '"a" b'),
+        ("y", '"x'),
+        ("\\n", "\\t"),
+    ]
+    assert not faults
+
+
+def test_open_records_tsv_line_that_is_too_long_is_one_faulty_line(write_jsonl: Write) -> None:
+    """The rows before and behind it are read."""
+    content = b"p\tc\n1\t2\n" + b"x" * 1000 + b"\t2\n3\t4\n"
+    records, faults, _ = _read(write_jsonl(content, "data.tsv"), 500)
+    assert [line.line_number for line in records] == [2, 4]
+    assert [(line.line_number, line.fault.reason) for line in faults] == [(3, "too_long_line")]
+
+
 def test_open_records_csv_rows_that_are_none_are_named_and_the_others_read(write_jsonl: Write) -> None:
     """Too few and too many cells, bytes that are no text, NUL, text behind a quote, a row that is too long."""
     rows = b'a,b\n1\n1,2\n1,2,3\n\xff,2\n\x00,2\n"x"y,2\n3,' + b"x" * 80 + b"\n4,5\n"
@@ -69,7 +90,10 @@ def test_open_records_csv_rows_that_are_none_are_named_and_the_others_read(write
     ("content", "words"),
     [
         (b'a,b\n1,2\n"x,2\n3,4\n', r"data\.csv:3: a quote is opened in this row and never closed"),
-        (b'a,b\n"' + b"x\n" * 1000, r"data\.csv:2: a quote is opened in this row and never closed"),
+        (b'a,b\n"' + b"x\n" * 1000, r"data\.csv:252: the row is too long"),
+        (b"a,b\n" + b'"x\n",' * 1000 + b"\n", r"data\.csv:\d+: the row is too long"),
+        (b'a,b\n"' + b"x\n" * 300 + b'",1\n', r"the row is too long"),
+        (b'a,b\n"' + b"x\n" * 100, r"data\.csv:2: a quote is opened in this row and never closed"),
         (b"a,a\n1,2\n", "two columns have the name 'a'"),
         (b"a;b\n1;2\n", "separated by semicolons"),
         (b"a,b\n", "holds no record"),
