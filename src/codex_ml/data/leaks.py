@@ -12,7 +12,8 @@ from codex_ml.data.problems import LineFault
 from codex_ml.data.readers import open_records
 from codex_ml.errors import DataError
 
-OVERLAP, SHARED_PROMPTS = "overlap_with_train", "prompts_shared_with_train"
+OVERLAP, CONTENT_OVERLAP = "overlap_with_train", "content_overlap_with_train"
+SHARED_PROMPTS = "prompts_shared_with_train"
 
 
 class StoredBytes(Protocol):
@@ -46,16 +47,16 @@ def count_overlap_with_file(manifest: Mapping[str, Any], records: Mapping[str, S
 def leak_warnings(manifest: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the user is to be told of records and prompts that stand in two splits."""
     for name, split in manifest["splits"].items():
-        overlap, prompts = split.get(OVERLAP, 0), split.get(SHARED_PROMPTS, 0)
+        overlap, prompts, count = _overlap_of(split), split.get(SHARED_PROMPTS, 0), split["records"]
         if overlap:
             yield (
-                f"data.{name}: {overlap} of {split['records']} records stand in data.train too, byte for byte; "
+                f"data.{name}: {overlap} of {count} records stand in data.train too, {_how(split)}; "
                 "scores on them measure memory"
             )
         if prompts > overlap:
             yield (
-                f"data.{name}: the prompts of {prompts} of {split['records']} records stand in data.train too; "
-                "data.split.group_by=prompt keeps records of one prompt together"
+                f"data.{name}: the prompts of {prompts} of {count} records stand in data.train too; "
+                f"{_way_to_divide(manifest)} keeps records of one prompt together"
             )
 
 
@@ -65,18 +66,38 @@ def refuse_overlap(manifest: Mapping[str, Any], max_share: float) -> None:
     Raises
     ------
     DataError
-        If the records of a split that stand in train, byte for byte, are a larger share than ``max_share``.
+        If the records of a split that stand in train, by their bytes or by what the model sees of them, are a larger
+        share than ``max_share``.
     """
     for name, split in manifest["splits"].items():
-        overlap, count = split.get(OVERLAP, 0), split["records"]
+        overlap, count = _overlap_of(split), split["records"]
         if count and overlap / count > max_share:
             share = f"{overlap} of {count} records ({overlap / count:.1%})"
             raise DataError(
-                f"data.{name}: {share} stand in data.train too, byte for byte",
+                f"data.{name}: {share} stand in data.train too, {_how(split)}",
                 why=f"data.max_overlap_share allows {max_share:.1%}; a score on them measures memory, not skill",
-                fix="divide one file by data.path, which keeps equal records together, or take other records; with "
-                "data.max_overlap_share they are allowed knowingly",
+                fix=f"divide with {_way_to_divide(manifest)}, or take other records; with data.max_overlap_share they "
+                "are allowed knowingly",
             )
+
+
+def _overlap_of(split: Mapping[str, Any]) -> int:
+    found: int = max(split.get(OVERLAP, 0), split.get(CONTENT_OVERLAP, 0))
+    return found
+
+
+def _how(split: Mapping[str, Any]) -> str:
+    """Say in what records are equal: in their bytes, or, where those differ, in what the model sees of them."""
+    if split.get(CONTENT_OVERLAP, 0) <= split.get(OVERLAP, 0):
+        return "byte for byte"
+    return f"token for token ({split.get(OVERLAP, 0)} byte for byte)"
+
+
+def _way_to_divide(manifest: Mapping[str, Any]) -> str:
+    """Return what keeps equal records together, as this data can be divided at all."""
+    if "split" in manifest:
+        return "data.split.group_by=prompt"
+    return "codex-ml data split ALL.jsonl --group-by prompt (one file of all records)"
 
 
 def _digests_of(path: Path, max_line_bytes: int) -> Iterator[bytes]:

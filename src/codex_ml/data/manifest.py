@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from codex_ml.config.schema.data import DataSection
-from codex_ml.data.leaks import OVERLAP, SHARED_PROMPTS, leak_warnings
+from codex_ml.data.leaks import CONTENT_OVERLAP, OVERLAP, SHARED_PROMPTS, leak_warnings
 from codex_ml.data.sources import SourceFile
 from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.data.tokens.token_arrays import StoredRecords
@@ -62,9 +62,10 @@ def build_manifest(
 ) -> dict[str, Any]:
     """Return the content of ``data_splits.json``: for each split its file, digests and the offset of every kept record.
 
-    ``overlap_with_train`` counts the records whose bytes stand in train too, ``prompts_shared_with_train`` those whose
-    prompt does. ``template_date`` is the date that a chat template was given for today, where it asks for one;
-    ``left_out`` counts the conversations of which it leaves something out.
+    ``overlap_with_train`` counts the records whose bytes stand in train too, ``content_overlap_with_train`` those that
+    give the model what one of train does, ``prompts_shared_with_train`` those whose prompt does. ``template_date`` is
+    the date that a chat template was given for today, where it asks for one; ``left_out`` counts the conversations of
+    which it leaves something out.
     """
     splits: dict[str, Any] = {}
     train = built.get("train")
@@ -77,6 +78,7 @@ def build_manifest(
         }
         if name != "train" and train is not None:
             splits[name][OVERLAP] = split.records.shared_bytes(train.records)
+            splits[name][CONTENT_OVERLAP] = split.records.shared_content(train.records)
             splits[name][SHARED_PROMPTS] = split.records.shared_prompts(train.records)
     manifest: dict[str, Any] = {"schema_version": 1, "splits": splits}
     if template_date is not None:

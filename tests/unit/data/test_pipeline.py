@@ -77,6 +77,24 @@ def test_build_dataset_manifest_finds_the_bytes_of_every_record(build: _Build, w
     assert str(path.parent) not in json.dumps(dataset.manifest)
 
 
+def test_build_dataset_records_spaced_otherwise_are_those_of_train(build: _Build, write_jsonl: Write) -> None:
+    """The model sees the same tokens, whatever the JSON looks like; the way out is one that these files have."""
+    rows = [{"prompt": f"How many {number}? ", "completion": "four cups"} for number in range(8)]
+    train = write_jsonl(rows, "train.jsonl")
+    spaced = b"".join(json.dumps(row, separators=(" ,  ", " :  ")).encode() + b"\n" for row in rows)
+    valid = write_jsonl(spaced, "valid.jsonl")
+    with pytest.raises(DataError) as raised:
+        build(train=train, valid=valid)
+    assert "8 of 8 records (100.0%) stand in data.train too, token for token (0 byte for byte)" in raised.value.what
+    assert "codex-ml data split" in raised.value.fix
+    assert "data.split.group_by" not in raised.value.fix
+    dataset = build(train=train, valid=valid, max_overlap_share=1.0)
+    found = dataset.manifest["splits"]["valid"]
+    assert (found["overlap_with_train"], found["content_overlap_with_train"]) == (0, 8)
+    (warning,) = dataset.warnings
+    assert "8 of 8 records stand in data.train too, token for token" in warning
+
+
 def test_build_dataset_separate_files_count_their_overlap(build: _Build, write_jsonl: Write) -> None:
     """Records of a later split that stand in train too are counted in the manifest."""
     train = write_jsonl(_pairs(10), "a.jsonl")
@@ -92,8 +110,8 @@ def test_build_dataset_separate_files_count_their_overlap(build: _Build, write_j
     assert "data.test: 3 of 4 records stand in data.train too" in dataset.warnings[0]
     same_prompts = build(train=train, test=write_jsonl(_pairs(3, "other"), "c.jsonl"))
     assert same_prompts.warnings == (
-        "data.test: the prompts of 3 of 3 records stand in data.train too; data.split.group_by=prompt keeps records of "
-        "one prompt together",
+        "data.test: the prompts of 3 of 3 records stand in data.train too; codex-ml data split ALL.jsonl --group-by "
+        "prompt (one file of all records) keeps records of one prompt together",
     )
     assert build(train=train, test=write_jsonl([{"prompt": "new", "completion": "one"}], "d.jsonl")).warnings == ()
 

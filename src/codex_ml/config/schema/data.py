@@ -195,7 +195,7 @@ class DataSection(Section):
         default=0.5,
         ge=0.0,
         le=1.0,
-        description="Largest share of valid or test that stands in train, byte for byte, before the run stops.",
+        description="Largest share of valid or test that stands in train, by bytes or tokens, before the run stops.",
     )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from codex_ml.data.overlap import Digests, positions_in
+from codex_ml.data.overlap import DIGEST_BYTES, Digests, positions_in
 from codex_ml.data.tokenize import TokenizedRecord
 
 PARTS = ("tokens", "records", "texts")
@@ -33,10 +34,11 @@ _RECORD = np.dtype(
         ("flags", "<u4"),
         ("digest", "<u8", (2,)),
         ("prompt_key", "<u8", (2,)),
+        ("content_key", "<u8", (2,)),
     ]
 )
 # The same row, for one record at a time, which numpy is slow at.
-_ROW = struct.Struct("<QQQQQIIII16s16s")
+_ROW = struct.Struct("<QQQQQIIII16s16s16s")
 assert _ROW.size == _RECORD.itemsize
 _FLUSH_BYTES = 1 << 20
 
@@ -88,6 +90,7 @@ class TokenArraysWriter:
         tokens = np.array(record.input_ids, dtype=np.uint32)
         mask = np.array(record.supervised, dtype=bool)
         tokens[mask] |= _SUPERVISED
+        token_bytes = tokens.tobytes()
         # Text of a chat template may hold anything that a Python string can.
         prompt = record.prompt.encode("utf-8", "surrogatepass")
         reference = b"" if record.reference is None else record.reference.encode("utf-8", "surrogatepass")
@@ -113,8 +116,9 @@ class TokenArraysWriter:
             flags,
             place.digest,
             place.prompt_key,
+            hashlib.sha256(token_bytes).digest()[:DIGEST_BYTES],
         )
-        self._put("tokens", tokens.tobytes())
+        self._put("tokens", token_bytes)
         self._put("records", row)
         self._put("texts", prompt + reference)
         if self._waiting_bytes >= _FLUSH_BYTES:
@@ -257,6 +261,10 @@ class StoredRecords(Sequence[TokenizedRecord]):
         """Count the records whose very bytes stand in another split."""
         return _shared(self._column("digest"), other._column("digest"))
 
+    def shared_content(self, other: StoredRecords) -> int:
+        """Count the records of which another split has one with the same token ids and supervision."""
+        return _shared(self._column("content_key"), other._column("content_key"))
+
     def found_in(self, digests: Digests) -> int:
         """Count the records whose bytes have one of these digests."""
         return _shared(self._column("digest"), digests)
@@ -280,7 +288,7 @@ class StoredRecords(Sequence[TokenizedRecord]):
 
     def _record(self, row: int) -> TokenizedRecord:
         arrays = self._arrays
-        end, text_end, prompt_bytes, line, _, prompt_length, _, file, flags, _, _ = arrays.row(row)
+        end, text_end, prompt_bytes, line, _, prompt_length, _, file, flags, *_ = arrays.row(row)
         start, text_start = (0, 0) if row == 0 else arrays.row(row - 1)[:2]
         tokens = arrays.tokens[start:end]
         text = arrays.texts[text_start:text_end].tobytes()

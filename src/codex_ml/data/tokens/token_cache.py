@@ -24,7 +24,7 @@ from codex_ml.untrusted import read_json
 TOKEN_CACHE_NAME = ".token-cache"
 ENTRY_NAME = "entry.json"
 NOTES_NAME = "notes.ndjson"
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 KEY = re.compile(r"[0-9a-f]{64}")
 
 _STAGED = re.compile(rf"\.[0-9a-f]{{64}}\.[0-9a-f]{{8}}{re.escape(PARTIAL_SUFFIX)}")
