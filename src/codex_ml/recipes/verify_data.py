@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def check_data(config: DataSection | None, layout: RunLayout, provenance: Mappin
     checks = compare_trees("data", provenance.get("data"), recorded, "provenance and data_splits.json say the same")
     if config is None:
         return [*checks, Check("data.splits", "unchecked", note="config.yaml does not say where the files lie")]
-    if config.path is not None:
+    if config.is_divided:
         wanted = {
             "seed": config.split.seed,
             "ratios": list(config.split.ratios),
@@ -42,6 +42,8 @@ def check_data(config: DataSection | None, layout: RunLayout, provenance: Mappin
         checks += compare_trees("data.split", manifest.get("split"), wanted, "as in config.yaml")
     by_file: dict[tuple[Path | None, ...], list[str]] = {}
     for name, split in manifest["splits"].items():
+        if "parts" in split:
+            checks.append(_check_weights(f"data.splits.{name}.weights", config, name, split["parts"]))
         by_file.setdefault(_files_of(config, name, mapping(split)), []).append(name)
     for files, names in by_file.items():
         checks += _check_files(config, files, {name: mapping(manifest["splits"][name]) for name in names})
@@ -107,6 +109,13 @@ def _files_of(config: DataSection, name: str, split: Mapping[str, Any]) -> tuple
     return tuple(config.files.get(str(mapping(part).get("key")).removeprefix("files.")) for part in split["parts"])
 
 
+def _check_weights(key: str, config: DataSection, name: str, parts: Sequence[Any]) -> Check:
+    """Hold names and weights of the files behind a split against the configuration."""
+    recorded = {str(mapping(part).get("key")): mapping(part).get("weight") for part in parts}
+    wanted = {f"files.{file}": config.weights.get(file, 1.0) if name == "train" else 1.0 for file in config.files}
+    return compare(key, recorded, wanted, "data.files and data.weights of config.yaml")
+
+
 def _check_files(
     config: DataSection, files: tuple[Path | None, ...], splits: Mapping[str, Mapping[str, Any]]
 ) -> list[Check]:
@@ -142,7 +151,7 @@ def _check_file(key: str, path: Path | None, source: Mapping[str, Any]) -> list[
     if path is None:
         return [Check(key, "differs", note="config.yaml names no file for this split")]
     if not path.is_file():
-        why = f"there is no file {path}; name where it lies now with --data FILE (--data train=FILE …)"
+        why = f"there is no file {path}; name where it lies now with --data FILE (train=FILE, files.NAME=FILE …)"
         return [Check(key, "unchecked", note=why)]
     checks = [
         compare(f"{key}.digest", source.get("digest"), file_digest(path)),

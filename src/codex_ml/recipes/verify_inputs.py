@@ -55,7 +55,10 @@ class Moved:
         named = {"--model": self.model, "--tokenizer": self.tokenizer, "--policy": self.policy}
         for option, path in (*named.items(), *((f"--data {key}", path) for key, path in self.data.items())):
             if path is not None and not path.exists():
-                raise UserError(f"{option}: there is no {path}", fix="name where it lies now")
+                fix = "name where it lies now"
+                if option == "--data path" and "=" in str(path):
+                    fix += "; a file of data.files is named by --data files.NAME=FILE"
+                raise UserError(f"{option}: there is no {path}", fix=fix)
         values: dict[str, object] = {f"data.{key}": path.absolute() for key, path in self.data.items()}
         if self.model is not None:
             values |= {"model.path": self.model.absolute(), "model.name": None, "model.revision": None}
