@@ -24,6 +24,8 @@ from codex_ml.safety.filters import SafetyFilters
 _MOST_SHOWN = 600
 _TAIL = 150
 _CONTEXT_TOKENS = 16
+# A character of UTF-8 has 4 bytes at most, and a token 1 at least.
+_MOST_TOKENS_BEHIND_THE_FIRST = 3
 
 
 @dataclass(frozen=True)
@@ -231,9 +233,14 @@ def texts_of(ids: Sequence[int], special_ids: frozenset[int], decode: Callable[[
             continue
         is_last = position + 1 == len(ids) or ids[position + 1] in special_ids
         text = decode(ids[start : position + 1])
-        if text.endswith("\ufffd") and not is_last:
-            yield ""
-            continue
+        if text.endswith("\ufffd") and not is_last and position - begun < _MOST_TOKENS_BEHIND_THE_FIRST:
+            # The text may hold this very character; one that is not whole yet becomes another with what follows.
+            ends = range(position + 2, min(position + 2 + _MOST_TOKENS_BEHIND_THE_FIRST, len(ids) + 1))
+            following = [decode(ids[start:end]) for end in ends]
+            # A token that adds nothing to be seen belongs to the same character.
+            if following[0] == text or not all(longer.startswith(text) for longer in following):
+                yield ""
+                continue
         yield text.removeprefix(decode(ids[start:begun]))
         # A short context is enough to know of a space before a word, and keeps the time from growing with the length.
         if position - start >= _CONTEXT_TOKENS:

@@ -166,3 +166,19 @@ def test_texts_of_any_text_joined_is_the_text(tiny_tokenizer, text: str) -> None
         return tiny_tokenizer.decode(list(some), clean_up_tokenization_spaces=False)
 
     assert "".join(texts_of(ids, frozenset(), decode)) == decode(ids)
+
+
+def test_texts_of_replacement_characters_is_shown_by_each_and_in_linear_time(tiny_tokenizer) -> None:
+    """A text that holds U+FFFD itself is shown as it goes: its tokens are looked at in short stretches alone."""
+    text = "\ufffd" * 200 + "é\ufffd🎉" * 20
+    ids = tiny_tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    looked_at: list[int] = []
+
+    def decode(some: list[int]) -> str:
+        looked_at.append(len(some))
+        return tiny_tokenizer.decode(list(some), clean_up_tokenization_spaces=False)
+
+    texts = list(texts_of(ids, frozenset(), decode))
+    assert "".join(texts) == text
+    assert max(map(len, texts)) == 1
+    assert max(looked_at) < 30
