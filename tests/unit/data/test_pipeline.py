@@ -328,7 +328,7 @@ def test_build_dataset_faulty_lines_are_named_all_at_once(build: _Build, write_j
     with pytest.raises(DataError) as caught:
         build(train=write_jsonl(b"\n".join(lines)))
     block = caught.value.block()
-    assert "data.jsonl:3: completion is empty" in block
+    assert "data.jsonl:3: completion holds nothing but white space" in block
     assert "data.jsonl:5: key 'completion' is missing (format prompt_completion)" in block
     assert "data.jsonl:7: not valid JSON" in block
 
@@ -345,12 +345,13 @@ def test_build_dataset_overlong_records_stop_by_default(build: _Build, write_jso
 
 
 def test_build_dataset_empty_prompt_is_no_matter_of_length(build: _Build, write_jsonl: Write) -> None:
-    """A record without a prompt is not answered with advice on long ones; both kinds are named."""
+    """A record without a prompt is not answered with advice on long ones alone; each kind has its own."""
     path = write_jsonl([{"prompt": "", "completion": "b"}, *_pairs(3), {"prompt": "b " * 50, "completion": "b"}])
     with pytest.raises(DataError) as caught:
         build(train=path, max_length_tokens=40)
     assert "data.jsonl:1: prompt is empty" in caught.value.what
-    assert "max_length_tokens" not in caught.value.fix
+    assert caught.value.fix.startswith("correct these records or leave them out")
+    assert "data.max_length_tokens" in caught.value.fix.splitlines()[1]
 
 
 @pytest.mark.parametrize(
