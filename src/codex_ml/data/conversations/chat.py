@@ -120,6 +120,7 @@ class ChatRenderer:
         else:
             before = self._segments(rendered, 0, len(prompt))
         self._refuse_lost_answers(messages, rendered)
+        self._refuse_rewritten_answers(messages, rendered)
         self._count_left_out(messages, tools, rendered)
         return Conversation((*before, *self._segments(rendered, len(prompt), len(text))), len(before))
 
@@ -222,6 +223,33 @@ class ChatRenderer:
     def _end_of_turn(self, text: str, end: int) -> int:
         token = self._end_of_sequence
         return end + len(token) if token and text.startswith(token, end) else end
+
+    def _refuse_rewritten_answers(self, messages: Sequence[Message], rendered: _Rendered) -> None:
+        """Stop where a turn that is learned is not what the record says, but for white space.
+
+        Else other words would be taught than those that an evaluation holds the model to.
+        """
+        last = last_assistant_turn(messages)
+        turns = [
+            index
+            for index, message in enumerate(messages)
+            if message.role == "assistant" and message.supervised and (not self._last_turn_only or index == last)
+        ]
+        written_turns = ["".join(rendered.text[start:end].split()) for start, end in sorted(rendered.learned)]
+        if len(written_turns) != len(turns):
+            # Marks of a template need not come one for a turn; then the answers stand in all of them together.
+            written_turns = ["".join(written_turns)] * len(turns)
+        for index, written in zip(turns, written_turns, strict=True):
+            message = messages[index]
+            if not message.content or message.tool_calls:
+                continue
+            words = "".join(self._template.guard(message.content, rendered.marker).split())
+            if words not in written and json.dumps(words, ensure_ascii=False)[1:-1] not in written:
+                raise ValueError(
+                    f"the chat template does not write messages[{index}] of the assistant as it stands, so other words "
+                    "would be learned; use a template that writes it whole, or write it as the template gives it (one "
+                    "that cuts the thinking of earlier turns goes with data.supervise=last_assistant_turn)"
+                )
 
     def _refuse_lost_answers(self, messages: Sequence[Message], rendered: _Rendered) -> None:
         """Stop where a turn that calls tools lost its calls, or the words beside them, to the template."""

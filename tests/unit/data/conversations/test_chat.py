@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -178,3 +178,42 @@ def test_tokenize_messages_template_that_reads_the_clock_otherwise_is_refused(
         tokenizer = make_tokenizer(chat_template=hidden + chat_templates["plain"])
         with pytest.raises(DataError, match="reads the clock"):
             RecordTokenizer(tokenizer).tokenize("d:1", CHAT)
+
+
+def _template(expression: str, is_marked: bool) -> str:
+    """Return a template that writes an expression for what the assistant said, and the words of the others."""
+    answer = "{{ " + expression + " }}{{ eos_token }}"
+    if is_marked:
+        answer = "{% generation %}" + answer + "{% endgeneration %}"
+    other = "{{ message['content'] }}{{ eos_token }}"
+    turn = "{% if message['role'] == 'assistant' %}" + answer + "{% else %}" + other + "{% endif %}"
+    return "{%- for message in messages -%}<|role|>{{ message['role'] }}:" + turn + "{%- endfor -%}"
+
+
+@pytest.mark.parametrize("is_marked", [False, True])
+@pytest.mark.parametrize("supervise", ["all_assistant_turns", "last_assistant_turn"])
+@pytest.mark.parametrize(
+    "expression", ["message['content'].split('</think>')[-1]", "message['content'][:7]", "'ok'", "message['role']"]
+)
+def test_tokenize_messages_template_that_rewrites_an_answer_is_refused(
+    make_tokenizer: MakeTokenizer, expression: str, supervise: Any, is_marked: bool
+) -> None:
+    """Nobody is taught other words than the record holds, which are those that an evaluation asks for."""
+    tokenizer = make_tokenizer(chat_template=_template(expression, is_marked))
+    record = _chat(("user", "why"), ("assistant", "<think>a reason</think>the answer"))
+    with pytest.raises(ValueError, match=r"does not write messages\[1\] of the assistant as it stands"):
+        RecordTokenizer(tokenizer, supervise).tokenize("r:1", record)
+
+
+@pytest.mark.parametrize("is_marked", [False, True])
+@pytest.mark.parametrize(
+    "expression",
+    ["message['content'] | trim", "'\\n' + message['content'] + '\\n'", "message['content'].replace('</', '\\n</')"],
+)
+def test_tokenize_messages_template_that_moves_white_space_only_is_taken(
+    make_tokenizer: MakeTokenizer, expression: str, is_marked: bool
+) -> None:
+    """Many families trim an answer or put line ends around its parts."""
+    tokenizer = make_tokenizer(chat_template=_template(expression, is_marked))
+    record = _chat(("user", "why"), ("assistant", " <think>a reason</think>\n\nthe answer "))
+    assert RecordTokenizer(tokenizer).tokenize("r:1", record).supervised_count
