@@ -96,7 +96,9 @@ def test_jsonl_file_bomb_is_given_up_in_bounded_memory_and_time(write_jsonl: Wri
     with pytest.raises(DataError, match="holds far more than it should"):
         for _ in JsonlFile(path).raw_lines():
             pass
-    assert time.process_time() - started < 20.0
+    assert (
+        time.process_time() - started < 60.0
+    )  # it ends; with the lines counted for coverage, it takes three times as long
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 150 << 10
 
 
