@@ -51,3 +51,19 @@ def column_names(pairs: Sequence[str] | None) -> dict[str, str]:
             raise UserError(f"--column: {field} is mapped twice", fix="write it once")
         columns[field] = name
     return columns
+
+
+def shares(text: str) -> list[float]:
+    """Return the shares that ``--ratios`` lists.
+
+    Raises
+    ------
+    UserError
+        If they are not numbers.
+    """
+    try:
+        return [float(part.strip()) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(
+            f"--ratios: {text!r} is not a list of numbers", fix="write one share for each split: --ratios 0.9,0.05,0.05"
+        ) from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codex_ml.cli.boundary import print_results
+from codex_ml.cli.data_options import column_names, shares
 from codex_ml.errors import UserError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def prepare(
         return
     preparer = get_preparer(registry, name)
     given = {
-        "columns": _columns(column or ()) or None,
+        "columns": column_names(column) or None,
         "format": format_name,
         "records_at": records_at,
         "unit": unit,
@@ -110,7 +111,7 @@ def prepare(
         "on_bad_record": on_bad_record,
         "max_bad_share": max_bad_share,
         "split": {
-            "ratios": None if ratios is None else _shares(ratios),
+            "ratios": None if ratios is None else shares(ratios),
             "seed": seed,
             "group_by": group_by,
             "exact_sizes": exact_sizes or None,
@@ -157,25 +158,6 @@ def _listed(registry: Registry[Entry], as_json: bool) -> Iterator[str]:
     width = max(map(len, found))
     for name, config in found.items():
         yield f"{name:<{width}}  {config.description}"
-
-
-def _columns(pairs: list[str] | tuple[()]) -> dict[str, str]:
-    columns: dict[str, str] = {}
-    for pair in pairs:
-        field, _, path = pair.partition("=")
-        if not field or not path:
-            raise UserError(f"--column: {pair!r} has no two sides", fix="write FIELD=PATH, such as prompt=question")
-        if field in columns:
-            raise UserError(f"--column: {field} is given twice", fix="keep one of the two")
-        columns[field] = path
-    return columns
-
-
-def _shares(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UserError(f"--ratios: {text!r} is no list of numbers", fix="write --ratios 0.8,0.1,0.1") from error
 
 
 def _rendered(done: Prepared) -> Iterator[str]:

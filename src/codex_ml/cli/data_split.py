@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codex_ml.cli.boundary import print_results
-from codex_ml.cli.data_options import MaxLineBytes
+from codex_ml.cli.data_options import MaxLineBytes, shares
 from codex_ml.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def split(
     from codex_ml.data.splitting.split_report import SplitOptions
 
     options = SplitOptions(
-        ratios=_shares(ratios),
+        ratios=shares(ratios),
         names=_listed(names),
         seed=seed,
         group_by=group_by,
@@ -86,15 +86,6 @@ def split(
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")]
-
-
-def _shares(text: str) -> list[float]:
-    try:
-        return [float(part) for part in _listed(text)]
-    except ValueError as error:
-        raise UserError(
-            f"--ratios: {text!r} is not a list of numbers", fix="write one share for each split: --ratios 0.9,0.05,0.05"
-        ) from error
 
 
 def _columns(pairs: list[str], group_by: str | None) -> dict[str, str]:
