@@ -15,6 +15,7 @@ from codex_ml.cli.configs import configs_app
 from codex_ml.cli.data import data_app
 from codex_ml.cli.evaluate import evaluate
 from codex_ml.cli.runs import runs_app
+from codex_ml.cli.safety import safety_app
 from codex_ml.cli.train import train
 from codex_ml.cli.validate import validate_command
 from codex_ml.errors import UserError
@@ -32,6 +33,7 @@ app.command("validate")(guarded(validate_command))
 app.add_typer(configs_app, name="configs")
 app.add_typer(data_app, name="data")
 app.add_typer(runs_app, name="runs")
+app.add_typer(safety_app, name="safety")
 
 
 def _show_version(wanted: bool) -> None:
