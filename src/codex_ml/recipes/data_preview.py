@@ -18,7 +18,8 @@ from codex_ml.data.records import Record, RecordReader, map_strings
 from codex_ml.data.tokenize import RecordTokenizer, TokenizedRecord
 from codex_ml.errors import DataError
 from codex_ml.models.registry import load_tokenizer
-from codex_ml.recipes.safety_filters import open_filters
+from codex_ml.recipes.console import say as say_on_stderr
+from codex_ml.recipes.safety_filters import bypass_warnings, open_filters
 from codex_ml.safety.filters import SafetyFilters
 
 _MOST_SHOWN = 600
@@ -67,7 +68,13 @@ class PreviewedRecord:
 
 
 def preview_records(
-    config: TrainConfig, path: Path, count: int, number: int | None = None, *, whole: bool = False
+    config: TrainConfig,
+    path: Path,
+    count: int,
+    number: int | None = None,
+    *,
+    whole: bool = False,
+    say: Callable[[str], None] = say_on_stderr,
 ) -> Iterator[PreviewedRecord]:
     """Yield some records of a file as a run of this configuration would see them.
 
@@ -83,6 +90,8 @@ def preview_records(
         This record alone, counted from 1. With a manifest beside the file nothing before it is read.
     whole : bool
         Show all tokens of a long record.
+    say : callable
+        Takes the warning that the filters are off.
 
     Raises
     ------
@@ -90,6 +99,8 @@ def preview_records(
         If file, tokenizer or policy cannot be used, a line that comes first is faulty, or there is no such record.
     """
     filters = open_filters(config.safety)
+    for line in bypass_warnings(filters):
+        say(line)
     # What is shown passes the policy even where the data does not: a bypass is for the data.
     shown_through = SafetyFilters(filters.policy)
     data = config.data

@@ -30,7 +30,7 @@ from codex_ml.peft.adapter_files import adapter_on
 from codex_ml.recipes.config_check import refuse_unsafe_values
 from codex_ml.recipes.console import say
 from codex_ml.recipes.preparation import Prepared, open_digests, prepare
-from codex_ml.recipes.safety_filters import safety_summary
+from codex_ml.recipes.safety_filters import Witness, safety_summary, user_name
 from codex_ml.recipes.weights import keeps_average, refuse_missing_averages, uses_average, weight_digests, weights_of
 from codex_ml.runs.checkpoints import run_of_checkpoint
 from codex_ml.runs.layout import RunLayout, close_record, create_run
@@ -49,6 +49,7 @@ class EvaluateCollaborators:
     storage: Storage = field(default_factory=Storage)
     say: Callable[[str], None] = say
     clock: Callable[[], datetime] = utc_now
+    who: Callable[[], str] = user_name
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def evaluate(
     check_paths(config)
     refuse_unsafe_values(config)
     chosen_metrics(config.eval.metrics)
-    prepared = prepare(config, outside.say, [config.eval.split], outside.storage)
+    witness = Witness("evaluate", outside.who, outside.clock)
+    prepared = prepare(config, outside.say, [config.eval.split], outside.storage, witness=witness)
     records = prepared.dataset.require(config.eval.split)
     if config.eval.max_records is not None:
         records = records[: config.eval.max_records]
@@ -188,7 +190,8 @@ def _write(
         "safety_policy": prepared.filters.policy.digest,
     }
     digests |= weight_digests(target, config.eval.weights)
-    safety = safety_summary(prepared.filters, prepared.findings)
+    bypasses = [] if prepared.bypass is None else [prepared.bypass.to_json()]
+    safety = safety_summary(prepared.filters, prepared.findings, bypasses)
     # What was found when the records were read is no account of an evaluation, whose filters speak once more.
     del safety["findings_by_rule"]
     write_results(

@@ -17,9 +17,9 @@ from codex_ml.data.tokens.token_cache import TOKEN_CACHE_NAME, TokenCache
 from codex_ml.models.registry import load_tokenizer, tokenizer_digest
 from codex_ml.models.source import locate_tokenizer
 from codex_ml.recipes.reading_progress import ReadingProgress
-from codex_ml.recipes.safety_filters import open_filters
+from codex_ml.recipes.safety_filters import Witness, bypass_warnings, open_filters
 from codex_ml.runs.digest_cache import CACHE_NAME, DigestCache
-from codex_ml.safety.audit import SafetyAudit
+from codex_ml.safety.audit import Bypass, SafetyAudit
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.storage import Storage
 
@@ -37,6 +37,7 @@ class Prepared:
     dataset: Dataset
     findings: dict[str, int] = field(default_factory=dict)
     audit_events: list[dict[str, Any]] = field(default_factory=list)
+    bypass: Bypass | None = None
 
 
 def prepare(
@@ -44,6 +45,8 @@ def prepare(
     say: Callable[[str], None],
     splits: Collection[str] = SPLIT_NAMES,
     storage: Storage | None = None,
+    *,
+    witness: Witness,
 ) -> Prepared:
     """Load the tokenizer, read every record of some splits through the filters and tokenise it.
 
@@ -57,6 +60,8 @@ def prepare(
         The splits that are wanted.
     storage : Storage, optional
         The disk on which the cache of tokenised data may be written; without one it is only read.
+    witness : Witness
+        Notes who turned the filters off, where they are off.
 
     Raises
     ------
@@ -64,11 +69,14 @@ def prepare(
         If any of it cannot be had; nothing has been written then.
     """
     filters = open_filters(config.safety)
+    for line in bypass_warnings(filters):
+        say(line)
     tokenizer = load_tokenizer(config.model)
     events: list[dict[str, Any]] = []
     audit = SafetyAudit(events.append, stage="data")
-    if filters.bypassed:
-        audit.bypass(filters.bypass_reason or "", filters.policy.name, filters.policy.digest)
+    bypass = witness.bypass(filters)
+    if bypass is not None:
+        audit.bypass(bypass)
     digest = tokenizer_digest(tokenizer, locate_tokenizer(config.model).directory)
     cache_use = _cache_use(config, filters, tokenizer, digest, say, storage)
     dataset = build_dataset(
@@ -81,6 +89,7 @@ def prepare(
         dataset=dataset,
         findings=dict(audit.counts),
         audit_events=events,
+        bypass=bypass,
     )
 
 

@@ -14,7 +14,7 @@ from codex_ml.config.schema.root import TrainConfig
 from codex_ml.data.manifest import without_membership
 from codex_ml.data.rejects import rejects_ndjson
 from codex_ml.models.source import locate_tokenizer
-from codex_ml.recipes.audit_trail import write_audit
+from codex_ml.recipes.audit_trail import recorded_bypasses, write_audit
 from codex_ml.recipes.model_setup import TrainableModel
 from codex_ml.recipes.preparation import Prepared
 from codex_ml.recipes.safety_filters import safety_summary
@@ -58,7 +58,7 @@ def write_run_files(
         tokenizer_directory=locate_tokenizer(config.model).directory if source is None else None,
         digest_of=trainable.digests,
         data=without_membership(prepared.dataset.manifest),
-        safety=safety_summary(prepared.filters, prepared.findings),
+        safety=safety_summary(prepared.filters, prepared.findings, []),
         seeds={"run": config.run.seed, "split": config.data.split.seed},
         threads={"torch": torch.get_num_threads(), "torch_interop": torch.get_num_interop_threads()},
         compute={
@@ -85,6 +85,8 @@ def write_run_files(
             )
     # Provenance counts the findings, so each stands in the events on the disk before it does.
     write_audit(prepared.audit_events, layout.events, context, prepared.filters.redact_value)
+    # Of all processes of the run, as its events have it; in the user's own words, also where they look like a path.
+    provenance["safety"]["bypasses"] = recorded_bypasses(layout.events, prepared.bypass)
     write_provenance(layout.provenance, provenance, storage)
     trainable.digests.save(storage)
     context.log_params(run_config_values(config, layout.directory))

@@ -33,7 +33,7 @@ from codex_ml.recipes.preflight import (
 from codex_ml.recipes.preparation import Prepared, prepare
 from codex_ml.recipes.records import environment_summary, write_run_files
 from codex_ml.recipes.resume import ResumePoint, close_dead_run, find_resume_point
-from codex_ml.recipes.safety_filters import safety_summary
+from codex_ml.recipes.safety_filters import Witness, bypass_warnings, user_name
 from codex_ml.recipes.session import Session, SessionDependencies, open_session
 from codex_ml.recipes.signals import listen_for_stop
 from codex_ml.runs.run_manifest import manifest_path
@@ -56,6 +56,7 @@ class TrainCollaborators:
     storage: Storage = field(default_factory=Storage)
     say: Callable[[str], None] = say
     clock: Callable[[], datetime] = utc_now
+    who: Callable[[], str] = user_name
     tracking: TrackingDependencies = field(default_factory=TrackingDependencies)
     find_refused: FindRefused = refused_kernels
     open_store: Callable[[Path, Storage], CheckpointStore] = DirectoryStore
@@ -99,7 +100,7 @@ def train(
     resume, loaded = _resume(config, outside)
     if loaded is not None and config.training.max_steps is not None and _is_over(resume, loaded.state, config):
         return _already_finished(resume, loaded.state)
-    prepared, trainable, plan = _prepare(config, loaded, outside.say, outside.storage)
+    prepared, trainable, plan = _prepare(config, loaded, outside, outside.storage)
     introduction = _introduction(config, prepared, trainable, plan)
     for line in introduction:
         outside.say(line)
@@ -129,7 +130,7 @@ def train(
         ) as session,
         failures_explained(session.layout, lambda: state.step, memory_use.explain),
     ):
-        for line in introduction:
+        for line in [*bypass_warnings(prepared.filters), *introduction]:
             LOGGER.info(line)
         provenance = write_run_files(config, prepared, trainable, session, plan, outside.storage, outside.say)
         try:
@@ -168,7 +169,7 @@ def plan_only(config: TrainConfig, collaborators: TrainCollaborators | None = No
     check_sinks(config.tracking.sinks, outside.tracking)
     resume = _find_resume(config)
     # Without a disk to write on: the cache of tokenised data is used, and left as it is.
-    prepared, trainable, plan = _prepare(config, _load_state(config, resume, outside), outside.say)
+    prepared, trainable, plan = _prepare(config, _load_state(config, resume, outside), outside)
     require_disk(config, plan, outside.storage, resume)
     lines = [*_introduction(config, prepared, trainable, plan), *prepared.dataset.account.lines()]
     if resume.message:
@@ -225,10 +226,11 @@ def _load_state(config: TrainConfig, resume: ResumePoint, outside: TrainCollabor
 
 
 def _prepare(
-    config: TrainConfig, loaded: LoadedState | None, say: Callable[[str], None], storage: Storage | None = None
+    config: TrainConfig, loaded: LoadedState | None, outside: TrainCollaborators, storage: Storage | None = None
 ) -> tuple[Prepared, TrainableModel, Plan]:
     """Read the data, build the model and plan the run; whatever does not fit together is refused."""
-    prepared = prepare(config, say, storage=storage)
+    witness = Witness("train", outside.who, outside.clock)
+    prepared = prepare(config, outside.say, storage=storage, witness=witness)
     records = prepared.dataset.require("train")
     trainable = build_trainable_model(config, prepared.tokenizer)
     refuse_records_beyond_positions(config, prepared, trainable)
@@ -287,9 +289,7 @@ def _introduction(config: TrainConfig, prepared: Prepared, trainable: TrainableM
             if config.data.has_split(name) and not prepared.dataset.splits.get(name)
         ),
     ]
-    if prepared.filters.bypassed:
-        lines.append("warning: safety filters are bypassed; the reason stands in provenance.json and events.ndjson")
-    elif prepared.findings:
+    if prepared.findings:
         found = ", ".join(f"{rule} {count}" for rule, count in sorted(prepared.findings.items()))
         lines.append(f"safety findings in the data: {found} (positions in events.ndjson)")
     return [*lines, *plan.lines()]
@@ -346,7 +346,7 @@ def _job(
             "data_digest": prepared.dataset.digest("train"),
             "config_digest": provenance["config_digest"],
             "environment": environment_summary(provenance),
-            "safety": safety_summary(prepared.filters, prepared.findings),
+            "safety": provenance["safety"],
         },
         checkpoint_bytes=plan.checkpoint_bytes,
         average=average,

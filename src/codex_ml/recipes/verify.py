@@ -10,7 +10,7 @@ from typing import Any
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import UserError
 from codex_ml.monitoring.codex_logging import ndjson_files, read_ndjson
-from codex_ml.recipes.audit_trail import findings_by_rule
+from codex_ml.recipes.audit_trail import bypasses_in, findings_by_rule
 from codex_ml.recipes.verify_aside import damaged_when_set_aside
 from codex_ml.recipes.verify_data import check_account, check_data
 from codex_ml.recipes.verify_environment import check_environment
@@ -200,7 +200,10 @@ def _check_findings(events: list[dict[str, Any]], provenance: Mapping[str, Any])
         return None
     counted = findings_by_rule(events)
     recorded = mapping(mapping(provenance.get("safety")).get("findings_by_rule"))
-    return None if counted == recorded else f"it names findings {counted}, provenance.json {recorded}"
+    if counted != recorded:
+        return f"it names findings {counted}, provenance.json {recorded}"
+    off, recorded_off = bypasses_in(events), mapping(provenance.get("safety")).get("bypasses")
+    return None if off == recorded_off else f"it names {len(off)} bypasses of the filters, provenance.json others"
 
 
 def _leftovers(layout: RunLayout, provenance: Mapping[str, Any], checks: Sequence[Check]) -> list[Check]:

@@ -143,6 +143,7 @@ def check_safety(config: TrainConfig, provenance: Mapping[str, Any]) -> list[Che
             "safety.bypass_reason", recorded.get("bypass_reason"), config.safety.bypass_reason, "as in config.yaml"
         ),
     ]
+    checks.append(_check_bypasses(config, recorded))
     try:
         policy = load_policy(config.safety.policy)
     except CodexError as error:
@@ -153,6 +154,23 @@ def check_safety(config: TrainConfig, provenance: Mapping[str, Any]) -> list[Che
         return [*checks, Check("safety.policy", "agrees", policy.name, policy.name)]
     note = "another name for it; its digest decides"
     return [*checks, Check("safety.policy", "noted", recorded.get("policy"), policy.name, note)]
+
+
+def _check_bypasses(config: TrainConfig, recorded: Mapping[str, Any]) -> Check:
+    """See that somebody is named who turned off filters that were off, with the reason of the config."""
+    key, bypasses = "safety.bypasses", recorded.get("bypasses")
+    if config.safety.enabled:
+        return compare(key, bypasses, [], "the filters were on")
+    expected = {"reason": config.safety.bypass_reason, "policy_digest": recorded.get("policy_digest")}
+    records = [mapping(bypass) for bypass in bypasses] if isinstance(bypasses, list) else []
+    if not records:
+        return Check(key, "missing", note="the filters were off, and nobody is named who turned them off")
+    for record in records:
+        if not (record.get("who") and record.get("when")) or any(
+            record.get(name) != expected[name] for name in expected
+        ):
+            return Check(key, "differs", record, expected, "each names who and when, and reason and policy of the run")
+    return Check(key, "agrees", note=f"the filters were off; {len(records)} named who turned them off")
 
 
 def check_compute(provenance: Mapping[str, Any], checked: list[Check]) -> list[Check]:

@@ -13,7 +13,7 @@ from codex_ml.runs.best import is_validated
 from codex_ml.runs.checkpoints import STAGING_PREFIX, Pointer, list_checkpoints, read_pointer
 from codex_ml.runs.layout import RunLayout, RunRecord, format_stamp
 from codex_ml.runs.manifest import read_manifest, verify_checkpoint
-from codex_ml.runs.verification import Check, compare
+from codex_ml.runs.verification import Check, compare, mapping
 
 _ABANDONED = "abandoned-*"
 _POINTERS: tuple[Pointer, ...] = ("latest", "best")
@@ -118,9 +118,24 @@ def _check_checkpoint(
         why = "names this run, base model, tokenizer and policy"
     if provenance and own != policy:
         differing.append(compare(f"{key}/manifest.json.safety.policy_digest", own, policy))
+    if provenance and (fault := _bypass_fault(named, safety)) is not None:
+        differing.append(Check(f"{key}/manifest.json.safety.bypasses", "differs", note=fault))
     if not differing:
         differing = [Check(f"{key}/manifest.json", "agrees", note=why)]
     return [*checks, *differing]
+
+
+def _bypass_fault(named: Any, recorded: Any) -> str | None:
+    """Return what is wrong with what a checkpoint says of filters that were off; later processes may have added."""
+    of_checkpoint, of_run = mapping(named), mapping(recorded)
+    if of_checkpoint.get("enabled") != of_run.get("enabled"):
+        return "it says otherwise than provenance.json whether the filters were on"
+    bypasses, all_of_run = of_checkpoint.get("bypasses"), of_run.get("bypasses")
+    if bypasses == all_of_run:
+        return None
+    if not isinstance(bypasses, list) or not isinstance(all_of_run, list) or not bypasses:
+        return "it does not name who turned the filters off"
+    return None if bypasses == all_of_run[: len(bypasses)] else "it names others who turned the filters off"
 
 
 def _check_pointer(checkpoints: Path, pointer: Pointer) -> Check:

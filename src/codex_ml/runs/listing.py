@@ -25,6 +25,8 @@ class RunSummary:
         Optimizer steps: of the newest checkpoint or the newest metric, whichever is further; None where neither is.
     best_validation_loss : float, optional
         As the newest checkpoint knows it; None where no validation came before one.
+    safety : str, optional
+        ``"on"`` or ``"OFF"``, as provenance says; None where it says nothing.
     """
 
     directory: str
@@ -37,6 +39,7 @@ class RunSummary:
     status: str
     steps: int | None
     best_validation_loss: float | None
+    safety: str | None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -58,7 +61,17 @@ def summarise(layout: RunLayout, record: RunRecord) -> RunSummary:
         status=record.status,
         steps=max(reached, default=None),
         best_validation_loss=best,
+        safety=_safety(layout.provenance),
     )
+
+
+def _safety(provenance: Path) -> str | None:
+    """Return whether the filters were on; a run that was killed early, or an evaluation, has nothing that says it."""
+    try:
+        enabled = read_json(provenance, follow_links=False)["safety"]["enabled"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return "on" if enabled is True else "OFF"
 
 
 def saved_progress(checkpoints: Path) -> tuple[int | None, float | None]:
@@ -96,7 +109,7 @@ def last_logged_step(metrics: Path) -> int | None:
 
 def render_list(summaries: list[RunSummary]) -> str:
     """Return the table that people read, newest run first, with one line for each run."""
-    rows = [("started (UTC)", "name", "status", "steps", "best valid loss", "directory")]
+    rows = [("started (UTC)", "name", "status", "steps", "best valid loss", "safety", "directory")]
     rows += [
         (
             summary.started[:19].replace("T", " "),
@@ -104,6 +117,7 @@ def render_list(summaries: list[RunSummary]) -> str:
             summary.status,
             "-" if summary.steps is None else str(summary.steps),
             "-" if summary.best_validation_loss is None else f"{summary.best_validation_loss:.4f}",
+            summary.safety or "-",
             summary.directory,
         )
         for summary in summaries

@@ -56,7 +56,10 @@ def _safety(safety: dict[str, Any]) -> str:
         return _ABSENT
     if safety.get("enabled"):
         return f"policy {safety.get('policy')}, on"
-    return f"policy {safety.get('policy')}, OFF: {safety.get('bypass_reason')}"
+    recorded = safety.get("bypasses")
+    bypasses = [item for item in recorded if isinstance(item, dict)] if isinstance(recorded, list) else []
+    people = ", ".join(f"{item.get('who')} at {item.get('when')}" for item in bypasses)
+    return f"policy {safety.get('policy')}, OFF: {safety.get('bypass_reason')}" + (f"; by {people}" if people else "")
 
 
 def _data_line(split: str, data: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 
@@ -24,6 +25,22 @@ class FindingLike(Protocol):
     def length(self) -> int:
         """Length of the span in characters."""
         ...
+
+
+@dataclass(frozen=True)
+class Bypass:
+    """That the filters were off: in which job, why, who asked for it and when, and which policy would have stood."""
+
+    stage: str
+    reason: str
+    who: str
+    when: str
+    policy: str
+    policy_digest: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return it as it stands in events, provenance, results and the manifests of checkpoints."""
+        return asdict(self)
 
 
 class SafetyAudit:
@@ -59,14 +76,6 @@ class SafetyAudit:
                 }
             )
 
-    def bypass(self, reason: str, policy_name: str, policy_digest: str) -> None:
-        """Emit the event that the filters are off here, why, and which policy would have stood."""
-        self._emit(
-            {
-                "kind": "safety_bypass",
-                "stage": self._stage,
-                "reason": reason,
-                "policy": policy_name,
-                "policy_digest": policy_digest,
-            }
-        )
+    def bypass(self, bypass: Bypass) -> None:
+        """Emit the event that the filters are off."""
+        self._emit({"kind": "safety_bypass", **bypass.to_json()})

@@ -104,8 +104,8 @@ def collect_provenance(
 ) -> dict[str, Any]:
     """Return everything a later reader needs to tell whether a run can be repeated, and with what.
 
-    The result names no host, no user and no absolute path: such a path in what the caller passes is cut to its last
-    part (but for ``bypass_reason``, which is the user's own words).
+    The result names no host, no user (but who turned the safety filters off) and no absolute path: such a path in what
+    the caller passes is cut to its last part (but for ``bypass_reason``, which is the user's own words).
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -43,13 +44,30 @@ def test_evaluate_results_say_whether_filters_were_bypassed_and_why(tmp_path, ti
         "safety": {"enabled": reason is None, "bypass_reason": reason},
     }
     config = EvaluateConfig.model_validate(values)
-    outcome = evaluate(config, [Target(BASE, None, {})], EvaluateCollaborators(say=[].append))
+    said = []
+    outside = EvaluateCollaborators(
+        say=said.append, who=lambda: "ann", clock=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    )
+    outcome = evaluate(config, [Target(BASE, None, {})], outside)
     results = json.loads((outcome.directory / "base" / "results.json").read_text("utf-8"))
     digest = results["digests"]["safety_policy"]
+    bypass = {
+        "stage": "evaluate",
+        "reason": reason,
+        "who": "ann",
+        "when": "2026-01-02T03:04:05.000000Z",
+        "policy": "default",
+        "policy_digest": digest,
+    }
     assert results["safety"] == {
         "enabled": reason is None,
         "policy": "default",
         "policy_digest": digest,
         "bypass_reason": reason,
+        "bypasses": [] if reason is None else [bypass],
     }
+    events = [json.loads(line) for line in (outcome.directory / "metrics.ndjson").read_text("utf-8").splitlines()]
+    noted = [event for event in events if event["kind"] == "safety_bypass"]
+    assert [{key: event[key] for key in bypass} for event in noted] == results["safety"]["bypasses"]
+    assert [line for line in said if "safety filters are bypassed" in line] == said[: len(noted)]
     assert "safety_filter" not in results["settings"]

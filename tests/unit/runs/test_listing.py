@@ -65,4 +65,4 @@ def test_render_list_columns_are_aligned_and_unknown_is_a_dash(make_run, add_che
     assert header.index("status") == first.index("FINISHED") == second.index("FINISHED")
     assert "2026-11-22 12:00:00  long-name  FINISHED  10" in first
     assert "1.2500" in first
-    assert second.split() == ["2026-11-22", "12:00:00", "b", "FINISHED", "-", "-", str(other[0].directory)]
+    assert second.split() == ["2026-11-22", "12:00:00", "b", "FINISHED", "-", "-", "-", str(other[0].directory)]

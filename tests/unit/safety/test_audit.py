@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from codex_ml.safety.audit import SafetyAudit
+from codex_ml.safety.audit import Bypass, SafetyAudit
 from codex_ml.safety.filters import SafetyFilters
 
 pytestmark = pytest.mark.safety
@@ -46,12 +46,15 @@ def test_record_counts_findings_by_rule(default_filters: SafetyFilters) -> None:
 def test_bypass_emits_reason_and_policy() -> None:
     """A bypass leaves a trace with its reason and the policy that was set aside."""
     events: list[dict[str, Any]] = []
-    SafetyAudit(events.append, stage="data").bypass("synthetic data", "default", "sha256:00")
+    bypass = Bypass("train", "synthetic data", "ann", "2026-01-01T00:00:00.000000Z", "default", "sha256:00")
+    SafetyAudit(events.append, stage="data").bypass(bypass)
     assert events == [
         {
             "kind": "safety_bypass",
-            "stage": "data",
+            "stage": "train",
             "reason": "synthetic data",
+            "who": "ann",
+            "when": "2026-01-01T00:00:00.000000Z",
             "policy": "default",
             "policy_digest": "sha256:00",
         }
