@@ -38,8 +38,12 @@ class SafetySection(Section):
         Rule("safety-idle-reason", ("enabled", "bypass_reason"), _reason_has_bypass),
     )
 
-    enabled: bool = Field(default=True, description="Filters on; false is meant for tests, and needs safety.bypass_reason.")
+    enabled: bool = Field(
+        default=True, description="Filters on; false is meant for tests, and needs safety.bypass_reason."
+    )
     policy: Annotated[str, RelativePath(bare_names=True)] = Field(
         default="default", min_length=1, description="Name of a packaged policy, or the path of a policy file."
     )
-    bypass_reason: str | None = Field(default=None, description="Why the filters are off; stands with who and when in all that the run leaves.")
+    bypass_reason: str | None = Field(
+        default=None, description="Why the filters are off; stands with who and when in all that a run leaves."
+    )
