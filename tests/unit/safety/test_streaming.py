@@ -105,6 +105,13 @@ def test_feed_finding_that_began_in_a_line_given_out_masks_the_rest(filters_of: 
     assert (found.place, found.length) == (Place(6, 2, 1), 4)
 
 
+def test_feed_finding_that_reaches_the_end_waits_for_more(filters_of: MakeFilters) -> None:
+    """What may go on in the next line is not given out, nor marked, before it is known where it ends."""
+    stream = StreamFilter(filters_of("id: code, kind: secret, patterns: ['code:(?P<value>[0-9\\s]{3,})']"))
+    assert stream.feed("the code: 12\n34\n") == ""
+    assert stream.feed("56\nend\n") == "the code:[REDACTED:code]end\n"
+
+
 def test_feed_long_line_is_divided_at_white_space_outside_findings(filters_of: MakeFilters) -> None:
     """A line without end comes out in parts, and nothing in it gets through."""
     filters = filters_of(MAIL, "id: spaced, kind: regex, patterns: ['secret of [0-9]+ words']")
