@@ -9,6 +9,7 @@ from codex_ml.cli.data_cache import cache_app
 from codex_ml.cli.data_manifest import manifest
 from codex_ml.cli.data_prepare import prepare
 from codex_ml.cli.data_preview import preview
+from codex_ml.cli.data_redact import redact
 from codex_ml.cli.data_split import split
 from codex_ml.cli.data_stats import stats
 from codex_ml.cli.data_validate import validate
@@ -25,6 +26,7 @@ def _group() -> None:
 data_app.command("prepare")(guarded(prepare))
 data_app.command("validate")(guarded(validate))
 data_app.command("split")(guarded(split))
+data_app.command("redact")(guarded(redact))
 data_app.command("stats")(guarded(stats))
 data_app.command("preview")(guarded(preview))
 data_app.command("manifest")(guarded(manifest))

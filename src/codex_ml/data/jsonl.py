@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -69,6 +69,8 @@ class JsonlFile:
         Takes the faults, and the caller raises them; without it the iteration raises one error at its end.
     max_line_bytes : int
         Longest line that is read.
+    on_passed : callable, optional
+        Takes the bytes that belong to no record where they stand: a byte order mark, empty lines with their ends.
 
     Raises
     ------
@@ -77,13 +79,20 @@ class JsonlFile:
         faulty lines at once.
     """
 
-    def __init__(self, path: Path, problems: Problems | None = None, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        problems: Problems | None = None,
+        max_line_bytes: int = MAX_LINE_BYTES,
+        on_passed: Callable[[bytes], object] | None = None,
+    ) -> None:
         self.path = path
         self.empty_lines = 0
         self.byte_count = 0
         self.digest = ""
         self._problems = problems
         self._max_line_bytes = max_line_bytes
+        self._on_passed = on_passed
 
     def __iter__(self) -> Iterator[JsonLine]:
         problems = Problems() if self._problems is None else self._problems
@@ -108,15 +117,21 @@ class JsonlFile:
                     continue
                 if number == 1 and raw.startswith(BYTE_ORDER_MARK):
                     offset, raw = len(BYTE_ORDER_MARK), raw[len(BYTE_ORDER_MARK) :]
+                    self._pass(BYTE_ORDER_MARK)
                 # White space is what JSON calls so: a form feed is a character like others.
                 if not raw or (raw.isspace() and not raw.strip(b" \t\r")):
                     self.empty_lines += 1
+                    self._pass(raw + line_end)
                     continue
                 line_seen = True
                 yield number, offset, raw, line_end
             self.byte_count, self.digest = file.byte_count, file.finish()
         if not line_seen:
             raise no_record(self.path)
+
+    def _pass(self, passed: bytes) -> None:
+        if self._on_passed is not None:
+            self._on_passed(passed)
 
 
 def too_long(max_line_bytes: int) -> LineFault:

@@ -110,6 +110,11 @@ class Problems:
 _FIX = "correct these lines; nothing was written"
 
 
+def looks_like_name(key: str) -> bool:
+    """Tell whether a key looks like the name of a column rather than like content."""
+    return _COLUMN_NAME.fullmatch(key) is not None
+
+
 def shown_name(name: str) -> str:
     """Return a column's name for a message, or a stand-in where it looks like content rather than a name."""
-    return repr(name) if _COLUMN_NAME.fullmatch(name) else "(a key that is not shown)"
+    return repr(name) if looks_like_name(name) else "(a key that is not shown)"

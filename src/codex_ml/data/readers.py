@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from codex_ml.data.jsonl import MAX_LINE_BYTES, JsonlFile, Lines
@@ -9,7 +10,9 @@ from codex_ml.data.reading.delimited import SEPARATORS, DelimitedFile
 from codex_ml.data.reading.tabular import TableFile
 
 
-def open_records(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Lines:
+def open_records(
+    path: Path, max_line_bytes: int = MAX_LINE_BYTES, on_passed: Callable[[bytes], object] | None = None
+) -> Lines:
     """Return a file of records as a stream of lines; nothing is opened before they are asked for.
 
     Parquet, Arrow, CSV and TSV are told by the ending of the name, as are packed JSON Lines (``.gz``, ``.zst``);
@@ -21,10 +24,12 @@ def open_records(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Lines:
         The file.
     max_line_bytes : int
         Longest line, or row of a table, that is read.
+    on_passed : callable, optional
+        Takes what belongs to no record of a file of lines: a byte order mark, empty lines with their ends.
     """
     suffix = path.suffix.lower()
     if suffix in SEPARATORS:
         return DelimitedFile(path, max_line_bytes)
     if suffix in {".parquet", ".arrow"}:
         return TableFile(path, max_line_bytes)
-    return JsonlFile(path, max_line_bytes=max_line_bytes)
+    return JsonlFile(path, max_line_bytes=max_line_bytes, on_passed=on_passed)
