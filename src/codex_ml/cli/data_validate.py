@@ -57,15 +57,17 @@ def _rendered(report: FileReport) -> Iterator[str]:
     )
     for what, counts in (
         ("problems", report.problems),
-        ("safety findings", report.findings),
+        ("safety findings", report.findings.by_rule),
+        ("findings by field", report.findings.by_field),
+        ("records that the policy leaves out of a run", report.dropped_by_rule),
         ("keys that the format does not use", report.unused_columns),
     ):
         if counts:
             yield f"  {what}: {', '.join(f'{name} {count:,}' for name, count in sorted(counts.items()))}"
-    for place in report.finding_places:
+    for place in report.findings.places:
         where = f"{place['field']} at {place['offset']}, length {place['length']}"
         yield f"    line {place['line']}: {place['rule']} in {where}"
-    if report.findings.total() > len(report.finding_places):
-        yield f"    and {report.findings.total() - len(report.finding_places):,} more"
+    if report.findings.not_listed:
+        yield f"    and {report.findings.not_listed:,} more"
     if report.empty_lines:
         yield f"  empty lines: {report.empty_lines:,}"

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.config.schema.safety import SafetySection
-from codex_ml.data.jsonl import MAX_LINE_BYTES, FaultyLine, parsed_lines
+from codex_ml.data.jsonl import MAX_LINE_BYTES, FaultyLine, JsonLine, parsed_lines
 from codex_ml.data.problems import MAX_SHOWN, LineFault, Problems
 from codex_ml.data.readers import open_records
 from codex_ml.data.records import Record, RecordReader, map_strings
 from codex_ml.errors import DataError
+from codex_ml.recipes.row_findings import FindingTally, RowFilter
 from codex_ml.recipes.safety_filters import open_filters
 from codex_ml.safety.filters import SafetyFilters
 
@@ -33,7 +34,10 @@ class ValidationOptions:
 
 @dataclass
 class FileReport:
-    """What was found in one file; ``read = records + sum(problems)``. Positions only, never content."""
+    """What was found in one file; ``read = records + sum(problems)``. Positions only, never content.
+
+    Of the valid records a run leaves out those that a rule drops (``dropped_by_rule``).
+    """
 
     name: str
     format: str | None = None
@@ -46,8 +50,10 @@ class FileReport:
     problems: Counter[str] = field(default_factory=Counter)
     places: list[dict[str, Any]] = field(default_factory=list)
     refused: str | None = None
-    findings: Counter[str] = field(default_factory=Counter)
-    finding_places: list[dict[str, Any]] = field(default_factory=list)
+    policy: str = ""
+    policy_digest: str = ""
+    findings: FindingTally = field(default_factory=lambda: FindingTally(MAX_SHOWN))
+    dropped_by_rule: Counter[str] = field(default_factory=Counter)
 
     @property
     def is_valid(self) -> bool:
@@ -67,7 +73,14 @@ class FileReport:
             "empty_lines": self.empty_lines,
             "unused_columns": dict(sorted(self.unused_columns.items())),
             "problems": {"by_reason": dict(sorted(self.problems.items())), "first": self.places},
-            "findings": {"by_rule": dict(sorted(self.findings.items())), "first": self.finding_places},
+            "findings": {
+                "policy": self.policy,
+                "policy_digest": self.policy_digest,
+                "by_rule": dict(sorted(self.findings.by_rule.items())),
+                "by_field": dict(sorted(self.findings.by_field.items())),
+                "dropped_by_rule": dict(sorted(self.dropped_by_rule.items())),
+                "first": self.findings.places,
+            },
         }
 
 
@@ -86,7 +99,8 @@ def validate_files(paths: Sequence[Path], options: ValidationOptions) -> tuple[l
 
 
 def _validate(path: Path, options: ValidationOptions, filters: SafetyFilters, problems: Problems) -> FileReport:
-    report = FileReport(path.name)
+    report = FileReport(path.name, policy=filters.policy.name, policy_digest=filters.policy.digest)
+    rows = RowFilter(filters)
     reader = RecordReader(options.record_format, options.columns)
     lines = open_records(path, options.max_line_bytes)
     try:
@@ -94,9 +108,9 @@ def _validate(path: Path, options: ValidationOptions, filters: SafetyFilters, pr
             report.read += 1
             fault = line.fault if isinstance(line, FaultyLine) else None
             if not isinstance(line, FaultyLine):
+                rules_found = _look(line, rows, report)
                 try:
-                    record = reader.read(line.value)
-                    _filter(record, line.line_number, filters, report)
+                    _filter(reader.read(line.value), line.line_number, rows, rules_found, report)
                 except ValueError as error:
                     fault = LineFault("bad_shape", str(error))
                 except _BlockedError as error:
@@ -127,19 +141,29 @@ class _BlockedError(Exception):
 _FIX_BLOCKED = "remove the record, or change the rule in a policy of your own (safety.policy=FILE)"
 
 
-def _filter(record: Record, line_number: int, filters: SafetyFilters, report: FileReport) -> None:
-    """Count what the safety policy finds in a record, with its place."""
+def _look(line: JsonLine, rows: RowFilter, report: FileReport) -> set[str]:
+    """Count what the policy finds in a row as it stands in the file, and return the rules: as `data redact` looks."""
+    look = rows.look(line.value)
+    for place, finding in look.found:
+        report.findings.add(line.line_number, rows.field_name(place), finding)
+    return {finding.rule_id for _, finding in look.found}
+
+
+def _filter(record: Record, line_number: int, rows: RowFilter, rules_found: set[str], report: FileReport) -> None:
+    """Ask what a run would do with a record, and count what shows only in a text made of several strings of the row."""
+    dropping: list[str] = []
 
     def look(name: str, text: str) -> str:
-        filtered = filters.apply(text)
+        filtered = rows.apply(text)
         for finding in filtered.findings:
-            report.findings[finding.rule_id] += 1
-            if len(report.finding_places) < MAX_SHOWN:
-                place = {"line": line_number, "field": name, "offset": finding.start, "length": finding.length}
-                report.finding_places.append({**place, "rule": finding.rule_id})
+            if finding.rule_id not in rules_found:
+                report.findings.add(line_number, name, finding)
         if filtered.action == "block":
             rules = ", ".join(sorted({finding.rule_id for finding in filtered.findings})) or "unknown"
             raise _BlockedError(f"the safety policy blocks {name} (rule {rules})")
+        if filtered.action == "drop":
+            dropping.append(rows.asking_rule(filtered))
         return text
 
     map_strings(record, look)
+    report.dropped_by_rule.update(dropping[:1])

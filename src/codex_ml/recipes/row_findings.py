@@ -69,7 +69,7 @@ class RowFilter:
                 return filtered.text
             found.extend((place, finding) for finding in filtered.findings)
             if SEVERITY[filtered.action] > SEVERITY[action]:
-                action, rule_id, worst_place = filtered.action, self._asking_rule(filtered), place
+                action, rule_id, worst_place = filtered.action, self.asking_rule(filtered), place
             return filtered.text
 
         return RowLook(changed_tokens(value, change), found, action, rule_id, worst_place)
@@ -102,7 +102,7 @@ class RowFilter:
             return marker(findings[0].rule_id)
         return key if looks_like_name(key) else _HIDDEN_KEY
 
-    def _asking_rule(self, filtered: Filtered) -> str:
+    def asking_rule(self, filtered: Filtered) -> str:
         """Return the rule that asks for the action of a text; one that failed asks for more than its action."""
         for finding in filtered.findings:
             if self._actions.get(finding.rule_id) == filtered.action:

@@ -43,7 +43,7 @@ def test_data_validate_faulty_files_are_read_to_the_end_and_refused(tmp_path: Pa
     assert answer.exit_code == 2
     assert "invalid: a.jsonl: 3 of 5 records are valid" in answer.stdout
     assert "  problems: bad_json 1, bad_shape 1" in answer.stdout
-    assert "    line 5: email in prompt at 0, length 13" in answer.stdout
+    assert "  findings by field: prompt 1\n    line 5: email in prompt at 0, length 13\n" in answer.stdout
     assert "invalid: b.jsonl: not read to its end" in answer.stdout
     assert answer.stderr.startswith("error: a.jsonl:2: key 'completion' is missing")
     assert "the first of 4 problems" in answer.stderr

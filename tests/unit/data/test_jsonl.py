@@ -155,3 +155,15 @@ def test_iter_jsonl_absent_file_or_directory_says_what_is_there(write_jsonl: Wri
         with pytest.raises(DataError, match=reason) as caught:
             list(iter_jsonl(path))
         assert "train.jsonl" in caught.value.why
+
+
+def test_jsonl_file_lines_and_what_is_between_them_are_the_whole_file(tmp_path: Path) -> None:
+    """A byte order mark and empty lines are handed over in their places, so a file can be written again."""
+    content = b'\xef\xbb\xbf\r\n{"a": 1}\r\n \t\n\n{"a": 2} \n\t'
+    (tmp_path / "a.jsonl").write_bytes(content)
+    parts: list[bytes] = []
+    file = JsonlFile(tmp_path / "a.jsonl", on_passed=parts.append)
+    for line in file:
+        parts.append(line.raw + line.line_end)
+    assert b"".join(parts) == content
+    assert file.empty_lines == 4

@@ -72,6 +72,65 @@ def test_validate_files_findings_are_counted_by_rule_without_content(write) -> N
     assert "somebody" not in json.dumps(answer)
 
 
+_ACTIONS = b"""
+version: 1
+rules:
+  - {id: red, kind: regex, description: d, patterns: [RED]}
+  - {id: gone, kind: regex, description: d, patterns: [DROP], action: drop}
+  - {id: stop, kind: regex, description: d, patterns: [BLOCK], action: block}
+  - {id: joined, kind: regex, description: d, patterns: ['one\\s+two']}
+"""
+
+
+@pytest.mark.safety
+def test_validate_files_every_string_of_a_row_is_looked_at(write) -> None:
+    """Keys, nested values, columns that the format does not use, rows that are no records; each where it stands."""
+    rows = [
+        {"prompt": "a", "completion": "b RED", "meta": {"who": [{"x": "RED"}], "RED": 1}},
+        {"prompt": "RED", "other": "no completion"},
+        {"messages": "RED"},
+    ]
+    path = write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    (report,), _ = validate_files([path], ValidationOptions(policy=str(write("p.yaml", _ACTIONS))))
+    found = report.to_dict()["findings"]
+    assert [(place["line"], place["field"], place["offset"]) for place in found["first"]] == [
+        (1, "completion", 2),
+        (1, "meta.who[0].x", 0),
+        (1, "meta.(key)", 0),
+        (2, "prompt", 0),
+        (3, "messages", 0),
+    ]
+    assert found["by_field"] == {"completion": 1, "meta.(key)": 1, "meta.who[].x": 1, "messages": 1, "prompt": 1}
+    assert (found["by_rule"], found["policy"]) == ({"red": 5}, "p")
+    assert found["policy_digest"].startswith("sha256:")
+
+
+@pytest.mark.safety
+def test_validate_files_records_that_a_run_leaves_out_are_counted_by_rule(write) -> None:
+    """One rule a record; in a column that no run reads nothing is dropped, and nothing blocks."""
+    rows = [{"prompt": "DROP", "completion": "DROP"}, {"prompt": "a", "completion": "b", "x": "DROP BLOCK"}]
+    path = write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    (report,), problems = validate_files([path], ValidationOptions(policy=str(write("p.yaml", _ACTIONS))))
+    problems.raise_if_any()
+    assert report.dropped_by_rule == {"gone": 1}
+    assert report.findings.by_rule == {"gone": 3, "stop": 1}
+    assert report.to_dict()["findings"]["dropped_by_rule"] == {"gone": 1}
+    assert (report.records, report.is_valid) == (2, True)
+
+
+@pytest.mark.safety
+def test_validate_files_text_made_of_several_strings_is_looked_at_as_a_run_does(write) -> None:
+    """An instruction and its input become one prompt; what shows only there is counted there, and once."""
+    rows = [
+        {"instruction": "say one", "input": "two", "output": "b"},
+        {"instruction": "RED", "input": "x", "output": "b"},
+    ]
+    path = write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    (report,), _ = validate_files([path], ValidationOptions(policy=str(write("p.yaml", _ACTIONS))))
+    assert report.findings.by_rule == {"joined": 1, "red": 1}
+    assert report.findings.by_field == {"prompt": 1, "instruction": 1}
+
+
 def test_validate_files_record_that_the_policy_blocks_is_a_problem(write) -> None:
     """Training would stop at it."""
     policy = write(
