@@ -138,8 +138,8 @@ def redact_file(
     """
     options, storage = options or RedactionOptions(), storage or Storage()
     filters = filters or SafetyFilters(load_policy(options.policy), pseudonyms=options.pseudonyms)
-    output = output.parent.resolve() / output.name
-    report_path = None if report_path is None else report_path.parent.resolve() / report_path.name
+    output = _in_real_directory(output)
+    report_path = None if report_path is None else _in_real_directory(report_path)
     _refuse_targets(source, output, report_path, options)
     report = RedactionReport(filters.policy.name, filters.policy.digest, options.pseudonyms)
     try:
@@ -248,7 +248,7 @@ def _refuse_existing(output: Path, report_path: Path | None, options: RedactionO
             raise UserError(
                 f"{option}: {path} is not written over",
                 why="it is a link" if path.is_symlink() else f"it is {kind_of(path.lstat().st_mode)}",
-                fix="name a file, or remove what is there",
+                fix=f"name another file: {option} PATH",
             )
         if not options.overwrite:
             raise UserError(
@@ -265,6 +265,11 @@ def _is_same_file(first: Path, second: Path) -> bool:
     except (OSError, RuntimeError):
         # One of them is not there yet, or is a link to itself, which its reader says better.
         return False
+
+
+def _in_real_directory(path: Path) -> Path:
+    """Return a path with the links of its directory followed, and not that of its own name; loops stay as they are."""
+    return Path(os.path.realpath(path.parent)) / path.name
 
 
 def _put_in_place(made: Path, target: Path, storage: Storage) -> None:

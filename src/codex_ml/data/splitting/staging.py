@@ -55,7 +55,7 @@ def staging(target: Path, storage: Storage) -> Iterator[Path]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise DataError(
-            f"{target}: the directory cannot be made",
+            f"{target} cannot be made",
             why=f"{error.filename or target.parent}: {error.strerror}",
             fix="name a directory in which you may write",
         ) from error
