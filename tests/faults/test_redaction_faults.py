@@ -48,7 +48,6 @@ def _redact(source: Path, filters: SafetyFilters, storage: Storage | None = None
         RedactionOptions(),
         filters=filters,
         storage=storage,
-        say=lambda _line: None,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -16,9 +15,10 @@ from codex_ml.data.jsonl import MAX_LINE_BYTES, FaultyLine, JsonLine, parsed_lin
 from codex_ml.data.line_output import LineOutput
 from codex_ml.data.problems import Problems
 from codex_ml.data.readers import open_records
+from codex_ml.data.reading.data_files import state_of
 from codex_ml.data.splitting.staging import staging
-from codex_ml.errors import DataError, DiskSpaceError, UserError
-from codex_ml.recipes.console import say as say_on_stderr
+from codex_ml.errors import DataError, DiskSpaceError, UserError, is_disk_full
+from codex_ml.recipes.console import say
 from codex_ml.recipes.reading_progress import ReadingProgress
 from codex_ml.recipes.row_findings import FindingTally, RowFilter
 from codex_ml.safety.filters import SafetyFilters
@@ -104,7 +104,7 @@ def redact_file(
     *,
     filters: SafetyFilters | None = None,
     storage: Storage | None = None,
-    say: Callable[[str], None] = say_on_stderr,
+    progress: Callable[[Path, int], None] | None = None,
 ) -> RedactionReport:
     """Write a file of records with every forbidden span marked, and every other byte as it was.
 
@@ -124,8 +124,8 @@ def redact_file(
         Default: those of the policy of the options.
     storage : Storage, optional
         The disk.
-    say : callable
-        Takes a line of progress.
+    progress : callable, optional
+        Told of each row, by the file and the offset of the row; default: a line on the error stream now and then.
 
     Raises
     ------
@@ -136,6 +136,7 @@ def redact_file(
     DiskSpaceError
         If the disk is too small.
     """
+    progress = progress or ReadingProgress(say)
     options, storage = options or RedactionOptions(), storage or Storage()
     filters = filters or SafetyFilters(load_policy(options.policy), pseudonyms=options.pseudonyms)
     output = _in_real_directory(output)
@@ -147,7 +148,7 @@ def redact_file(
             made = stack.enter_context(staging(output, storage)) / "made"
             made_report = None if report_path is None else stack.enter_context(staging(report_path, storage)) / "made"
             _require_disk(source, output, made.parent, storage)
-            _write_redacted(source, LineOutput(made, output, storage), options, filters, report, say)
+            _write_redacted(source, LineOutput(made, output, storage), options, filters, report, progress)
             report.output["name"] = output.name
             if made_report is not None:
                 storage.write_bytes(made_report, json_bytes(report.to_dict()))
@@ -157,7 +158,7 @@ def redact_file(
                 _put_in_place(made_report, report_path, storage)
             _put_in_place(made, output, storage)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_disk_full(error):
             raise
         raise DiskSpaceError(
             f"{output.parent}: the disk is full", why="nothing was kept", fix="free space, or name another disk"
@@ -171,11 +172,11 @@ def _write_redacted(
     options: RedactionOptions,
     filters: SafetyFilters,
     report: RedactionReport,
-    say: Callable[[str], None],
+    progress: Callable[[Path, int], None],
 ) -> None:
     """Read every row and write what may stay; stop at the end for all rows that may not."""
-    problems, progress, rows = Problems(), ReadingProgress(say), RowFilter(filters)
-    before = _state_of(source)
+    problems, rows = Problems(), RowFilter(filters)
+    before = state_of(source)
     with output:
         lines = open_records(source, options.max_line_bytes, output.write)
         for line in parsed_lines(lines):
@@ -186,7 +187,7 @@ def _write_redacted(
             else:
                 _take(line, f"{source.name}:{line.line_number}", output, rows, report, problems)
         problems.raise_if_any()
-        if _state_of(source) != before:
+        if state_of(source) != before:
             raise DataError(f"{source.name} changed while it was redacted", fix=_FIX_CHANGED)
         report.output["digest"] = output.finish()
         report.output["bytes"] = output.byte_count
@@ -278,17 +279,8 @@ def _put_in_place(made: Path, target: Path, storage: Storage) -> None:
     storage.fsync_directory(target.parent)
 
 
-def _state_of(path: Path) -> tuple[int, int, int] | None:
-    """Return what tells that a file was written to or replaced; None for one that is absent."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ino
-
-
 def _require_disk(source: Path, output: Path, directory: Path, storage: Storage) -> None:
-    state = _state_of(source)
+    state = state_of(source)
     if state is None or source.suffix.lower() in _TABLES or source.suffix.lower() != output.suffix.lower():
         # How much comes out is not known.
         return

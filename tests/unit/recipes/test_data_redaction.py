@@ -49,7 +49,7 @@ def _redact(
     source: Path, output: Path, report: Path | None = None, *, pseudonyms: bool = False, **options
 ) -> RedactionReport:
     filters = SafetyFilters(_POLICY, pseudonyms=pseudonyms)
-    return redact_file(source, output, report, RedactionOptions(**options), filters=filters, say=lambda _line: None)
+    return redact_file(source, output, report, RedactionOptions(**options), filters=filters)
 
 
 @pytest.mark.parametrize(
@@ -300,3 +300,17 @@ def test_redact_file_disk_that_is_too_small_is_said_first(write, tmp_path: Path)
     source = write("in.jsonl", b"no record at all\n")
     with pytest.raises(DiskSpaceError, match="the disk is too small"):
         redact_file(source, tmp_path / "out.jsonl", filters=SafetyFilters(_POLICY), storage=_WatchedDisk(free=1 << 20))
+
+
+def test_redact_file_progress_is_told_of_every_row(write, tmp_path: Path) -> None:
+    """Sound ones and faulty ones, where they begin."""
+    told: list[tuple[Path, int]] = []
+    source = write("in.jsonl", _SOUND + b"\n" + b"no record\n" + _SOUND)
+    with pytest.raises(DataError):
+        redact_file(
+            source,
+            tmp_path / "out.jsonl",
+            filters=SafetyFilters(_POLICY),
+            progress=lambda path, offset: told.append((path, offset)),
+        )
+    assert told == [(source, 0), (source, 17), (source, 27)]

@@ -122,6 +122,15 @@ def _absent(path: Path) -> DataError:
     return DataError(f"{path} does not exist", why=where(path), fix="correct the path, or make the file")
 
 
+def state_of(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells that a file was written to or replaced; None for one that is absent, which its reader says."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
 class FirstLook:
     """Looks at the first block of a file before any line of it is read, and refuses what is of another format."""
 

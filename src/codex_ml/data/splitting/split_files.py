@@ -14,6 +14,7 @@ from codex_ml.data.jsonl import Lines
 from codex_ml.data.problems import Problems
 from codex_ml.data.readers import open_records
 from codex_ml.data.reading.background import Background
+from codex_ml.data.reading.data_files import state_of
 from codex_ml.data.splitting.check_helper import CheckHelper
 from codex_ml.data.splitting.checked_lines import Batch, checked_lines
 from codex_ml.data.splitting.hash_counts import HashCounts
@@ -74,7 +75,7 @@ def split_file(
     refuse_foreign(out_dir, [*files, MANIFEST_NAME])
     problems = Problems()
     lines = open_lines(path)
-    before = _state_of(path)
+    before = state_of(path)
     try:
         with staging(out_dir, storage) as root:
             _require_disk(root, before, options, storage)
@@ -85,7 +86,7 @@ def split_file(
             with helper or nullcontext(), _Division(root, made, options, shares) as division:
                 division.take(lines, path.name, problems, helper)
                 problems.raise_if_any()
-                if _state_of(path) != before:
+                if state_of(path) != before:
                     raise DataError(f"{path.name} changed while it was split", fix="split it when nothing writes to it")
                 division.finish(path.name)
             report = division.report(path.name, lines, out_dir)
@@ -180,15 +181,6 @@ class _Division:
         }
         duplicates = self._records.total - self._records.distinct()
         return SplitReport(out_dir, True, source, self._options, self._parts, duplicates, self._groups.distinct())
-
-
-def _state_of(path: Path) -> tuple[int, int, int] | None:
-    """Return what tells that a file was written to; None for one that is absent, which its reader says better."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _core_count() -> int:
