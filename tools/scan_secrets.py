@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from codex_ml.safety.matching import compile_rule
-from codex_ml.safety.policy import Rule, load_policy
+from codex_ml.safety.matching import PolicyMatcher
+from codex_ml.safety.policy import load_policy
 from tracked_files import report, tracked_files
 
 ALLOW_LIST = Path("tools") / "secrets_allowed.txt"
@@ -31,18 +31,18 @@ class Secret:
     fingerprint: str
 
 
-def secret_rules() -> list[Rule]:
-    """Return the rules of the packaged policy that protect secrets."""
-    return [rule for rule in load_policy("default").rules if rule.kind == "secret"]
+def secret_matcher() -> tuple[PolicyMatcher, int]:
+    """Return what finds secrets by the rules of the packaged policy, and how many rules those are."""
+    policy = load_policy("default")
+    rules = [rule for rule in policy.rules if rule.kind == "secret"]
+    return PolicyMatcher(rules, policy.allow), len(rules)
 
 
-def secrets_in(text: str, path: str, rules: Sequence[Rule]) -> list[Secret]:
+def secrets_in(text: str, path: str, matcher: PolicyMatcher) -> list[Secret]:
     """Return every secret in a text, in the order of the rules."""
-    matchers = [(rule.id, compile_rule(rule)) for rule in rules]
     return [
-        Secret(path, text.count("\n", 0, start) + 1, rule_id, _fingerprint(text[start:end]))
-        for rule_id, matcher in matchers
-        for start, end in matcher(text)
+        Secret(path, text.count("\n", 0, match.start) + 1, match.rule.id, _fingerprint(text[match.start : match.end]))
+        for match in matcher.find(text)
     ]
 
 
@@ -85,19 +85,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Looks for secrets in every file under version control.")
     parser.add_argument("--root", type=Path, default=Path(), help="the checkout (default: the working directory)")
     root = parser.parse_args(arguments).root
-    rules = secret_rules()
+    matcher, rule_count = secret_matcher()
     files = tracked_files(root)
     secrets = []
     for file in files:
         # Latin-1 gives every byte a character: a key in a binary file is found too.
         text = file.read_bytes().decode("latin-1")
-        secrets.extend(secrets_in(text, file.relative_to(root).as_posix(), rules))
+        secrets.extend(secrets_in(text, file.relative_to(root).as_posix(), matcher))
     list_file = root / ALLOW_LIST
     allowed = read_allow_list(list_file.read_text(encoding="utf-8")) if list_file.is_file() else set()
     problems = problems_of(secrets, allowed)
-    if not rules:
+    if not rule_count:
         problems.append("the packaged policy has no secret rules: nothing was looked for")
-    return report(problems, f"{len(files)} files, {len(rules)} rules")
+    return report(problems, f"{len(files)} files, {rule_count} rules")
 
 
 def _fingerprint(text: str) -> str:

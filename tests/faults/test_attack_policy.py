@@ -14,7 +14,7 @@ from codex_ml.config.compose import compose
 from codex_ml.errors import SafetyError
 from codex_ml.limits import LimitExceededError, limited
 from codex_ml.safety.filters import SafetyFilters
-from codex_ml.safety.policy import Policy, Rule, load_policy
+from codex_ml.safety.policy import load_policy
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.safety]
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -46,54 +46,44 @@ def _policy(pattern: str) -> str:
 @pytest.mark.parametrize(
     "pattern",
     [
-        "(a+)+$",
-        "(a|a)+$",
+        "(a+)+!$",
+        "(a|a)+#$",
         "(x+x+)+y",
         "([a-z]+)*#",
-        "(a|ab|b)*c",
+        "(a|ab|b)*Q",
         "key:(?:[^,]+,?)+;",
         r"(?:\s*\w+\s*)+;",
         "^(([a-z])+.)+[A-Z]([a-z])+$",
-        "((a{1,50}){1,50}){1,50}b",
-        "(?=(a+)+b)c|d",
         "(?:é+)+x",
         "a*a*a*a*b",
     ],
 )
-def test_pattern_that_explodes_is_refused_with_its_rule(refusal, pattern):
-    """Catastrophic backtracking is found when the policy is loaded, not when the record comes."""
-    block = refusal(_policy(pattern))
-    assert "rule 'r': pattern 1 can take for ever" in block
+def test_pattern_that_explodes_elsewhere_takes_linear_time(tmp_path, pattern):
+    """What keeps a backtracking matcher busy for ever is read in one pass."""
+    file = tmp_path / "policy.yaml"
+    file.write_text(_policy(pattern))
+    filters = SafetyFilters(load_policy(file))
+    for text in ("a" * 200_000 + "!", "key:" + "a," * 100_000, "é" * 100_000 + "!", "ab" * 100_000):
+        started = time.process_time()
+        filters.apply(text)
+        assert time.process_time() - started < 5.0
 
 
-@pytest.mark.parametrize(
-    "pattern", [r"[\w.]{1,64}@[\w.]{1,64}", r"(?:\d[ -]?){13,19}", r"(?:a++)+x", r"BEGIN(?s:.*?)END"]
-)
+@pytest.mark.parametrize("pattern", [r"[\w.]{1,64}@[\w.]{1,64}", r"(?:\d[ -]?){13,19}", r"BEGIN(?s:.*?)END"])
 def test_sound_pattern_is_taken(tmp_path, pattern):
-    """Bounded, possessive and lazy repeats are what people write."""
+    """Bounded and lazy repeats are what people write."""
     file = tmp_path / "policy.yaml"
     file.write_text(_policy(pattern))
     assert load_policy(file).rules[0].patterns == (pattern,)
 
 
 def test_packaged_policy_is_quick_on_hostile_text():
-    """The packaged rules, which are not bounded in time, take no text that keeps them busy."""
+    """No text keeps the packaged rules busy."""
     filters = SafetyFilters(load_policy("default"))
-    assert filters.policy.packaged
     for pump in ("a", "1", "a.", "a@", "1 ", "+1", "://a:", "-----BEGIN PRIVATE KEY-----", "eyJa.eyJ", "sk-", " ", "."):
         started = time.process_time()
         filters.apply(pump * (100_000 // len(pump)))
         assert time.process_time() - started < 5.0, pump
-
-
-def test_pattern_that_was_not_found_fails_closed_on_the_text():
-    """A rule that is kept busy blocks the text, as a rule that fails does."""
-    rule = Rule(id="slow", kind="regex", description="d", patterns=("(a|a)+$",))
-    filters = SafetyFilters(Policy(name="p", version=1, rules=(rule,), digest="d"))
-    started = time.process_time()
-    filtered = filters.apply("a" * 60 + "!")
-    assert (filtered.action, filtered.text) == ("block", "[REDACTED:slow]")
-    assert time.process_time() - started < 10.0
 
 
 @pytest.mark.parametrize(
@@ -104,14 +94,17 @@ def test_pattern_that_was_not_found_fails_closed_on_the_text():
         (LAUGHS, "more than"),
         ("version: 1\nrules: &r [*r]\n", "inside what it stands for"),
         ("version: 1\nrules: " + "[" * 20_000 + "]" * 20_000, "nested deeper"),
-        ("version: 1\nrules:\n" + RULE.replace("PATTERN", "x") * 1500, "at most 1000 items"),
+        ("version: 1\nrules:\n" + RULE.replace("PATTERN", "xyz") * 1500, "at most 1000 items"),
         ("version: 1\nrules:\n" + "- \n" * 600_000, "more than 100000 values"),
         ("version: 1\n" + "# x\n" * 700_000, "longer than"),
         (_policy(""), "matches the empty string"),
         (_policy("(?:)"), "matches the empty string"),
         (_policy("(" * 3000 + "a" + ")" * 3000), "longer than 4096"),
-        (_policy("(" * 2000 + "a" + ")" * 2000), "not a regular expression"),
-        (_policy("a{99999999999}"), "not a regular expression"),
+        (_policy("(" * 2000 + "a" + ")" * 2000), "pattern 1 "),
+        (_policy("a{9999}"), "not a regular expression"),
+        (_policy("((a{1,50}){1,50}){1,50}b"), "not a regular expression"),
+        (_policy("(?=(a+)+b)c"), "look-around is not there"),
+        (_policy(r"(abc)b\1"), "not a regular expression"),
         ("version: 1\nrules:\n  - {id: p, kind: phrase, description: d, phrases: ['']}\n", "empty phrase"),
         ("version: 1\nversion: 1\nrules: []\n", "stands twice"),
         ("version: 1\nrules:\n  - {id: ../../x, kind: regex, description: d, patterns: [x]}\n", "id"),
@@ -119,7 +112,7 @@ def test_pattern_that_was_not_found_fails_closed_on_the_text():
     ],
     ids=[
         *("object", "name", "laughs", "itself", "deep", "rules", "values", "bytes", "empty", "empty-group"),
-        *("long", "nested", "count", "phrase", "doubled", "id", "utf-16"),
+        *("long", "nested", "count", "product", "look-around", "reference", "phrase", "doubled", "id", "utf-16"),
     ],
 )
 def test_policy_that_is_a_bomb_is_refused(refusal, tmp_path, text, words):

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from codex_ml.errors import SafetyError
-from codex_ml.limits import limited
-from codex_ml.safety.matching import Span, compile_rule
-from codex_ml.safety.policy import Policy, Rule, RuleKind
+from codex_ml.safety.matching import PolicyMatcher, RuleFailedError, RuleMatch
+from codex_ml.safety.policy import Policy
+from codex_ml.safety.rendering import SEVERITY, Markers, marker, merge, render, to_original
+from codex_ml.safety.rules import RuleKind
 
 Action = Literal["keep", "redact", "drop", "block"]
-Matcher = Callable[[str], list[Span]]
 
-_SEVERITY: dict[Action, int] = {"keep": 0, "redact": 1, "drop": 2, "block": 3}
-# Of one rule on one text, of a policy that is not the packaged one; a sound rule needs a thousandth of it.
-_RULE_CPU_SECONDS, _RULE_CPU_SECONDS_PER_CHARACTER = 2.0, 1e-5
+# Stands for a rule where it was no rule that failed.
+FAILURE = "filter_failure"
 # A shorter number cannot be a card or a phone number, and counts are everywhere.
 _SHORTEST_NUMBER_DIGITS = 7
+# Looks at one text; two are the rule, where the second finds nothing new.
+_MOST_LOOKS = 12
 
 
 @dataclass(frozen=True)
@@ -40,24 +42,6 @@ class Filtered:
     action: Action
 
 
-@dataclass(frozen=True)
-class _Hit:
-    rule: Rule
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A stretch of a rendered text and the stretch of the original it stands for, word for word or as a marker."""
-
-    start: int
-    end: int
-    original_start: int
-    original_end: int
-    is_marker: bool
-
-
 class SafetyFilters:
     """Apply a policy to text; fail closed.
 
@@ -69,8 +53,10 @@ class SafetyFilters:
         False lets everything pass, and needs a reason.
     bypass_reason : str, optional
         Why the filters are off; belongs in the run's provenance and audit.
-    compile_rule : callable
-        Turns a rule into a function from text to spans; a parameter so that a test can pass one that fails.
+    pseudonyms : bool
+        Whether a value keeps a number as long as these filters live: ``[REDACTED:email:3]``.
+    find : callable, optional
+        Gives the matches of the policy in a text; a parameter so that a test can pass one that fails.
 
     Raises
     ------
@@ -83,7 +69,9 @@ class SafetyFilters:
         policy: Policy,
         enabled: bool = True,
         bypass_reason: str | None = None,
-        compile_rule: Callable[[Rule], Matcher] = compile_rule,
+        *,
+        pseudonyms: bool = False,
+        find: Callable[[str], list[RuleMatch]] | None = None,
     ) -> None:
         if not enabled and not (bypass_reason or "").strip():
             raise SafetyError(
@@ -93,8 +81,9 @@ class SafetyFilters:
             )
         self.policy = policy
         self.bypass_reason = None if enabled else bypass_reason
-        self._matchers = [(rule, compile_rule(rule)) for rule in policy.rules] if enabled else []
-        self._markers = tuple(_marker(rule.id) for rule in policy.rules)
+        self._matcher = PolicyMatcher(policy.rules if enabled else (), policy.allow)
+        self._find_in = find or self._matcher.find
+        self._markers = Markers([rule.id for rule in policy.rules] + [FAILURE], pseudonyms=pseudonyms)
 
     @property
     def bypassed(self) -> bool:
@@ -107,24 +96,27 @@ class SafetyFilters:
         Applied to its own result it changes nothing. A rule that fails on the text blocks it as a whole, because
         nothing is then known about what the text holds.
         """
-        hits: list[_Hit] = []
-        rendered, pieces = text, [_Piece(0, len(text), 0, len(text), is_marker=False)]
-        while True:
-            new = self._find(rendered)
-            if isinstance(new, Filtered):
-                return Filtered(
-                    new.text, (Finding(new.findings[0].rule_id, new.findings[0].kind, 0, len(text)),), "block"
-                )
-            grown = _merge([*hits, *(_to_original(hit, pieces) for hit in new)])
-            # A replacement can complete another pattern; look again until a look finds nothing that is not marked.
-            if _covered(grown) == _covered(hits):
-                break
-            hits = grown
-            rendered, pieces = _render(text, hits)
-        actions: list[Action] = ["keep", *(hit.rule.action for hit in hits)]
-        action = max(actions, key=_SEVERITY.__getitem__)
-        findings = tuple(Finding(hit.rule.id, hit.rule.kind, hit.start, hit.end - hit.start) for hit in hits)
-        return Filtered(rendered, findings, action)
+        if self.bypassed:
+            return Filtered(text, (), "keep")
+        try:
+            new = self._find_in(text)
+            if not new:
+                return Filtered(text, (), "keep")
+            return self._marked(text, new)
+        except RuleFailedError as error:
+            return _blocked(text, error.rule.id, error.rule.kind)
+        except Exception:  # noqa: BLE001 - the boundary that fails closed: whatever went wrong, the text does not pass
+            return _blocked(text, FAILURE, "regex")
+
+    def open_span_start(self, text: str) -> int | None:
+        """Return where the first span begins that is known by its begin and has not ended in the text, or None.
+
+        Raises
+        ------
+        Exception
+            Whatever a rule that breaks down raises: nothing of the text may then pass.
+        """
+        return None if self.bypassed else self._matcher.find_open(text)
 
     def redact(self, text: str) -> str:
         """Return the text as it may be shown or written."""
@@ -153,90 +145,42 @@ class SafetyFilters:
             return value if redacted == str(value) else redacted
         return value
 
-    def _find(self, text: str) -> list[_Hit] | Filtered:
-        """Return what the rules find outside existing markers, or a blocked result when a rule fails."""
-        markers = self._marker_spans(text)
-        hits: list[_Hit] = []
-        for rule, matcher in self._matchers:
-            try:
-                spans = self._match(matcher, text)
-            except Exception:  # noqa: BLE001 - the boundary that fails closed: whatever went wrong, the text does not pass
-                return Filtered(_marker(rule.id), (Finding(rule.id, rule.kind, 0, len(text)),), "block")
-            for start, end in spans:
-                # What lies inside a marker of this policy is a rule id, so nothing can hide there.
-                if not any(first <= start and end <= last for first, last in markers):
-                    hits.append(_Hit(rule, start, end))
-        return hits
+    def _marked(self, text: str, new: Sequence[RuleMatch]) -> Filtered:
+        """Return a text with its findings marked, and with what only shows when they are."""
+        hits = self._outside_markers(text, new)
+        if not hits:
+            return Filtered(text, (), "keep")
+        hits = merge(hits)
+        for _ in range(_MOST_LOOKS):
+            rendered, pieces = render(text, hits, self._markers)
+            # A replacement can complete another pattern; look again until a look finds nothing that is not marked.
+            further = self._outside_markers(rendered, self._find_in(rendered))
+            grown = merge([*hits, *(to_original(hit, pieces) for hit in further)])
+            if _covered(grown) == _covered(hits):
+                action: Action = max((hit.rule.action for hit in hits), key=SEVERITY.__getitem__)
+                findings = tuple(Finding(hit.rule.id, hit.rule.kind, hit.start, hit.end - hit.start) for hit in hits)
+                return Filtered(rendered, findings, action)
+            hits = grown
+        # Rules that go on completing each other: the text is taken as a whole.
+        return _blocked(text, hits[0].rule.id, hits[0].rule.kind)
 
-    def _match(self, matcher: Matcher, text: str) -> list[Span]:
-        if self.policy.packaged:
-            return matcher(text)
-        # A rule from elsewhere that a text keeps busy fails on it, like any other rule that fails.
-        with limited(_RULE_CPU_SECONDS + len(text) * _RULE_CPU_SECONDS_PER_CHARACTER):
-            return matcher(text)
-
-    def _marker_spans(self, text: str) -> list[Span]:
-        spans: list[Span] = []
-        if "[REDACTED:" not in text:
-            return spans
-        for marker in self._markers:
-            position = text.find(marker)
-            while position >= 0:
-                spans.append((position, position + len(marker)))
-                position = text.find(marker, position + len(marker))
-        return spans
-
-
-def _marker(rule_id: str) -> str:
-    return f"[REDACTED:{rule_id}]"
+    def _outside_markers(self, text: str, matches: Sequence[RuleMatch]) -> list[RuleMatch]:
+        """Leave out what lies inside a marker of this policy: that is a rule id, so nothing can hide there."""
+        markers = self._markers.spans(text)
+        if not markers:
+            return list(matches)
+        starts = [start for start, _ in markers]
+        outside = []
+        for match in matches:
+            index = bisect_right(starts, match.start) - 1
+            if index < 0 or match.end > markers[index][1]:
+                outside.append(match)
+        return outside
 
 
-def _covered(hits: Sequence[_Hit]) -> list[Span]:
+def _blocked(text: str, rule_id: str, kind: RuleKind) -> Filtered:
+    return Filtered(marker(rule_id), (Finding(rule_id, kind, 0, len(text)),), "block")
+
+
+def _covered(hits: Sequence[RuleMatch]) -> list[tuple[int, int]]:
     return [(hit.start, hit.end) for hit in hits]
-
-
-def _merge(hits: Sequence[_Hit]) -> list[_Hit]:
-    """Join overlapping hits; the severest rule gives its name, then the first, then the longest."""
-    ordered = sorted(hits, key=lambda hit: (hit.start, -hit.end, -_SEVERITY[hit.rule.action]))
-    merged: list[_Hit] = []
-    for hit in ordered:
-        if merged and hit.start < merged[-1].end:
-            last = merged[-1]
-            rule = hit.rule if _SEVERITY[hit.rule.action] > _SEVERITY[last.rule.action] else last.rule
-            merged[-1] = _Hit(rule, last.start, max(last.end, hit.end))
-        else:
-            merged.append(hit)
-    return merged
-
-
-def _render(text: str, hits: Sequence[_Hit]) -> tuple[str, list[_Piece]]:
-    """Replace each hit by its marker; also return which stretch of the result stands for which of the original."""
-    parts: list[str] = []
-    pieces: list[_Piece] = []
-    length = 0
-
-    def add(part: str, start: int, end: int, *, is_marker: bool) -> None:
-        nonlocal length
-        parts.append(part)
-        pieces.append(_Piece(length, length + len(part), start, end, is_marker))
-        length += len(part)
-
-    position = 0
-    for hit in hits:
-        add(text[position : hit.start], position, hit.start, is_marker=False)
-        add(_marker(hit.rule.id), hit.start, hit.end, is_marker=True)
-        position = hit.end
-    add(text[position:], position, len(text), is_marker=False)
-    return "".join(parts), pieces
-
-
-def _to_original(hit: _Hit, pieces: Sequence[_Piece]) -> _Hit:
-    """Return a hit in a rendered text as a span of the original; a touched marker counts as a whole."""
-    starts: list[int] = []
-    ends: list[int] = []
-    for piece in pieces:
-        if piece.start < hit.end and hit.start < piece.end:
-            offset = piece.original_start - piece.start
-            starts.append(piece.original_start if piece.is_marker else max(hit.start, piece.start) + offset)
-            ends.append(piece.original_end if piece.is_marker else min(hit.end, piece.end) + offset)
-    return _Hit(hit.rule, min(starts), max(ends))

@@ -1,116 +1,235 @@
-"""How a rule finds its spans in a text: regular expressions with a literal prefilter, phrases on word borders, Luhn."""
+"""All rules of a policy on one text: one pass of a set of patterns tells which can match, and those look closer."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Any, NamedTuple
 
-from codex_ml.safety.policy import Rule
+import re2
 
-Span = tuple[int, int]
+from codex_ml.safety.checks import Check, check_of
+from codex_ml.safety.patterns import BytesPattern, group_of, widened
+from codex_ml.safety.phrases import PhraseFinder
+from codex_ml.safety.rules import Permission, Rule
 
-# Scripts written without spaces: between their letters there is no word border to wait for (Unicode annex 29).
-_UNSPACED_SCRIPTS = ("CJK ", "HIRAGANA ", "KATAKANA ", "THAI ", "LAO ", "KHMER ", "MYANMAR ")
-
-
-def compile_rule(rule: Rule) -> Callable[[str], list[Span]]:
-    """Return a function that gives the ``(start, end)`` character spans at which the rule applies to a text."""
-    return _compile_phrases(rule.phrases) if rule.phrases else _compile_patterns(rule)
-
-
-def passes_luhn(text: str) -> bool:
-    """Tell whether the digits of a text pass the checksum of payment cards (ISO/IEC 7812-1, annex B)."""
-    digits = [int(character) for character in text if character in "0123456789"]
-    total = 0
-    for position, digit in enumerate(reversed(digits)):
-        doubled = digit * 2 if position % 2 else digit
-        total += doubled - 9 if doubled > 9 else doubled
-    return bool(digits) and any(digits) and total % 10 == 0
+# The states of one set; what does not fit is computed again and again.
+_SET_MEMORY_BYTES = 64 << 20
+# How far `unless_after` and `unless_before` see.
+_NEIGHBOURHOOD_BYTES = 64
+# No check is asked about more than this, nor more often for one text: what has the form is then marked. A text made of
+# near misses would otherwise cost the square of its length, or minutes.
+_LONGEST_CHECKED_BYTES = 512
+_MOST_REFUSED = 20_000
 
 
-def _compile_patterns(rule: Rule) -> Callable[[str], list[Span]]:
-    patterns = [re.compile(pattern) for pattern in rule.patterns]
-    allowed = [re.compile(pattern) for pattern in rule.allow]
+class RuleMatch(NamedTuple):
+    """A rule, and the span in characters at which it applies to a text."""
 
-    def find(text: str) -> list[Span]:
-        # Most texts hold none of the literals, and a substring search costs a hundredth of a pattern.
-        if rule.prefilter and not any(literal in text for literal in rule.prefilter):
-            return []
-        spans: list[Span] = []
-        for pattern in patterns:
-            group: str | int = "value" if "value" in pattern.groupindex else 0
-            for match in pattern.finditer(text):
-                start, end = match.span(group)
-                if start == end:
-                    raise ValueError(f"rule {rule.id} matched an empty span")
-                found = text[start:end]
-                if rule.checksum == "luhn" and not passes_luhn(found):
-                    continue
-                if not any(permitted.fullmatch(found) for permitted in allowed):
-                    spans.append((start, end))
-        return spans
-
-    return find
+    rule: Rule
+    start: int
+    end: int
 
 
-def _compile_phrases(phrases: Sequence[str]) -> Callable[[str], list[Span]]:
-    searches: list[tuple[str, re.Pattern[str]]] = []
-    for phrase in phrases:
-        words = phrase.casefold().split()
-        # Any white space, also a line break, may stand between the words of a phrase.
-        searches.append((words[0], re.compile(r"\s+".join(re.escape(word) for word in words))))
+class RuleFailedError(Exception):
+    """A rule that could not be applied to a text, so that nothing is known about it."""
 
-    def find(text: str) -> list[Span]:
-        folded = text.casefold()
-        spans = [
-            span
-            for first_word, pattern in searches
-            if first_word in folded
-            for span in _matches_on_borders(pattern, folded)
+    def __init__(self, rule: Rule) -> None:
+        super().__init__(rule.id)
+        self.rule = rule
+
+
+class PolicyMatcher:
+    """Finds every span of a text to which a rule applies.
+
+    Parameters
+    ----------
+    rules : sequence of Rule
+        In the order in which their matches are returned.
+    permissions : sequence of Permission
+        What may pass although a rule finds it.
+    """
+
+    def __init__(self, rules: Sequence[Rule], permissions: Sequence[Permission] = ()) -> None:
+        self._finders: list[_PatternFinder] = []
+        self._phrase_rules: list[Rule] = []
+        phrases: list[str] = []
+        groups: dict[str, list[int]] = {}
+        for rule in rules:
+            self._phrase_rules.extend([rule] * len(rule.phrases))
+            phrases.extend(rule.phrases)
+            for pattern in rule.patterns:
+                groups.setdefault(group_of(pattern, rule.borders), []).append(len(self._finders))
+                self._finders.append(_PatternFinder(rule, pattern, permissions))
+        self._sets = [
+            _PatternSet([self._finders[number] for number in numbers], numbers) for numbers in groups.values()
         ]
-        if spans and len(folded) != len(text):
-            origin = _origin_of_folded(text)
-            spans = [(origin[start], origin[end - 1] + 1) for start, end in spans]
+        self._phrases = PhraseFinder(phrases) if phrases else None
+
+    def find(self, text: str) -> list[RuleMatch]:
+        """Return what the rules find, rule by rule.
+
+        Raises
+        ------
+        RuleFailedError
+            If a rule breaks down on the text.
+        """
+        # A lone surrogate is no character of UTF-8; one byte stands for it, so that places stay what they are.
+        data = text.encode("utf-8", "replace")
+        candidates: list[int] = []
+        for patterns in self._sets:
+            candidates += patterns.candidates(data)
+        matches: list[RuleMatch] = []
+        for number in sorted(candidates):
+            finder = self._finders[number]
+            matches += _in_characters(finder.rule, finder.find(data), text, data)
+        if self._phrases is not None:
+            matches += self._find_phrases(text)
+        return matches
+
+    def find_open(self, text: str) -> int | None:
+        """Return where the first long span begins that has not ended in the text, in characters."""
+        data = text.encode("utf-8", "replace")
+        starts = [start for finder in self._finders if (start := finder.find_open(data)) is not None]
+        return len(data[: min(starts)].decode("utf-8")) if starts else None
+
+    def _find_phrases(self, text: str) -> list[RuleMatch]:
+        assert self._phrases is not None
+        try:
+            found = self._phrases.find(text)
+        except Exception as error:
+            raise RuleFailedError(self._phrase_rules[0]) from error
+        return [RuleMatch(self._phrase_rules[number], start, end) for number, (start, end) in found]
+
+
+class _PatternSet:
+    """Patterns that are tried together, in one pass over a text."""
+
+    def __init__(self, finders: Sequence[_PatternFinder], numbers: Sequence[int]) -> None:
+        options = re2.Options()
+        options.max_mem, options.log_errors = _SET_MEMORY_BYTES, False
+        self._set: Any = re2.Set.SearchSet(options)
+        self._numbers = numbers
+        for finder in finders:
+            self._set.Add(widened(finder.source, finder.rule.borders).encode())
+        # Matches everywhere. Where it is not among the answers, the set ran out of memory and its silence says nothing.
+        self._sentinel: int = self._set.Add(b"")
+        self._set.Compile()
+
+    def candidates(self, data: bytes) -> Sequence[int]:
+        """Return the numbers of the patterns that can match."""
+        found: Sequence[int] = self._set.Match(data) or ()
+        if self._sentinel not in found:
+            return self._numbers
+        return [self._numbers[index] for index in found if index != self._sentinel] if len(found) > 1 else ()
+
+
+class _PatternFinder:
+    """One pattern of a rule, with the rule's checks and permissions; compiled when a text may match it."""
+
+    def __init__(self, rule: Rule, pattern: str, permissions: Sequence[Permission]) -> None:
+        self.rule = rule
+        self.source = pattern
+        self._permissions = permissions
+
+    @cached_property
+    def _pattern(self) -> BytesPattern:
+        return BytesPattern(self.source, self.rule.borders)
+
+    @cached_property
+    def _until(self) -> BytesPattern | None:
+        return None if self.rule.until is None else BytesPattern(self.rule.until)
+
+    @cached_property
+    def _checks(self) -> list[Check]:
+        return [check_of(name) for name in self.rule.checks]
+
+    @cached_property
+    def _allowed(self) -> BytesPattern | None:
+        permitted = (permission.patterns for permission in self._permissions if self.rule.id in permission.rules)
+        return _any_of([*self.rule.allow, *chain.from_iterable(permitted)])
+
+    @cached_property
+    def _unless_after(self) -> BytesPattern | None:
+        return _any_of([rf"(?:{pattern})\z" for pattern in self.rule.unless_after])
+
+    @cached_property
+    def _unless_before(self) -> BytesPattern | None:
+        return _any_of([rf"\A(?:{pattern})" for pattern in self.rule.unless_before])
+
+    def find(self, data: bytes) -> list[tuple[int, int]]:
+        """Return the spans in bytes."""
+        spans: list[tuple[int, int]] = []
+        position = refused = 0
+        try:
+            while (match := self._pattern.search(data, position)) is not None:
+                outer, start, end = match
+                if start == end:
+                    raise ValueError("matched an empty span")
+                if self._checks and refused < _MOST_REFUSED and not self._is_sound(data[start:end]):
+                    # What is no number of its kind may hide one that begins inside it.
+                    position = max(start, outer + 1)
+                    refused += 1
+                    continue
+                if self._stays(data, start, end):
+                    position = end
+                    continue
+                if self._until is not None:
+                    end = self._end_of(data, end)
+                spans.append((start, end))
+                # The border behind this match may be the one before the next.
+                position = end
+        except Exception as error:
+            raise RuleFailedError(self.rule) from error
         return spans
 
-    return find
+    def find_open(self, data: bytes) -> int | None:
+        """Return where a span begins that goes on beyond the data, or None."""
+        if self.rule.until is None:
+            return None
+        position = 0
+        while (match := self._pattern.search(data, position)) is not None:
+            assert self._until is not None
+            ending = self._until.search(data, match[2])
+            if ending is None:
+                return match[1]
+            position = ending[2]
+        return None
+
+    def _end_of(self, data: bytes, start: int) -> int:
+        assert self._until is not None
+        ending = self._until.search(data, start)
+        return len(data) if ending is None else max(ending[2], start)
+
+    def _is_sound(self, found: bytes) -> bool:
+        if len(found) > _LONGEST_CHECKED_BYTES:
+            return True
+        text = found.decode("utf-8", "replace")
+        return all(check(text) for check in self._checks)
+
+    def _stays(self, data: bytes, start: int, end: int) -> bool:
+        if self._allowed is not None and self._allowed.fits(data[start:end]):
+            return True
+        if self._unless_after is not None:
+            before = data[max(0, start - _NEIGHBOURHOOD_BYTES) : start]
+            if self._unless_after.found_in(before):
+                return True
+        return self._unless_before is not None and self._unless_before.found_in(data[end : end + _NEIGHBOURHOOD_BYTES])
 
 
-def _matches_on_borders(pattern: re.Pattern[str], folded: str) -> Iterator[Span]:
-    match = pattern.search(folded)
-    while match is not None:
-        start, end = match.span()
-        whole = _is_border(folded, start) and _is_border(folded, end)
-        if whole:
-            yield start, end
-        match = pattern.search(folded, end if whole else start + 1)
+def _any_of(patterns: Sequence[str]) -> BytesPattern | None:
+    return BytesPattern("|".join(f"(?:{pattern})" for pattern in patterns)) if patterns else None
 
 
-def _is_border(text: str, position: int) -> bool:
-    """Tell whether a word begins or ends between two characters."""
-    if position in {0, len(text)}:
-        return True
-    before, after = text[position - 1], text[position]
-    if unicodedata.category(after).startswith("M"):
-        return False  # a combining mark belongs to the letter before it
-    return not (_joins_words(before) and _joins_words(after))
-
-
-def _joins_words(character: str) -> bool:
-    if character.isascii():
-        return character.isalnum() or character == "_"
-    if not (character.isalnum() or unicodedata.category(character).startswith("M")):
-        return False
-    return not unicodedata.name(character, "").startswith(_UNSPACED_SCRIPTS)
-
-
-def _origin_of_folded(text: str) -> list[int]:
-    """Return, for each character of the case-folded text, the index of the character it came from."""
-    lengths = [len(character.casefold()) for character in text]
-    starts = accumulate(lengths, initial=0)
-    origin: list[int] = [0] * sum(lengths)
-    for index, (start, length) in enumerate(zip(starts, lengths, strict=False)):
-        origin[start : start + length] = [index] * length
-    return origin
+def _in_characters(rule: Rule, spans: Sequence[tuple[int, int]], text: str, data: bytes) -> list[RuleMatch]:
+    """Turn spans in bytes, in their order, into matches in characters."""
+    if len(data) == len(text):
+        return [RuleMatch(rule, start, end) for start, end in spans]
+    matches = []
+    byte = character = 0
+    for start, end in spans:
+        first = character + len(data[byte:start].decode("utf-8", "replace"))
+        byte, character = end, first + len(data[start:end].decode("utf-8", "replace"))
+        matches.append(RuleMatch(rule, first, character))
+    return matches

@@ -8,8 +8,8 @@ import pytest
 
 from codex_ml.errors import SafetyError
 from codex_ml.safety.filters import Finding, SafetyFilters
-from codex_ml.safety.matching import compile_rule
-from codex_ml.safety.policy import Rule, load_policy
+from codex_ml.safety.matching import RuleFailedError, RuleMatch
+from codex_ml.safety.policy import load_policy
 
 pytestmark = pytest.mark.safety
 
@@ -18,7 +18,7 @@ MakeFilters = Callable[..., SafetyFilters]
 
 def test_apply_finding_gives_rule_kind_and_place(filters_of: MakeFilters) -> None:
     """Offsets are those of the text as it was given."""
-    filters = filters_of("id: digits, kind: pii, patterns: ['[0-9]+']")
+    filters = filters_of("id: digits, kind: pii, patterns: ['[0-9]{2,}']")
     filtered = filters.apply("a 12 b 345")
     assert filtered.text == "a [REDACTED:digits] b [REDACTED:digits]"
     assert filtered.findings == (Finding("digits", "pii", 2, 2), Finding("digits", "pii", 7, 3))
@@ -40,8 +40,8 @@ def test_apply_overlapping_findings_are_one(filters_of: MakeFilters) -> None:
 
 def test_apply_adjacent_findings_stay_two(filters_of: MakeFilters) -> None:
     """Touching is not overlapping."""
-    filters = filters_of("id: a, kind: regex, patterns: ['a']", "id: b, kind: regex, patterns: ['b']")
-    assert filters.apply("ab").text == "[REDACTED:a][REDACTED:b]"
+    filters = filters_of("id: a, kind: regex, patterns: ['aa']", "id: b, kind: regex, patterns: ['bb']")
+    assert filters.apply("aabb").text == "[REDACTED:a][REDACTED:b]"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_apply_severest_action_counts(filters_of: MakeFilters, actions: tuple[st
 def test_apply_replacement_that_completes_a_pattern_is_followed(filters_of: MakeFilters) -> None:
     """What only matches after another rule has done its work is found too, so that a second pass has nothing to do."""
     filters = filters_of(
-        "id: long, kind: regex, patterns: ['[0-9]{9}']", r"id: pair, kind: regex, patterns: ['key=\S{3,16}(?!\S)']"
+        "id: long, kind: regex, patterns: ['[0-9]{9}']", r"id: pair, kind: regex, patterns: ['key=\S{3,16}(?:\s|$)']"
     )
     filtered = filters.apply("key=123456789x")
     assert filtered.text == "[REDACTED:pair]"
@@ -111,28 +111,77 @@ def test_apply_phrase_matches_words_in_any_case(filters_of: MakeFilters, phrase:
 
 def test_apply_rule_that_fails_blocks_the_whole_text() -> None:
     """When a rule breaks down nothing is known about the text, so that none of it passes."""
+    policy = load_policy("default")
+    (email,) = (rule for rule in policy.rules if rule.id == "email")
 
-    def compile_broken(rule: Rule) -> Callable[[str], list[tuple[int, int]]]:
-        if rule.id != "email":
-            return compile_rule(rule)
+    def fail(text: str) -> list[RuleMatch]:
+        raise RuleFailedError(email) from ValueError(text)
 
-        def fail(text: str) -> list[tuple[int, int]]:
-            raise RecursionError(text)
-
-        return fail
-
-    filters = SafetyFilters(load_policy("default"), compile_rule=compile_broken)
-    filtered = filters.apply("harmless secret")
+    filtered = SafetyFilters(policy, find=fail).apply("harmless secret")
     assert filtered.action == "block"
     assert filtered.text == "[REDACTED:email]"
     assert filtered.findings == (Finding("email", "pii", 0, 15),)
 
 
-def test_apply_pattern_that_matches_nothing_at_all_blocks(filters_of: MakeFilters) -> None:
+def test_apply_failure_of_anything_else_blocks_the_whole_text() -> None:
+    """What is no rule's fault has a name of its own, and the text passes no more than with one."""
+
+    def fail(text: str) -> list[RuleMatch]:
+        raise RecursionError(text)
+
+    filtered = SafetyFilters(load_policy("default"), find=fail).apply("harmless secret")
+    assert (filtered.action, filtered.text) == ("block", "[REDACTED:filter_failure]")
+
+
+def test_apply_failure_on_the_second_look_blocks() -> None:
+    """The text with its markers is looked at too, and a failure there is one."""
+    policy = load_policy("default")
+    (email,) = (rule for rule in policy.rules if rule.id == "email")
+
+    def fail_on_markers(text: str) -> list[RuleMatch]:
+        if "REDACTED" in text:
+            raise ValueError(text)
+        return [RuleMatch(email, 0, 1)]
+
+    assert SafetyFilters(policy, find=fail_on_markers).apply("abc").action == "block"
+
+
+def test_apply_match_of_nothing_at_all_blocks(filters_of: MakeFilters) -> None:
     """An empty match that the check at load could not foresee is a broken rule."""
-    filters = filters_of("id: odd, kind: regex, patterns: ['(?<=q)']")
+    filters = filters_of("id: odd, kind: regex, patterns: ['qq(?P<value>x?)!']")
     assert filters.apply("abc").action == "keep"
-    assert filters.apply("q!").action == "block"
+    assert filters.apply("qq!").action == "block"
+
+
+def test_apply_rules_that_complete_each_other_for_ever_block() -> None:
+    """Where each look finds more, the text is taken as a whole."""
+    policy = load_policy("default")
+    rule = policy.rules[0]
+    looks = iter(range(1, 100))
+
+    def find_more(text: str) -> list[RuleMatch]:
+        return [RuleMatch(rule, max(0, len(text) - 60 * next(looks)), len(text))]
+
+    filtered = SafetyFilters(policy, find=find_more).apply("x" * 40_000)
+    assert filtered.action == "block"
+    assert next(looks) < 20
+
+
+def test_apply_pseudonyms_give_one_value_one_number(filters_of: MakeFilters) -> None:
+    """The same value keeps its number in later texts, another has another, and a marker with a number is known."""
+    filters = filters_of(
+        "id: mail, kind: pii, patterns: ['[a-z]+@[a-z]+']", "id: n, kind: pii, patterns: ['[0-9]{4}']", pseudonyms=True
+    )
+    assert filters.redact("a@b c@d a@b 1234") == "[REDACTED:mail:1] [REDACTED:mail:2] [REDACTED:mail:1] [REDACTED:n:1]"
+    assert filters.redact("c@d") == "[REDACTED:mail:2]"
+    again = filters.apply("[REDACTED:mail:2] and [REDACTED:n:1234]")
+    assert (again.action, again.text) == ("keep", "[REDACTED:mail:2] and [REDACTED:n:1234]")
+
+
+def test_apply_pseudonyms_differ_between_filters_in_nothing_but_the_order(filters_of: MakeFilters) -> None:
+    """A number counts the values met before, so that nothing of the value is in it."""
+    rule = "id: mail, kind: pii, patterns: ['[a-z]+@[a-z]+']"
+    assert filters_of(rule, pseudonyms=True).redact("c@d") == filters_of(rule, pseudonyms=True).redact("e@f")
 
 
 def test_filters_switched_off_need_a_reason_and_keep_everything() -> None:

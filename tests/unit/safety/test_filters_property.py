@@ -65,7 +65,7 @@ def test_apply_twice_changes_nothing_where_rules_feed_each_other(
     """Also under rules that match across each other's markers."""
     filters = filters_of(
         "id: a, kind: regex, patterns: ['a[b1]']",
-        r"id: key, kind: regex, patterns: ['k?ey?=\S{1,14}(?!\S)']",
+        r"id: key, kind: regex, patterns: ['k?ey?=\S{1,14}(?:\s|$)']",
         r"id: tail, kind: regex, patterns: ['\]1+']",
         "id: p, kind: phrase, phrases: ['b redacted', 'a b']",
     )

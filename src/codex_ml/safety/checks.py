@@ -1,0 +1,116 @@
+"""The checks a policy may name: what a matched text must be to count as found."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable
+
+from codex_ml.safety import identifiers
+
+Check = Callable[[str], bool]
+
+# python-stdnum has the check digits of some two hundred kinds of number: "us.ssn", "iban", "fr.nir".
+_STDNUM_NAME = re.compile(r"^[a-z][a-z_]{1,15}(?:\.[a-z_]{1,24})?$")
+
+
+def require_check(name: str) -> None:
+    """Raise a `ValueError` when no check has this name."""
+    if name in _CHECKS:
+        return
+    if not (
+        name.startswith("stdnum.") and _STDNUM_NAME.match(name[7:]) and identifiers.standard_check(name[7:]) is not None
+    ):
+        known = ", ".join(sorted(_CHECKS))
+        raise ValueError(f"no check is named {name!r}; there are {known}, and stdnum.NAME for python-stdnum's modules")
+
+
+def check_of(name: str) -> Check:
+    """Return a check by its name; the name has passed `require_check`."""
+    found = _CHECKS.get(name) or identifiers.standard_check(name.removeprefix("stdnum."))
+    assert found is not None
+    return found
+
+
+def is_varied(text: str) -> bool:
+    """Tell whether a token is no placeholder such as ``xxxxxxxx``: a few characters over and over."""
+    body = re.sub(r"[^A-Za-z0-9]", "", text)
+    if len(body) < 8:
+        return True
+    tail = body[-max(8, len(body) * 2 // 3) :].lower()
+    return len(set(tail)) > max(2, len(tail) // 8)
+
+
+def looks_random(text: str) -> bool:
+    """Tell whether a value of 16 characters and more could have been drawn at random: a key, and not a name or path."""
+    if len(text) < 16 or not is_varied(text) or re.search(r"\d", text) is None or re.search(r"[A-Za-z]", text) is None:
+        return False
+    if _is_reference(text) or _UUID.fullmatch(text):
+        return False
+    return _entropy_bits(text) >= 3.0
+
+
+def looks_like_password(text: str) -> bool:
+    """Tell whether a value assigned to a password is one: no reference, call, type, placeholder or plain word."""
+    if (
+        len(text) < 5
+        or len(set(text)) < 4
+        or not text.isprintable()
+        or _is_reference(text)
+        or _PLAIN_VALUE.fullmatch(text)
+    ):
+        return False
+    return not _PLACEHOLDER.search(text)
+
+
+def is_own_value(text: str) -> bool:
+    """Tell whether a quoted value assigned to a password is one: also a plain word, but no placeholder."""
+    if len(text) < 5 or len(set(text)) < 3 or _is_reference(text) or _PLACEHOLDER.search(text):
+        return False
+    return text.lower() not in _WORDS_OF_SCHEMAS and " " not in text
+
+
+def _is_reference(text: str) -> bool:
+    """Tell whether a value names where the secret is, as ``config.key`` or ``${KEY}``, and is none itself."""
+    if _TEMPLATE.search(text):
+        return True
+    return bool(_DOTTED_NAME.fullmatch(text)) and not re.search(r"\d{3}", text)
+
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_TEMPLATE = re.compile(r"^\$[({A-Za-z_]|^%[({A-Z]|\{\{|^<|^\[|^@|^&|^!|\(|^%|^\*+$|\$\{|://")
+_DOTTED_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*(?:(?:\.|->|::)[A-Za-z_][A-Za-z_0-9]*)+|[A-Z]+(?:_[A-Z]+)+")
+# Letters and joints alone, or a number: words and names of variables stand there far more often than passwords do.
+_PLAIN_VALUE = re.compile(r"[A-Za-z_\-./:]+|[0-9.]+|[\W_]+|[a-z_]+[0-9]?")
+_PLACEHOLDER = re.compile(
+    r"(?i)example|placeholder|your[_\-]?|changeme|change[_\-]me|redacted|x{4}|\*{3}|\.{3}|insert|replace|dummy|<|>|"
+    r"hidden|secret_here|_here$|\bnull\b|undefined"
+)
+_WORDS_OF_SCHEMAS = frozenset(
+    {"authentication", "authorization", "confirmation", "confirmpassword", "currentpassword", "forgotpassword"}
+    | {"newpassword", "notrequired", "oldpassword", "resetpassword", "unauthorized", "unspecified", "userpassword"}
+)
+
+
+def _entropy_bits(text: str) -> float:
+    """Return Shannon's entropy of the characters of a text, in bits a character."""
+    return -sum(count / len(text) * math.log2(count / len(text)) for count in Counter(text).values())
+
+
+_CHECKS: dict[str, Check] = {
+    "card": identifiers.is_card_number,
+    "iban": identifiers.is_account_number,
+    "phone": identifiers.is_telephone_number,
+    "us_tax": identifiers.is_united_states_tax_number,
+    "national_id": identifiers.is_national_number,
+    "id_number": identifiers.is_document_number,
+    "host": identifiers.is_host_address,
+    "mac": identifiers.is_hardware_address,
+    "wallet": identifiers.is_wallet_address,
+    "wallet_key": identifiers.is_wallet_key,
+    "varied": is_varied,
+    "random": looks_random,
+    "password": looks_like_password,
+    "own_value": is_own_value,
+}
