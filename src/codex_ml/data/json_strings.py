@@ -67,12 +67,16 @@ class _Walk:
 
     def _visit_object(self, item: dict[str, Any], place: Place) -> None:
         taken: set[str] = set()
+        # A row may be made of thousands of keys that become equal: none of their numbers is tried twice.
+        last_suffix: dict[str, int] = {}
         for key, child in item.items():
             number = self._number()
             name = plain = self._change((*place, None), key)
-            suffix = 2
+            suffix = last_suffix.get(plain, 1)
             while name in taken:
-                name, suffix = f"{plain}#{suffix}", suffix + 1
+                suffix += 1
+                name = f"{plain}#{suffix}"
+            last_suffix[plain] = suffix
             taken.add(name)
             self._set(number, key, name)
             self.visit(child, (*place, key))

@@ -53,6 +53,13 @@ def test_changed_tokens_keys_that_become_equal_are_numbered_in_their_order() -> 
     assert json.loads(_rewritten(raw)) == {"*": 1, "*#2": 2, "o": {"*": 3, "*#2": 4, "*#3": 5}, "*#2#2": 6}
 
 
+def test_changed_tokens_very_many_keys_that_become_equal_take_no_time() -> None:
+    """Of 50,000 none is tried twice: the other way they would take minutes, and a file is read in seconds."""
+    changed = changed_tokens({f"SECRET{number}": number for number in range(50_000)}, lambda _place, _text: "*")
+    names = [text for _, text in sorted(changed.items())]
+    assert names == ["*", *(f"*#{number}" for number in range(2, 50_001))]
+
+
 def test_changed_tokens_places_are_those_of_the_line() -> None:
     """A key ends in None, elements are counted, short and broken numbers and words are not shown."""
     seen: list[tuple[Place, str]] = []

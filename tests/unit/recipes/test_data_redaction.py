@@ -314,3 +314,18 @@ def test_redact_file_progress_is_told_of_every_row(write, tmp_path: Path) -> Non
             progress=lambda path, offset: told.append((path, offset)),
         )
     assert told == [(source, 0), (source, 17), (source, 27)]
+
+
+def test_redact_file_behind_a_faulty_line_nothing_is_written_any_more(write, tmp_path: Path) -> None:
+    """The rest is read for its faults alone: a large file that is refused costs no disk."""
+    written: list[int] = []
+
+    class Counting(Storage):
+        def write(self, descriptor: int, data: bytes | memoryview) -> int:
+            written.append(len(data))
+            return super().write(descriptor, data)
+
+    source = write("in.jsonl", b"no record\n" + b'{"text": "%0300000d"}\n' * 3 % (1, 2, 3))
+    with pytest.raises(DataError):
+        redact_file(source, tmp_path / "out.jsonl", filters=SafetyFilters(_POLICY), storage=Counting())
+    assert written == []

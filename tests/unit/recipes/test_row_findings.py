@@ -53,6 +53,20 @@ def test_row_filter_clean_row_changes_nothing(rows: RowFilter) -> None:
         assert (look.changed, look.found, look.action) == ({}, [], "keep")
 
 
+def test_row_filter_short_clean_text_is_read_once_in_a_file_and_a_long_one_once_in_a_row() -> None:
+    """Names of keys come in every row; long texts do not, and would fill the memory."""
+    looked: list[str] = []
+
+    def find(text: str) -> list[RuleMatch]:
+        looked.append(text)
+        return []
+
+    rows = RowFilter(SafetyFilters(_POLICY, find=find))
+    for _ in range(3):
+        rows.look({"key": "x" * 65, "again": "x" * 65})
+    assert sorted(looked) == sorted(["key", "again"] + ["x" * 65] * 3)
+
+
 def test_row_filter_field_names_hide_keys_that_may_be_content(rows: RowFilter) -> None:
     """Names of fields are shown; a key that a rule finds, or that looks like content, is not."""
     assert rows.field_name(("messages", 2, "content")) == "messages[2].content"
