@@ -104,6 +104,10 @@ def _cache_use(
     """Return the cache of tokenised data of a config, and what besides its data section decides about the entries."""
     if config.data.cache_dir is None:
         return None
+    if config.safety.pseudonyms:
+        # Numbers are given as values are met; those of another process would not be those of this one's logs.
+        say("tokenised data are not cached: safety.pseudonyms numbers values as they are read")
+        return None
     assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
     directory = config.run.output_dir / TOKEN_CACHE_NAME if config.data.cache_dir == "auto" else config.data.cache_dir
     made_by = {

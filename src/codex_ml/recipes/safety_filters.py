@@ -24,7 +24,8 @@ def open_filters(safety: SafetySection) -> SafetyFilters:
     SafetyError
         If the policy cannot be used, or the filters are off without a reason.
     """
-    return SafetyFilters(load_policy(safety.policy), safety.enabled, safety.bypass_reason)
+    policy = load_policy(safety.policy)
+    return SafetyFilters(policy, safety.enabled, safety.bypass_reason, pseudonyms=safety.pseudonyms)
 
 
 def user_name() -> str:

@@ -391,6 +391,7 @@ def _outcome(prepared: Prepared, session: Session, state: TrainerState, account:
             f"positions computed {account['run']['positions_computed']:,} = trained {state.trained_tokens:,} + masked "
             f"{state.masked_tokens:,} + padding {state.padding_tokens:,}",
             ended,
+            *bypass_warnings(prepared.filters),
             f"outputs: {session.layout.directory}",
         ),
     )

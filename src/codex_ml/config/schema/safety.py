@@ -29,6 +29,16 @@ def _reason_has_bypass(safety: SafetySection) -> Violation | None:
     )
 
 
+def _pseudonyms_have_filters(safety: SafetySection) -> Violation | None:
+    if safety.enabled or not safety.pseudonyms:
+        return None
+    return Violation(
+        "pseudonyms",
+        "values are to be numbered, but the filters that would find them are off",
+        "set safety.pseudonyms=false, or safety.enabled=true",
+    )
+
+
 class SafetySection(Section):
     """Whether the filters are on, and by which policy."""
 
@@ -36,6 +46,7 @@ class SafetySection(Section):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("safety-bypass-reason", ("enabled", "bypass_reason"), _bypass_has_reason),
         Rule("safety-idle-reason", ("enabled", "bypass_reason"), _reason_has_bypass),
+        Rule("safety-idle-pseudonyms", ("enabled", "pseudonyms"), _pseudonyms_have_filters),
     )
 
     enabled: bool = Field(
@@ -43,6 +54,10 @@ class SafetySection(Section):
     )
     policy: Annotated[str, RelativePath(bare_names=True)] = Field(
         default="default", min_length=1, description="Name of a packaged policy, or the path of a policy file."
+    )
+    pseudonyms: bool = Field(
+        default=False,
+        description="Number the values that are found: [REDACTED:email:3] is the same address in the whole job.",
     )
     bypass_reason: str | None = Field(
         default=None, description="Why the filters are off; stands with who and when in all that a run leaves."
