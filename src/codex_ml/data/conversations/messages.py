@@ -93,12 +93,15 @@ def map_json(value: Any, change: Callable[[str], str]) -> Any:
         return [map_json(item, change) for item in value]
     if isinstance(value, dict):
         mapped: dict[str, Any] = {}
+        # Thousands of keys may become equal: none of their numbers is tried twice.
+        counts: dict[str, int] = {}
         for key, item in value.items():
             name = changed = change(key)
-            count = 1
+            count = counts.get(changed, 1)
             while name in mapped:
                 count += 1
                 name = f"{changed} ({count})"
+            counts[changed] = count
             mapped[name] = map_json(item, change)
         return mapped
     if value is None or isinstance(value, bool):
