@@ -143,13 +143,13 @@ def redact_file(
     report_path = None if report_path is None else _in_real_directory(report_path)
     _refuse_targets(source, output, report_path, options)
     report = RedactionReport(filters.policy.name, filters.policy.digest, options.pseudonyms)
+    report.output["name"] = output.name
     try:
         with ExitStack() as stack:
             made = stack.enter_context(staging(output, storage)) / "made"
             made_report = None if report_path is None else stack.enter_context(staging(report_path, storage)) / "made"
             _require_disk(source, output, made.parent, storage)
             _write_redacted(source, LineOutput(made, output, storage), options, filters, report, progress)
-            report.output["name"] = output.name
             if made_report is not None:
                 storage.write_bytes(made_report, json_bytes(report.to_dict()))
             _refuse_existing(output, report_path, options)
