@@ -52,3 +52,12 @@ _.__signature__
 _.__annotations__
 _.pre_tokenizer
 _.decoder
+
+# Read by RE2, from its options.
+_.log_errors
+_.max_mem
+_.literal
+
+# For a policy that is held as text; the tests and benchmarks do.
+_.parse_policy
+_._check_permission

@@ -131,11 +131,12 @@ class SafetyFilters:
             return self.redact(value)
         if isinstance(value, Mapping):
             result: dict[str, object] = {}
+            last_number: dict[str, int] = {}
             for key, item in value.items():
                 name = plain = self.redact(str(key))
-                number = 2
                 while name in result:
-                    name, number = f"{plain}#{number}", number + 1
+                    last_number[plain] = last_number.get(plain, 1) + 1
+                    name = f"{plain}#{last_number[plain]}"
                 result[name] = self.redact_value(item)
             return result
         if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):

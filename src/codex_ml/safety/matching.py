@@ -14,8 +14,6 @@ from codex_ml.safety.patterns import BytesPattern, group_of, widened
 from codex_ml.safety.phrases import PhraseFinder
 from codex_ml.safety.rules import Permission, Rule
 
-# The states of one set; what does not fit is computed again and again.
-_SET_MEMORY_BYTES = 64 << 20
 # How far `unless_after` and `unless_before` see.
 _NEIGHBOURHOOD_BYTES = 64
 # No check is asked about more than this, nor more often for one text: what has the form is then marked. A text made of
@@ -49,9 +47,13 @@ class PolicyMatcher:
         In the order in which their matches are returned.
     permissions : sequence of Permission
         What may pass although a rule finds it.
+    set_memory_bytes : int
+        For the states of one set of patterns; what does not fit is computed again and again.
     """
 
-    def __init__(self, rules: Sequence[Rule], permissions: Sequence[Permission] = ()) -> None:
+    def __init__(
+        self, rules: Sequence[Rule], permissions: Sequence[Permission] = (), set_memory_bytes: int = 64 << 20
+    ) -> None:
         self._finders: list[_PatternFinder] = []
         self._phrase_rules: list[Rule] = []
         phrases: list[str] = []
@@ -63,7 +65,8 @@ class PolicyMatcher:
                 groups.setdefault(group_of(pattern, rule.borders), []).append(len(self._finders))
                 self._finders.append(_PatternFinder(rule, pattern, permissions))
         self._sets = [
-            _PatternSet([self._finders[number] for number in numbers], numbers) for numbers in groups.values()
+            _PatternSet([self._finders[number] for number in numbers], numbers, set_memory_bytes)
+            for numbers in groups.values()
         ]
         self._phrases = PhraseFinder(phrases) if phrases else None
 
@@ -106,9 +109,9 @@ class PolicyMatcher:
 class _PatternSet:
     """Patterns that are tried together, in one pass over a text."""
 
-    def __init__(self, finders: Sequence[_PatternFinder], numbers: Sequence[int]) -> None:
+    def __init__(self, finders: Sequence[_PatternFinder], numbers: Sequence[int], memory_bytes: int) -> None:
         options = re2.Options()
-        options.max_mem, options.log_errors = _SET_MEMORY_BYTES, False
+        options.max_mem, options.log_errors = memory_bytes, False
         self._set: Any = re2.Set.SearchSet(options)
         self._numbers = numbers
         for finder in finders:

@@ -1,0 +1,1 @@
+"""A labelled set of texts for measuring safety policies; written apart from the rules. See ../README.md."""
