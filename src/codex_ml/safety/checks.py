@@ -82,7 +82,10 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _TEMPLATE = re.compile(r"^\$[({A-Za-z_]|^%[({A-Z]|\{\{|^<|^\[|^@|^&|^!|\(|^%|^\*+$|\$\{|://")
 _DOTTED_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*(?:(?:\.|->|::)[A-Za-z_][A-Za-z_0-9]*)+|[A-Z]+(?:_[A-Z]+)+")
 # Letters and joints alone, or a number: words and names of variables stand there far more often than passwords do.
-_PLAIN_VALUE = re.compile(r"[A-Za-z_\-./:]+|[0-9.]+|[\W_]+|[a-z_]+[0-9]?")
+_PLAIN_VALUE = re.compile(
+    r"[A-Za-z_\-./:]+|[0-9.]{1,5}|[\W_]+"
+    r"|(?:[a-z]+_)?(?:password|passwd|passphrase|pass|pwd|pw|value|input|arg|param|field|text|string|var|line)_?[0-9]"
+)
 _PLACEHOLDER = re.compile(
     r"(?i)example|placeholder|your[_\-]?|changeme|change[_\-]me|redacted|x{4}|\*{3}|\.{3}|insert|replace|dummy|<|>|"
     r"hidden|secret_here|_here$|\bnull\b|undefined"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -185,24 +186,32 @@ class StreamFilter:
 
     def _cut_at_line_end(self, limit: int, findings: Sequence[Finding]) -> int:
         """Return the last line end before a place at which the text may be divided; where there is none, `_shown`."""
-        cut = limit
+        cut = min(limit, self._last_words_start())
         while (cut := self._text.rfind("\n", self._shown, cut) + 1) > self._shown:
             crossing = _crossing(findings, cut, len(self._text))
-            if crossing is not None:
-                cut = max(crossing.start, self._shown)
-            elif self._words_follow(cut):
+            if crossing is None:
                 return cut
-            else:
-                cut -= 1
+            cut = max(crossing.start, self._shown)
         return self._shown
 
-    def _words_follow(self, cut: int) -> bool:
-        """Tell whether so many words stand behind a place that no phrase from before it can go on beyond them.
+    def _last_words_start(self) -> int:
+        """Return where so many words begin that no phrase from before them goes on behind the text; or `_shown`.
 
         Each word of a phrase lies in a word of the text of its own. One that began before the place and ended behind
         the text would have more words than the longest phrase has.
         """
-        return not self._words_to_wait_for or len(fold(self._text[cut:]).split()) >= self._words_to_wait_for
+        if not self._words_to_wait_for:
+            return len(self._text)
+        count, waiting = self._words_to_wait_for, self._text[self._shown :]
+        while True:
+            parts = waiting.rsplit(None, count)
+            before = len(parts[0]) if len(parts) > count else 0
+            # Some hold nothing that counts, such as a lone zero-width space.
+            if len(fold(" ".join(parts[-count:])).split()) >= self._words_to_wait_for:
+                return len(self._text) - len(waiting[before:].lstrip())
+            if not before:
+                return self._shown
+            count *= 2
 
     def _cut_at_white_space(self, findings: Sequence[Finding]) -> int:
         cut = len(self._text) - _TAIL_CHARACTERS
@@ -273,8 +282,10 @@ def _end(finding: Finding) -> int:
 
 
 def _crossing(findings: Sequence[Finding], cut: int, length: int) -> Finding | None:
-    """Return the first finding that a cut would divide, or that may go on behind a text of this length."""
-    return next((f for f in findings if f.start < cut and (_end(f) > cut or _end(f) == length)), None)
+    """Return the finding that a cut would divide, or that began before it and may go on behind the text."""
+    # They stand in order and do not overlap: it is the last that begins before the cut, or none.
+    index = bisect_left(findings, cut, key=lambda finding: finding.start) - 1
+    return findings[index] if index >= 0 and (_end(findings[index]) > cut or _end(findings[index]) == length) else None
 
 
 def _is_blank(unit: str) -> bool:
