@@ -96,6 +96,8 @@ class StreamFilter:
         self._text, self._shown, self._begin = "", 0, Place()
         # A long span loses its middle: where in `_text` that was, and the place of what follows.
         self._gap: tuple[int, Place] | None = None
+        # A position in `_text` and its place.
+        self._known = (0, self._begin)
         self._findings: list[PlacedFinding] = []
         self._action: Action = "keep"
         self._blocked = self._closed = False
@@ -229,7 +231,7 @@ class StreamFilter:
         while (begin_end := self._text.find("\n", begin_end, tail) + 1) > 0:
             if self._filters.open_span_start(self._text[:begin_end]) == open_at:
                 self._gap = (begin_end, self._place(tail))
-                self._text = self._text[:begin_end] + self._text[tail:]
+                self._text, self._known = self._text[:begin_end] + self._text[tail:], (0, self._begin)
                 return
 
     def _give_out(self, filtered: Filtered, cut: int) -> str:
@@ -240,7 +242,7 @@ class StreamFilter:
         self._begin = self._place(context)
         if self._gap is not None:
             self._gap = (self._gap[0] - context, self._gap[1]) if self._gap[0] > context else None
-        self._text, self._shown = self._text[context:], cut - context
+        self._text, self._shown, self._known = self._text[context:], cut - context, (0, self._begin)
         return shown
 
     def _rendered(self, filtered: Filtered, cut: int) -> str:
@@ -272,9 +274,13 @@ class StreamFilter:
         self._action = max(self._action, self._actions.get(rule_id, "block"), key=SEVERITY.__getitem__)
 
     def _place(self, position: int) -> Place:
-        if self._gap is not None and position >= self._gap[0]:
-            return self._gap[1].after(self._text[self._gap[0] : position])
-        return self._begin.after(self._text[:position])
+        # From the last place asked for on: many findings must not count the lines before them anew each time.
+        known, place = self._known if self._known[0] <= position else (0, self._begin)
+        if self._gap is not None and known < self._gap[0] <= position:
+            known, place = self._gap
+        place = place.after(self._text[known:position])
+        self._known = (position, place)
+        return place
 
 
 def _end(finding: Finding) -> int:

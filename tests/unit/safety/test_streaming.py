@@ -171,6 +171,16 @@ def test_feed_severest_action_is_told(filters_of: MakeFilters) -> None:
     assert not stream.blocked
 
 
+@pytest.mark.parametrize("line", ["\n", "\u200b\n", "\u200b \n"])
+def test_feed_hundreds_of_thousands_of_lines_without_a_word_are_looked_through_once(
+    filters_of: MakeFilters, line: str
+) -> None:
+    """A phrase waits for words that do not come; looking for them anew from each line would take hours."""
+    stream = StreamFilter(filters_of(PHRASE), block_characters=MOST_HELD_CHARACTERS, most_held_characters=1 << 20)
+    text = "blue\n" + line * 300_000
+    assert stream.feed(text) + stream.feed("whale\n") + stream.close() == text + "whale\n"
+
+
 def test_feed_bypassed_filters_let_pieces_pass_at_once(filters_of: MakeFilters) -> None:
     """Filters that are off hold nothing back."""
     stream = StreamFilter(SafetyFilters(filters_of(MAIL).policy, enabled=False, bypass_reason="test"))
