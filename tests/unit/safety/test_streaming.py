@@ -42,6 +42,27 @@ def test_feed_phrase_over_line_ends_comes_out_masked(filters_of: MakeFilters) ->
     assert stream.close() == "four\nfive\n"
 
 
+def test_feed_words_without_a_letter_do_not_end_the_wait(filters_of: MakeFilters) -> None:
+    """Zero-width spaces between the words of a phrase are no words: what stands before them still waits."""
+    stream = StreamFilter(filters_of(PHRASE))
+    assert stream.feed("blue whale\n") + stream.feed("\u200b \u200b \u200b\n.\n") == ""
+    stream = StreamFilter(filters_of(PHRASE))
+    assert stream.feed("blue whale\n") + stream.feed("\u200b \u200b \u200b x\n") == ""
+    assert stream.feed("y\n") == "blue whale\n"
+
+
+@pytest.mark.parametrize("block_characters", [0, 3000])
+def test_take_findings_far_into_a_stream_names_their_places(filters_of: MakeFilters, block_characters: int) -> None:
+    """Also when what was judged before is long forgotten, two in a line among them."""
+    stream = StreamFilter(filters_of(MAIL), block_characters=block_characters)
+    line = "to ann@host.test or bob@host.test\n"
+    for _ in range(1000):
+        stream.feed(line)
+    stream.close()
+    places = [place for n in range(1000) for place in (Place(n * 34 + 3, n + 1, 4), Place(n * 34 + 20, n + 1, 21))]
+    assert [found.place for found in stream.take_findings()] == places
+
+
 def test_feed_long_span_is_masked_from_its_begin_and_memory_stays(filters_of: MakeFilters) -> None:
     """A span of megabytes is one marker with its whole length; what stands behind its end comes out."""
     stream = StreamFilter(filters_of(KEY, MAIL))
