@@ -17,8 +17,9 @@ from codex_ml.safety.rules import Permission, Rule
 from codex_ml.storage import bytes_digest
 from codex_ml.untrusted import UntrustedFileError
 
-# A policy of a thousand rules takes a tenth of each; aliases and nesting are judged before anything is built.
+# The safe loader, in C where PyYAML was built with it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# A policy of a thousand rules takes a tenth of each; aliases and nesting are judged before anything is built.
 POLICY_BOUNDS = YamlBounds(file_bytes=2 << 20, nodes=100_000)
 _MOST_RULES = 1000
 
@@ -161,8 +162,13 @@ def _load_file(path: Path) -> _PolicyFile:
 def _parse_file(text: str, source: str, *, packaged: bool = False) -> _PolicyFile:
     try:
         check_yaml(text, POLICY_BOUNDS)
-        doubled = _doubled_key(yaml.compose(text, Loader=_LOADER))
-        content = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader, in C where PyYAML has it
+        loader = _LOADER(text)
+        try:
+            node = loader.get_single_node()
+            doubled = None if node is None else _doubled_key(node)
+            content = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, UntrustedFileError, RecursionError) as error:
         raise SafetyError(f"{source}: not valid YAML", why=str(error), fix="correct the file") from error
     if doubled is not None:
