@@ -26,6 +26,7 @@ def score(filters: SafetyFilters, show: list[str]) -> dict[str, Any]:
     by_type: dict[str, Counter[str]] = defaultdict(Counter)
     by_context: dict[str, Counter[str]] = defaultdict(Counter)
     findings = right = 0
+    untouched = {}
     for item in positives():
         filtered = filters.apply(item.text)
         covered = _covered(filtered)
@@ -43,7 +44,10 @@ def score(filters: SafetyFilters, show: list[str]) -> dict[str, Any]:
             else:
                 right += 1
     common = {kind.name for kind in TYPES if kind.is_common}
-    untouched = {name: _untouched(filters, texts, name, show) for name, texts in _negatives()}
+    for name, texts in _negatives():
+        shown = len(show)
+        untouched[name] = _untouched(filters, texts, show), len(texts)
+        findings += len(show) - shown
     phrases = [_is_right(case, show) for case in PHRASE_CASES]
     return {
         "positives": sum(sum(counts.values()) for counts in by_type.values()),
@@ -53,7 +57,8 @@ def score(filters: SafetyFilters, show: list[str]) -> dict[str, Any]:
         "recall_mean_over_types": sum(_recall([counts]) for counts in by_type.values()) / len(by_type),
         "recall_by_type": {name: _recall([counts]) for name, counts in sorted(by_type.items())},
         "recall_by_context": {name: _recall([counts]) for name, counts in sorted(by_context.items())},
-        "precision": right / findings,
+        # Of all findings in the whole set, negatives too.
+        "precision": right / max(1, findings),
         **{f"{name}_untouched": share for name, (share, _) in untouched.items()},
         **{f"{name}_texts": count for name, (_, count) in untouched.items()},
         "phrase_cases_right": sum(phrases),
@@ -87,17 +92,18 @@ def _negatives() -> tuple[tuple[str, list[Labelled]], ...]:
     return ("hard_negatives", hard_negatives()), ("ordinary", ordinary_texts())
 
 
-def _untouched(filters: SafetyFilters, texts: list[Labelled], name: str, show: list[str]) -> tuple[float, int]:
+def _untouched(filters: SafetyFilters, texts: list[Labelled], show: list[str]) -> float:
+    """Return the share of texts in which nothing is found; each finding is a line of ``show``."""
     untouched = 0
     for item in texts:
         filtered = filters.apply(item.text)
-        untouched += filtered.text == item.text
+        untouched += filtered.action == "keep"
         show.extend(
-            f"wrongly found {finding.rule_id} in {name} {item.context}: "
+            f"wrongly found {finding.rule_id} in {item.context}: "
             f"{item.text[finding.start : finding.start + finding.length]!r} of {item.text[:200]!r}"
             for finding in filtered.findings
         )
-    return untouched / len(texts), len(texts)
+    return untouched / len(texts)
 
 
 def _is_right(case: PhraseCase, show: list[str]) -> bool:
@@ -118,7 +124,7 @@ def _recall(counts: Iterable[Counter[str]]) -> float:
     total: Counter[str] = Counter()
     for item in counts:
         total += item
-    return total["found"] / total.total()
+    return total["found"] / max(1, total.total())
 
 
 def _records(directory: Path) -> Iterator[tuple[str, object]]:

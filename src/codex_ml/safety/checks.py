@@ -44,11 +44,18 @@ def is_varied(text: str) -> bool:
 
 def looks_random(text: str) -> bool:
     """Tell whether a value of 16 characters and more could have been drawn at random: a key, and not a name or path."""
-    if len(text) < 16 or not is_varied(text) or re.search(r"\d", text) is None or re.search(r"[A-Za-z]", text) is None:
+    if len(text) < 16 or not is_varied(text) or not text.isprintable():
         return False
     if _is_reference(text) or _UUID.fullmatch(text):
         return False
-    return _entropy_bits(text) >= 3.0
+    has_letter = any(character.isalpha() for character in text)
+    has_digit = any(character.isdigit() for character in text)
+    return has_letter and (has_digit or _mixes_cases(text)) and _entropy_bits(text) >= 3.0
+
+
+def _mixes_cases(text: str) -> bool:
+    """Tell whether capitals stand among small letters as often as chance puts them there, and not at heads of words."""
+    return 0.3 <= sum(character.isupper() for character in text) / len(text) <= 0.7
 
 
 def looks_like_password(text: str) -> bool:
@@ -79,7 +86,9 @@ def _is_reference(text: str) -> bool:
 
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_TEMPLATE = re.compile(r"^\$[({A-Za-z_]|^%[({A-Z]|\{\{|^<|^\[|^@|^&|^!|\(|^%|^\*+$|\$\{|://")
+_TEMPLATE = re.compile(
+    r"^\$[({A-Za-z_]|^%[({]|^%[A-Z_]+%?$|^![a-z]+$|^@[\w./-]+$|^&[a-z]+$|\{\{|^<|^\[|\(|^\*+$|\$\{|://"
+)
 _DOTTED_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*(?:(?:\.|->|::)[A-Za-z_][A-Za-z_0-9]*)+|[A-Z]+(?:_[A-Z]+)+")
 # Letters and joints alone, or a number: words and names of variables stand there far more often than passwords do.
 _PLAIN_VALUE = re.compile(

@@ -18,15 +18,15 @@ _ESCAPE = r"\\[abefnrtv0]|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|\\[0-3][0-7]{2}|%[
 _NUMBER_NEIGHBOUR = r"[^\pL\pN_.,+*/=$€£^#%~<>\-]"
 _BEFORE: dict[Borders, str] = {
     "none": "",
-    # Letters of other scripts may touch: "密钥AKIA…" has no space.
-    "word": rf"(?:\A|[^A-Za-z0-9_]|{_ESCAPE})",
+    # Letters of other scripts may touch ("密钥AKIA…" has no space), and so may what joins words ("old_AKIA…").
+    "word": rf"(?:\A|[^A-Za-z0-9]|{_ESCAPE})",
     "token": rf"(?:\A|[^A-Za-z0-9_\-]|{_ESCAPE})",
     # Punctuation ends a sentence before a number; between digits, or behind a bracket of a formula, it belongs to it.
     "number": rf"(?:\A[.,\-]?|{_NUMBER_NEIGHBOUR}|=|[^0-9\pL)\]}}][.,\-]|>|#|{_ESCAPE})",
 }
 _AFTER: dict[Borders, str] = {
     "none": "",
-    "word": r"(?:\z|[^A-Za-z0-9_])",
+    "word": r"(?:\z|[^A-Za-z0-9])",
     "token": r"(?:\z|[^A-Za-z0-9_\-])",
     "number": rf"(?:\z|{_NUMBER_NEIGHBOUR}|[.,\-](?:\z|[^0-9\pL])|<(?:/|br|\z)|/(?:\s|\z))",
 }

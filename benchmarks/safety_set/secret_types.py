@@ -1,0 +1,188 @@
+"""Secrets of the vendors and formats that everybody meets, after their public descriptions."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import string
+
+from safety_set.labelled import ValueType
+from safety_set.making import (
+    HEX,
+    LETTERS_DIGITS,
+    UPPER_DIGITS,
+    URL_SAFE,
+    alone,
+    base64_of,
+    drawn,
+    joined,
+    named,
+    password,
+)
+
+_BASE32 = string.ascii_uppercase + "234567"
+
+
+def _json_part(generator: random.Random, header: bool) -> str:
+    content = {"alg": "HS256", "typ": "JWT"} if header else {"sub": str(generator.randrange(10**9)), "iat": 1516239022}
+    return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
+
+
+COMMON_SECRETS: tuple[ValueType, ...] = (
+    alone("aws_access_key_id", "AKIA", drawn(_BASE32, 16), common=True),
+    alone("aws_temporary_key_id", "ASIA", drawn(_BASE32, 16), common=True),
+    named("aws_secret_key", "aws_secret_access_key = {}", drawn(LETTERS_DIGITS + "/+", 40), common=True),
+    alone("github_classic_token", "ghp_", drawn(LETTERS_DIGITS, 36), common=True),
+    alone("github_oauth_token", "gho_", drawn(LETTERS_DIGITS, 36), common=True),
+    alone("github_app_token", "ghs_", drawn(LETTERS_DIGITS, 36), common=True),
+    alone(
+        "github_fine_grained_token",
+        "github_pat_",
+        drawn(LETTERS_DIGITS, 22),
+        "_",
+        drawn(LETTERS_DIGITS, 59),
+        common=True,
+    ),
+    alone("gitlab_token", "glpat-", drawn(URL_SAFE, 19), "x", common=True),
+    alone(
+        "slack_bot_token",
+        "xoxb-",
+        drawn("123456789", 12),
+        "-",
+        drawn("123456789", 12),
+        "-",
+        drawn(LETTERS_DIGITS, 24),
+        common=True,
+    ),
+    alone(
+        "slack_user_token",
+        "xoxp-",
+        drawn("123456789", 12),
+        "-",
+        drawn("123456789", 12),
+        "-",
+        drawn("123456789", 12),
+        "-",
+        drawn(HEX, 32),
+        common=True,
+    ),
+    alone(
+        "slack_app_token",
+        "xapp-1-A",
+        drawn(UPPER_DIGITS, 10),
+        "-",
+        drawn("123456789", 13),
+        "-",
+        drawn(HEX, 64),
+        common=True,
+    ),
+    named(
+        "slack_webhook",
+        "https://hooks.slack.com/services/{}",
+        "T",
+        drawn(UPPER_DIGITS, 10),
+        "/B",
+        drawn(UPPER_DIGITS, 10),
+        "/",
+        drawn(LETTERS_DIGITS, 24),
+        common=True,
+    ),
+    alone("stripe_live_key", "sk_live_", drawn(LETTERS_DIGITS, 24), common=True),
+    alone("stripe_test_key", "sk_test_", drawn(LETTERS_DIGITS, 24), common=True),
+    alone("stripe_restricted_key", "rk_live_", drawn(LETTERS_DIGITS, 24), common=True),
+    alone("stripe_webhook_secret", "whsec_", drawn(LETTERS_DIGITS, 32), common=True),
+    alone("openai_key", "sk-", drawn(LETTERS_DIGITS, 20), "T3BlbkFJ", drawn(LETTERS_DIGITS, 20), common=True),
+    alone(
+        "openai_project_key",
+        "sk-proj-",
+        drawn(URL_SAFE, 74),
+        "T3BlbkFJ",
+        drawn(URL_SAFE, 73),
+        "A",
+        common=True,
+    ),
+    alone("anthropic_key", "sk-ant-api03-", drawn(URL_SAFE, 93), "AA", common=True),
+    alone("google_api_key", "AIza", drawn(URL_SAFE, 34), "k", common=True),
+    alone("google_oauth_secret", "GOCSPX-", drawn(URL_SAFE, 27), "z", common=True),
+    alone("huggingface_token", "hf_", drawn(string.ascii_letters, 34), common=True),
+    alone("npm_token", "npm_", drawn(LETTERS_DIGITS, 36), common=True),
+    alone("pypi_token", "pypi-" + "AgEIcHlwaS5vcmc", drawn(URL_SAFE, 139), "Q", common=True),
+    alone("sendgrid_key", "SG.", drawn(URL_SAFE, 21), "a.", drawn(URL_SAFE, 42), "b", common=True),
+    alone("twilio_account", "AC", drawn(HEX, 32), common=True),
+    alone("twilio_key", "SK", drawn(HEX, 32), common=True),
+    alone(
+        "discord_bot_token",
+        drawn("MN", 1),
+        drawn(LETTERS_DIGITS, 23),
+        ".",
+        drawn(LETTERS_DIGITS, 6),
+        ".",
+        drawn(URL_SAFE, 26),
+        "t",
+        common=True,
+    ),
+    named(
+        "discord_webhook",
+        "https://discord.com/api/webhooks/{}",
+        drawn("123456789", 18),
+        "/",
+        drawn(URL_SAFE, 67),
+        "w",
+        common=True,
+    ),
+    alone("telegram_bot_token", drawn("123456789", 10), ":AA", drawn(URL_SAFE, 32), "g", common=True),
+    named(
+        "azure_storage_key",
+        "DefaultEndpointsProtocol=https;AccountName=store;AccountKey={};EndpointSuffix=core.windows.net",
+        base64_of(64),
+        common=True,
+    ),
+    alone(
+        "azure_client_secret",
+        drawn(LETTERS_DIGITS, 3),
+        drawn("0123456789", 1),
+        "Q~",
+        drawn(LETTERS_DIGITS + "_~.-", 33),
+        "d",
+        common=True,
+    ),
+    alone(
+        "json_web_token",
+        lambda generator: _json_part(generator, header=True),
+        ".",
+        lambda generator: _json_part(generator, header=False),
+        ".",
+        drawn(URL_SAFE, 42),
+        "s",
+        common=True,
+    ),
+    named(
+        "basic_auth_url",
+        "https://robot:{}@git.intern.example/repo.git",
+        password_part := joined(drawn(LETTERS_DIGITS, 14)),
+        common=True,
+    ),
+    named("postgres_url", "postgresql://app:{}@db.internal:5432/orders", password_part, common=True),
+    named("mysql_url", "mysql://root:{}@127.0.0.1/shop", password_part, common=True),
+    named("mongodb_url", "mongodb+srv://admin:{}@cluster0.ab1cd.mongodb.net/test", password_part, common=True),
+    named("redis_url", "redis://:{}@cache:6379/0", password_part, common=True),
+    named("amqp_url", "amqp://guest:{}@rabbit:5672/%2f", password_part, common=True),
+    named("password_assignment", "password = {}", password, common=True),
+    named("password_colon", "passwd: {}", password, common=True),
+    named("password_variable", "DB_PASSWORD={}", password, common=True),
+    named("password_quoted", 'password: "{}"', password, common=True),
+    named("connection_string", "Server=sql01;Database=erp;User Id=sa;Password={};", password, common=True),
+    named("api_key_assignment", "api_key = {}", drawn(LETTERS_DIGITS, 40), common=True),
+    named("api_key_hex", "X-Api-Key: {}", drawn(HEX, 32), common=True),
+    named("client_secret", "client_secret: {}", drawn(LETTERS_DIGITS, 36), common=True),
+    named("secret_variable", "export APP_SECRET={}", drawn(HEX, 64), common=True),
+    named("token_variable", "ACCESS_TOKEN={}", drawn(LETTERS_DIGITS, 48), common=True),
+    named("bearer_header", "Authorization: Bearer {}", drawn(URL_SAFE, 47), "v", common=True),
+    named(
+        "basic_header",
+        "Authorization: Basic {}",
+        lambda generator: base64.b64encode(f"robot:{password(generator)}".encode()).decode(),
+        common=True,
+    ),
+)
