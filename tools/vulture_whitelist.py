@@ -56,7 +56,6 @@ _.decoder
 # Read by RE2, from its options.
 _.log_errors
 _.max_mem
-_.literal
 
 # For a policy that is held as text; the tests and benchmarks do.
 _.parse_policy

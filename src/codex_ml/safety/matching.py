@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
-from typing import Any, NamedTuple
-
-import re2
+from typing import NamedTuple
 
 from codex_ml.safety.checks import Check, check_of
+from codex_ml.safety.expression_set import ExpressionSet
 from codex_ml.safety.patterns import BytesPattern, group_of, widened
 from codex_ml.safety.phrases import PhraseFinder
 from codex_ml.safety.rules import Permission, Rule
@@ -47,13 +46,9 @@ class PolicyMatcher:
         In the order in which their matches are returned.
     permissions : sequence of Permission
         What may pass although a rule finds it.
-    set_memory_bytes : int
-        For the states of one set of patterns; what does not fit is computed again and again.
     """
 
-    def __init__(
-        self, rules: Sequence[Rule], permissions: Sequence[Permission] = (), set_memory_bytes: int = 64 << 20
-    ) -> None:
+    def __init__(self, rules: Sequence[Rule], permissions: Sequence[Permission] = ()) -> None:
         self._finders: list[_PatternFinder] = []
         self._phrase_rules: list[Rule] = []
         phrases: list[str] = []
@@ -65,8 +60,7 @@ class PolicyMatcher:
                 groups.setdefault(group_of(pattern, rule.borders), []).append(len(self._finders))
                 self._finders.append(_PatternFinder(rule, pattern, permissions))
         self._sets = [
-            _PatternSet([self._finders[number] for number in numbers], numbers, set_memory_bytes)
-            for numbers in groups.values()
+            _PatternSet([self._finders[number] for number in numbers], numbers) for numbers in groups.values()
         ]
         self._phrases = PhraseFinder(phrases) if phrases else None
 
@@ -109,23 +103,13 @@ class PolicyMatcher:
 class _PatternSet:
     """Patterns that are tried together, in one pass over a text."""
 
-    def __init__(self, finders: Sequence[_PatternFinder], numbers: Sequence[int], memory_bytes: int) -> None:
-        options = re2.Options()
-        options.max_mem, options.log_errors = memory_bytes, False
-        self._set: Any = re2.Set.SearchSet(options)
+    def __init__(self, finders: Sequence[_PatternFinder], numbers: Sequence[int]) -> None:
+        self._set = ExpressionSet([widened(finder.source, finder.rule.borders) for finder in finders])
         self._numbers = numbers
-        for finder in finders:
-            self._set.Add(widened(finder.source, finder.rule.borders).encode())
-        # Matches everywhere. Where it is not among the answers, the set ran out of memory and its silence says nothing.
-        self._sentinel: int = self._set.Add(b"")
-        self._set.Compile()
 
-    def candidates(self, data: bytes) -> Sequence[int]:
+    def candidates(self, data: bytes) -> list[int]:
         """Return the numbers of the patterns that can match."""
-        found: Sequence[int] = self._set.Match(data) or ()
-        if self._sentinel not in found:
-            return self._numbers
-        return [self._numbers[index] for index in found if index != self._sentinel] if len(found) > 1 else ()
+        return [self._numbers[index] for index in self._set.found_in(data)]
 
 
 class _PatternFinder:

@@ -10,9 +10,10 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any
 
 import re2
+
+from codex_ml.safety.expression_set import ExpressionSet
 
 Span = tuple[int, int]
 
@@ -39,7 +40,7 @@ class PhraseFinder:
         words = [fold(phrase).split() for phrase in phrases]
         # Any white space, also a line break, may stand between the words of a phrase.
         self._patterns = [re.compile(_WHITE_SPACE.join(map(re.escape, phrase))) for phrase in words]
-        self._first_words = LiteralSet([phrase[0] for phrase in words])
+        self._first_words = ExpressionSet([re2.escape(phrase[0]) for phrase in words])
 
     def find(self, text: str) -> list[tuple[int, Span]]:
         """Return the number of the phrase and its span in characters, for each phrase and place.
@@ -49,7 +50,7 @@ class PhraseFinder:
         folded = text.lower() if text.isascii() else fold(text)
         found = [
             (number, span)
-            for number in self._first_words.found_in(folded)
+            for number in self._first_words.found_in(folded.encode("utf-8", "replace"))
             for span in _matches_on_borders(self._patterns[number], folded)
         ]
         if not found or text.isascii():
@@ -60,27 +61,6 @@ class PhraseFinder:
     def longest(self) -> int:
         """Return the most words a phrase has."""
         return max(pattern.pattern.count(_WHITE_SPACE) for pattern in self._patterns) + 1
-
-
-class LiteralSet:
-    """Tells which of several strings stand somewhere in a text, in one pass."""
-
-    def __init__(self, literals: Sequence[str]) -> None:
-        options = re2.Options()
-        options.max_mem, options.log_errors, options.literal = 64 << 20, False, True
-        self._count = len(literals)
-        self._set: Any = re2.Set.SearchSet(options)
-        for literal in (*literals, ""):
-            self._set.Add(literal.encode("utf-8", "replace"))
-        self._set.Compile()
-
-    def found_in(self, text: str) -> Sequence[int]:
-        """Return the numbers of the strings that stand in a text, in order; all of them where that cannot be told."""
-        found: Sequence[int] = self._set.Match(text.encode("utf-8", "replace")) or ()
-        # The empty string, added last, stands in every text.
-        if self._count not in found:
-            return range(self._count)
-        return sorted(found)[:-1] if len(found) > 1 else ()
 
 
 def fold(text: str) -> str:
