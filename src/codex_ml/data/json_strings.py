@@ -58,12 +58,11 @@ class _Walk:
         elif kind is list:
             for index, child in enumerate(item):
                 self.visit(child, (*place, index))
-        elif kind is int:
+        elif kind in {int, float}:
             number = self._number()
-            if abs(item) >= _SHORTEST_LOOKED_AT:
-                self._set(number, str(item), self._change(place, str(item)))
-        elif kind is float:
-            self._number()
+            # A column of numbers with gaps is often written as floats: 4111111111111111.0 is a card number still.
+            if abs(item) >= _SHORTEST_LOOKED_AT and item == int(item):
+                self._set(number, str(int(item)), self._change(place, str(int(item))))
 
     def _visit_object(self, item: dict[str, Any], place: Place) -> None:
         taken: set[str] = set()

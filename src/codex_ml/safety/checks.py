@@ -68,12 +68,12 @@ def looks_like_password(text: str) -> bool:
         or _PLAIN_VALUE.fullmatch(text)
     ):
         return False
-    return not _PLACEHOLDER.search(text)
+    return not _PLACEHOLDER.fullmatch(text)
 
 
 def is_own_value(text: str) -> bool:
     """Tell whether a quoted value assigned to a password is one: also a plain word, but no placeholder."""
-    if len(text) < 5 or len(set(text)) < 3 or _is_reference(text) or _PLACEHOLDER.search(text):
+    if len(text) < 5 or len(set(text)) < 3 or _is_reference(text) or _PLACEHOLDER.fullmatch(text):
         return False
     return text.lower() not in _WORDS_OF_SCHEMAS and " " not in text
 
@@ -87,17 +87,20 @@ def _is_reference(text: str) -> bool:
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _TEMPLATE = re.compile(
-    r"^\$[({A-Za-z_]|^%[({]|^%[A-Z_]+%?$|^![a-z]+$|^@[\w./-]+$|^&[a-z]+$|\{\{|^<|^\[|\(|^\*+$|\$\{|://"
+    r"^\$[({A-Za-z_]|^%[({]|^%[A-Z_]+%?$|^![a-z]+$|^@[\w./-]+$|^&[a-z]+$|\{\{|^<.*>?$|^\[.*\]?$|^[\w.]+\([^)]*\)$|^\*+$"
+    r"|\$\{|^[a-z][a-z0-9+]*://\S*/"
 )
 _DOTTED_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*(?:(?:\.|->|::)[A-Za-z_][A-Za-z_0-9]*)+|[A-Z]+(?:_[A-Z]+)+")
 # Letters and joints alone, or a number: words and names of variables stand there far more often than passwords do.
 _PLAIN_VALUE = re.compile(
     r"[A-Za-z_\-./:]+|[0-9.]{1,5}|[\W_]+"
+    r"|[0-9]+-[a-z-]+|[a-z]+-[a-z-]+[0-9]?|[a-z]+(?:19|20)[0-9]{2}"
     r"|(?:[a-z]+_)?(?:password|passwd|passphrase|pass|pwd|pw|value|input|arg|param|field|text|string|var|line)_?[0-9]"
 )
+# Words and signs alone: a password may hold such a word beside others.
 _PLACEHOLDER = re.compile(
-    r"(?i)example|placeholder|your[_\-]?|changeme|change[_\-]me|redacted|x{4}|\*{3}|\.{3}|insert|replace|dummy|<|>|"
-    r"hidden|secret_here|_here$|\bnull\b|undefined"
+    r"(?i)[^0-9]*(?:example|placeholder|your[_\-]|changeme|change[_\-]me|redacted|x{4}|\*{3}|\.{3}|insert|replace|dummy|<|>|"
+    r"hidden|secret_here|_here$|\bnull\b|undefined)[^0-9]*[0-9]{0,2}"
 )
 _WORDS_OF_SCHEMAS = frozenset(
     {"authentication", "authorization", "confirmation", "confirmpassword", "currentpassword", "forgotpassword"}
@@ -118,6 +121,7 @@ _CHECKS: dict[str, Check] = {
     "national_id": identifiers.is_national_number,
     "id_number": identifiers.is_document_number,
     "host": identifiers.is_host_address,
+    "address": identifiers.is_address,
     "mac": identifiers.is_hardware_address,
     "wallet": identifiers.is_wallet_address,
     "wallet_key": identifiers.is_wallet_key,

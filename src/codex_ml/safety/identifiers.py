@@ -13,7 +13,7 @@ from importlib import import_module
 _NATIONAL_NUMBERS = (
     *("fr.nir", "es.dni", "es.nie", "it.codicefiscale", "be.nn", "se.personnummer", "fi.hetu", "no.fodselsnummer"),
     *("pl.pesel", "ch.ssn", "br.cpf", "br.cnpj", "in_.pan", "in_.aadhaar", "kr.rrn", "cn.ric", "mx.curp", "ie.pps"),
-    *("au.abn", "cl.rut", "ar.cuit", "gb.nhs", "ca.sin"),
+    *("au.abn", "cl.rut", "ar.cuit", "ca.sin"),
 )
 # Numbers of the kinds that have no check digits worth the name; their form is checked by the pattern.
 _FORMS = re.compile(
@@ -122,7 +122,6 @@ _KINDS_BY_FORM: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
         (r"[0-9]{1,2}\.[0-9]{3}\.[0-9]{3}-[0-9Kk]", ("cl.rut",)),
         (r"[0-9]{2}-[0-9]{8}-[0-9]", ("ar.cuit",)),
         (r"[0-9]{2} [0-9]{3} [0-9]{3} [0-9]{3}", ("au.abn",)),
-        (r"[0-9]{3} [0-9]{3} [0-9]{4}", ("gb.nhs",)),
         (r"[0-9]{3}-[0-9]{3}-[0-9]{3}", ("ca.sin",)),
         (r"[2-9][0-9]{3}[ -][0-9]{4}[ -][0-9]{4}", ("in_.aadhaar",)),
         (r"[0-9]{6} ?[0-9]{5}", ("no.fodselsnummer", "pl.pesel")),
@@ -140,18 +139,28 @@ def is_document_number(text: str) -> bool:
     return len(digits) >= 6 and len(set(digits)) > 1 and _DATE.fullmatch(text.strip()) is None
 
 
-def is_host_address(text: str) -> bool:
-    """Tell whether an IP address can name one host: no loopback, mask or network, no scope of C++, no version."""
+def is_address(text: str) -> bool:
+    """Tell whether a text is an IP address that can name one host: no loopback, mask, network or broadcast."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         return False
     if address.is_loopback or address.is_unspecified or address.is_multicast:
         return False
-    if isinstance(address, ipaddress.IPv4Address):
+    if isinstance(address, ipaddress.IPv6Address):
+        return True
+    first, *_, last = (int(part) for part in text.split("."))
+    return first not in {0, 255} and last not in {0, 255}
+
+
+def is_host_address(text: str) -> bool:
+    """Tell whether an IP address can name one host, and is by its form no version and no scope of C++."""
+    if not is_address(text):
+        return False
+    if ":" not in text:
         parts = [int(part) for part in text.split(".")]
-        # Four small numbers are a version or a section far more often than a host.
-        return parts[0] not in {0, 255} and parts[3] not in {0, 255} and max(parts) > 20
+        # Four small numbers are a version or a section far more often than a host, but for the network of every office.
+        return parts[0] == 10 or max(parts) > 20
     groups = [group for group in text.split(":") if group]
     # Pairs of digits are a time of day or the beginning of a fingerprint.
     return len(groups) >= 3 and len(text) >= 8 and any(map(str.isdigit, text)) and max(map(len, groups)) > 2

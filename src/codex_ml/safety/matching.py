@@ -19,6 +19,8 @@ _NEIGHBOURHOOD_BYTES = 64
 # near misses would otherwise cost the square of its length, or minutes.
 _LONGEST_CHECKED_BYTES = 512
 _MOST_REFUSED = 20_000
+# How often all of a text may be read again by one pattern; a policy of one's own may hold any.
+_MOST_READ_AGAIN = 64
 
 
 class RuleMatch(NamedTuple):
@@ -148,25 +150,30 @@ class _PatternFinder:
     def find(self, data: bytes) -> list[tuple[int, int]]:
         """Return the spans in bytes."""
         spans: list[tuple[int, int]] = []
-        position = refused = 0
+        position = refused = read_again = 0
+        most_refused = _MOST_REFUSED + len(data) // 50
         try:
             while (match := self._pattern.search(data, position)) is not None:
-                outer, start, end = match
+                outer, start, end, reached = match
                 if start == end:
                     raise ValueError("matched an empty span")
-                if self._checks and refused < _MOST_REFUSED and not self._is_sound(data[start:end]):
+                if read_again > _MOST_READ_AGAIN * (len(data) + (1 << 14)):
+                    # Matches that reach far beyond where the next may begin would cost the square of the length.
+                    spans.append((start, len(data)))
+                    break
+                if self._checks and refused < most_refused and not self._is_sound(data[start:end]):
                     # What is no number of its kind may hide one that begins inside it.
                     position = max(start, outer + 1)
                     refused += 1
-                    continue
-                if self._stays(data, start, end):
+                elif self._stays(data, start, end):
                     position = end
-                    continue
-                if self._until is not None:
-                    end = self._end_of(data, end)
-                spans.append((start, end))
-                # The border behind this match may be the one before the next.
-                position = end
+                else:
+                    if self._until is not None:
+                        end = self._end_of(data, end)
+                    spans.append((start, end))
+                    # The border behind this match may be the one before the next.
+                    position = end
+                read_again += max(0, reached - position)
         except Exception as error:
             raise RuleFailedError(self.rule) from error
         return spans

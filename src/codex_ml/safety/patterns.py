@@ -75,13 +75,13 @@ class BytesPattern:
         groups = self._compiled.groupindex
         self.value_group: int = groups.get(b"value", groups[b"codex_span"])
 
-    def search(self, data: bytes, position: int) -> tuple[int, int, int] | None:
-        """Return the next match from ``position`` on: where its borders begin, and start and end of its span."""
+    def search(self, data: bytes, position: int) -> tuple[int, int, int, int] | None:
+        """Return the next match from ``position`` on: its begin, start and end of its span, and its end."""
         match = self._compiled.search(data, position)
         if match is None:
             return None
         start, end = match.span(self.value_group)
-        return match.start(), start, end
+        return match.start(), start, end, match.end()
 
     def fits(self, data: bytes) -> bool:
         """Tell whether the pattern fits the data from its first to its last byte."""

@@ -29,7 +29,7 @@ class Markers:
 
     def __init__(self, rule_ids: Sequence[str], *, pseudonyms: bool = False) -> None:
         names = "|".join(map(re.escape, rule_ids)) or "(?!)"
-        self._known = re.compile(rf"\[REDACTED:(?:{names})(?::[0-9]{{1,12}})?\]")
+        self._known = re.compile(rf"\[REDACTED:(?:{names})(?::[0-9]{{1,6}})?\]")
         self._pseudonyms = pseudonyms
         self._numbers: dict[bytes, int] = {}
         self._last_number: Counter[str] = Counter()

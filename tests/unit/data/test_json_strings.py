@@ -61,14 +61,14 @@ def test_changed_tokens_very_many_keys_that_become_equal_take_no_time() -> None:
 
 
 def test_changed_tokens_places_are_those_of_the_line() -> None:
-    """A key ends in None, elements are counted, short and broken numbers and words are not shown."""
+    """A key ends in None, elements are counted, short numbers, fractions and words are not shown."""
     seen: list[tuple[Place, str]] = []
 
     def note(place: Place, text: str) -> str:
         seen.append((place, text))
         return text
 
-    raw = b'{"a": ["x", {"b": 1234567}], "c": -123456, "d": [true, null, 1.5e9, -7654321]}'
+    raw = b'{"a": ["x", {"b": 1234567}], "c": -123456, "d": [true, null, 1.5e9, -7654321, 7654321.5]}'
     assert changed_tokens(parse_line(raw), note) == {}
     assert seen == [
         ((None,), "a"),
@@ -77,12 +77,13 @@ def test_changed_tokens_places_are_those_of_the_line() -> None:
         (("a", 1, "b"), "1234567"),
         ((None,), "c"),
         ((None,), "d"),
+        (("d", 2), "1500000000"),
         (("d", 3), "-7654321"),
     ]
 
 
 def test_changed_tokens_long_number_becomes_a_string() -> None:
-    """In the place of the number, and of that number alone."""
-    raw = b'{"n": 1, "card": 4111111111111111, "m": 4111111111111111.0}'
+    """In the place of the number, and of that number alone, also where a column with gaps made it a float."""
+    raw = b'{"n": 1, "card": 4111111111111111, "m": 4111111111111111.0, "x": 4111111111111111.5}'
     changed = changed_tokens(parse_line(raw), lambda _place, text: "*" if text.isdigit() else text)
-    assert with_tokens(raw, changed) == b'{"n": 1, "card": "*", "m": 4111111111111111.0}'
+    assert with_tokens(raw, changed) == b'{"n": 1, "card": "*", "m": "*", "x": 4111111111111111.5}'

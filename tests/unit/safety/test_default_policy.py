@@ -124,3 +124,49 @@ def test_default_policy_leaves_ordinary_text_alone(default_filters: SafetyFilter
 def test_default_policy_hostile_text_is_read_in_bounded_time(default_filters: SafetyFilters, text: str) -> None:
     """No pattern backtracks out of hand on a text made to provoke it."""
     assert default_filters.apply(text).action in {"keep", "redact"}
+
+
+@pytest.mark.parametrize(
+    ("before", "secret", "behind"),
+    [
+        ("curl -u alice:", "Fr0stbite9x", " http://a && curl -u bob:x1"),
+        ("sshpass -p ", "Fr0stbite9x", " ssh -p 22222 h"),
+        ("redis-cli -a ", "Fr0stbite9x", " && rsync -a folder host:"),
+        ("api_key=", "rhR8kQ2vZx7LmN4tYc9Wb3Fs6Jd", " next"),
+        ("password=", "reD9xLk2", ""),
+        ("postgres://app:", "Zk8!example77Q", "@db/x"),
+        ("DB_PASSWORD=", "insert_9Ks8dj2", ""),
+        ("password: '", "abc(def)9X2", "'"),
+        ("passwd: ", "!PVMgti3nFSS6BE3x", " (retry 2)"),
+        ("key_AKIA", "QWERTYUIOPASDFGH", "_prod"),
+        ("card ", "4111\u00a01111\u00a01111\u00a01111", ""),
+        ("ping ", "8.8.8.8", ""),
+        ("at ", "10.0.0.5", ""),
+        ("[REDACTED:email:", "44051401359", "]"),
+        ("call ", "+1 212 555 0187", " 100 times"),
+        ("", "+49 30 901820", " / +49 30 901821"),
+    ],
+)
+def test_default_policy_marks_the_whole_secret_and_no_more(
+    default_filters: SafetyFilters, before: str, secret: str, behind: str
+) -> None:
+    """What a review and the labelled set showed: first characters, earlier options, words of placeholders, spaces."""
+    shown = default_filters.redact(before + secret + behind)
+    assert secret not in shown
+    assert not any(secret[:length] in shown.removeprefix(before).split("[")[0] for length in range(1, 4))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The password is 8-characters long, and case-sensitive.",
+        "The password was reset2023 times too often",
+        "sshpass is not curl -u user: -p",
+        "Section 555 555 5555 of the list",
+        "version 10.1.2.3 and release 10.0.0.1",
+        "12345678A " * 300,
+    ],
+)
+def test_default_policy_leaves_what_a_review_found_changed(default_filters: SafetyFilters, text: str) -> None:
+    """Prose and near misses stay, also by the hundred."""
+    assert default_filters.redact(text) == text

@@ -202,9 +202,14 @@ def test_redact_value_reaches_every_string_key_and_number(default_filters: Safet
     """Nested values, keys and long numbers are redacted; what is equal afterwards is kept apart."""
     value = {
         "a@example.com": [{"to": ("x b@example.com", 7, None, True, 1.5)}],
-        "c@example.com": {"card": 4111111111111111, "count": 1234567},
+        "c@example.com": {"card": 4111111111111111, "count": 1234567, "float": 4111111111111111.0, "loss": 2500000.0},
     }
     assert default_filters.redact_value(value) == {
         "[REDACTED:email]": [{"to": ["x [REDACTED:email]", 7, None, True, 1.5]}],
-        "[REDACTED:email]#2": {"card": "[REDACTED:payment_card]", "count": 1234567},
+        "[REDACTED:email]#2": {
+            "card": "[REDACTED:payment_card]",
+            "count": 1234567,
+            "float": "[REDACTED:payment_card]",
+            "loss": 2500000.0,
+        },
     }

@@ -117,3 +117,20 @@ def test_find_rule_that_fails_is_named() -> None:
     with pytest.raises(RuleFailedError) as caught:
         PolicyMatcher([_rule(patterns=["qq(?P<value>x?)!"])]).find("qq!")
     assert caught.value.rule.id == "r"
+
+
+@pytest.mark.parametrize("value", ["aaaa", "bcde"])
+def test_find_matches_that_reach_far_beyond_the_next_cost_no_square(value) -> None:
+    """A pattern that looks far ahead for each of its matches is given up, and the rest is marked."""
+    rule = _rule(patterns=["'(?P<value>[a-z]{4})'[^!]*!"], checks=["varied"])
+    text = f"'{value}'" * 60_000 + "!"
+    started = time.process_time()
+    matches = PolicyMatcher([rule]).find(text)
+    assert time.process_time() - started < 20.0
+    assert matches[-1].end == len(text) or len(matches) == 60_000
+
+
+def test_find_near_misses_of_an_ordinary_long_text_stay() -> None:
+    """Twenty thousand numbers that are none are a table, and stay one."""
+    rule = _rule(patterns=["[0-9]{8}[A-Z]"], checks=["stdnum.es.dni"], borders="word")
+    assert PolicyMatcher([rule]).find("12345678A\n" * 20_100) == []

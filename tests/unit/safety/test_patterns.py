@@ -50,10 +50,10 @@ def test_search_neighbours_share_the_border_between_them() -> None:
     pattern = BytesPattern("ab[0-9]", "word")
     first = pattern.search(b"ab1 ab2", 0)
     assert first is not None
-    assert first[1:] == (0, 3)
+    assert first[1:3] == (0, 3)
     second = pattern.search(b"ab1 ab2", 3)
     assert second is not None
-    assert second[1:] == (4, 7)
+    assert second[1:3] == (4, 7)
 
 
 @pytest.mark.parametrize(
