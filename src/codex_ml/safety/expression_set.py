@@ -24,6 +24,7 @@ class ExpressionSet:
         options = re2.Options()
         options.max_mem, options.log_errors = _MEMORY_BYTES, False
         self._count = len(expressions)
+        self._nothing = [self._count]
         self._set: Any = re2.Set.SearchSet(options)
         # The empty expression, added last, matches everywhere: see `trusted`.
         for expression in (*expressions, ""):
@@ -32,7 +33,11 @@ class ExpressionSet:
 
     def found_in(self, data: bytes) -> Sequence[int]:
         """Return the numbers of the expressions that match, in order; all of them where that cannot be told."""
-        return trusted(self._set.Match(data), self._count)
+        answer = self._set.Match(data)
+        # Nearly every text: nothing but the last expression.
+        if answer == self._nothing:
+            return ()
+        return trusted(answer, self._count)
 
 
 def trusted(answer: Sequence[int] | None, count: int) -> Sequence[int]:

@@ -61,9 +61,7 @@ class PolicyMatcher:
             for pattern in rule.patterns:
                 groups.setdefault(group_of(pattern, rule.borders), []).append(len(self._finders))
                 self._finders.append(_PatternFinder(rule, pattern, permissions))
-        self._sets = [
-            _PatternSet([self._finders[number] for number in numbers], numbers) for numbers in groups.values()
-        ]
+        self._sets = [(_set_of([self._finders[number] for number in numbers]), numbers) for numbers in groups.values()]
         self._phrases = PhraseFinder(phrases) if phrases else None
 
     def find(self, text: str) -> list[RuleMatch]:
@@ -76,9 +74,7 @@ class PolicyMatcher:
         """
         # A lone surrogate is no character of UTF-8; one byte stands for it, so that places stay what they are.
         data = text.encode("utf-8", "replace")
-        candidates: list[int] = []
-        for patterns in self._sets:
-            candidates += patterns.candidates(data)
+        candidates = [numbers[index] for patterns, numbers in self._sets for index in patterns.found_in(data)]
         matches: list[RuleMatch] = []
         for number in sorted(candidates):
             finder = self._finders[number]
@@ -100,18 +96,6 @@ class PolicyMatcher:
         except Exception as error:
             raise RuleFailedError(self._phrase_rules[0]) from error
         return [RuleMatch(self._phrase_rules[number], start, end) for number, (start, end) in found]
-
-
-class _PatternSet:
-    """Patterns that are tried together, in one pass over a text."""
-
-    def __init__(self, finders: Sequence[_PatternFinder], numbers: Sequence[int]) -> None:
-        self._set = ExpressionSet([widened(finder.source, finder.rule.borders) for finder in finders])
-        self._numbers = numbers
-
-    def candidates(self, data: bytes) -> list[int]:
-        """Return the numbers of the patterns that can match."""
-        return [self._numbers[index] for index in self._set.found_in(data)]
 
 
 class _PatternFinder:
@@ -151,7 +135,7 @@ class _PatternFinder:
         """Return the spans in bytes."""
         spans: list[tuple[int, int]] = []
         position = refused = read_again = 0
-        most_refused = _MOST_REFUSED + len(data) // 50
+        most_refused = _MOST_REFUSED + len(data) // 200
         try:
             while (match := self._pattern.search(data, position)) is not None:
                 outer, start, end, reached = match
@@ -210,6 +194,10 @@ class _PatternFinder:
             if self._unless_after.found_in(before):
                 return True
         return self._unless_before is not None and self._unless_before.found_in(data[end : end + _NEIGHBOURHOOD_BYTES])
+
+
+def _set_of(finders: Sequence[_PatternFinder]) -> ExpressionSet:
+    return ExpressionSet([widened(finder.source, finder.rule.borders) for finder in finders])
 
 
 def _any_of(patterns: Sequence[str]) -> BytesPattern | None:
