@@ -71,6 +71,11 @@ def looks_like_password(text: str) -> bool:
     return not _PLACEHOLDER.fullmatch(text)
 
 
+def has_all_classes(text: str) -> bool:
+    """Tell whether a text has small letters, capitals and digits, as passwords have that a rule for them demands."""
+    return any(map(str.islower, text)) and any(map(str.isupper, text)) and any(map(str.isdigit, text))
+
+
 def is_own_value(text: str) -> bool:
     """Tell whether a quoted value assigned to a password is one: also a plain word, but no placeholder."""
     if len(text) < 5 or len(set(text)) < 3 or _is_reference(text) or _PLACEHOLDER.fullmatch(text):
@@ -128,5 +133,6 @@ _CHECKS: dict[str, Check] = {
     "varied": is_varied,
     "random": looks_random,
     "password": looks_like_password,
+    "all_classes": has_all_classes,
     "own_value": is_own_value,
 }

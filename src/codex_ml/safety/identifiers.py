@@ -159,8 +159,8 @@ def is_host_address(text: str) -> bool:
         return False
     if ":" not in text:
         parts = [int(part) for part in text.split(".")]
-        # Four small numbers are a version or a section far more often than a host, but for the network of every office.
-        return parts[0] == 10 or max(parts) > 20
+        # What begins with a small number is a version or a section more often than a host, but for the private ones.
+        return parts[0] == 10 or parts[0] > 20
     groups = [group for group in text.split(":") if group]
     # Pairs of digits are a time of day or the beginning of a fingerprint.
     return len(groups) >= 3 and len(text) >= 8 and any(map(str.isdigit, text)) and max(map(len, groups)) > 2

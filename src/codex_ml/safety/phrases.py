@@ -24,6 +24,8 @@ _IGNORABLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
     "\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
 )
+# What word processors write for an apostrophe.
+_APOSTROPHES = {0x2018: "'", 0x2019: "'", 0x02BC: "'"}
 _WHITE_SPACE = "[\\s\u0085\u1680\u2028\u2029]+"
 
 
@@ -65,7 +67,7 @@ class PhraseFinder:
 
 def fold(text: str) -> str:
     """Return the form of a text in which letters that are one to a reader are equal."""
-    folded = unicodedata.normalize("NFKC", _IGNORABLE.sub("", text)).casefold()
+    folded = unicodedata.normalize("NFKC", _IGNORABLE.sub("", text).translate(_APOSTROPHES)).casefold()
     # Folding can bring forth what composes or decomposes again.
     return _IGNORABLE.sub("", unicodedata.normalize("NFKC", folded).casefold())
 

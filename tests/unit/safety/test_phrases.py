@@ -28,6 +28,7 @@ pytestmark = pytest.mark.safety
         ("سري", "هذا ⟦سري⟧ جدا"),
         ("совершенно секретно", "— ⟦Совершенно\n  СЕКРЕТНО⟧!"),
         ("한글", "⟦\u1112\u1161\u11ab\u1100\u1173\u11af⟧ 문서"),
+        ("Margaret O'Neill", "an ⟦Margaret O’Neill⟧ geschickt"),
         ("é", "⟦\u0065\u0301⟧ e"),
         ("½ price", "at ⟦½ price⟧ now, 1\u20442 price".replace("1\u20442 price", "⟦1\u20442 price⟧")),
     ],
