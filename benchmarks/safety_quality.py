@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from safety_set.further_types_more import ALL_FURTHER
 from safety_set.labelled import Labelled
 from safety_set.negatives import hard_negatives, ordinary_texts
 from safety_set.phrase_cases import PHRASE_CASES, PhraseCase
-from safety_set.positives import TYPES, positives
+from safety_set.positives import TYPES, further, positives
 
 from codex_ml.safety.filters import Filtered, SafetyFilters
 from codex_ml.safety.policy import load_policy, parse_policy
@@ -27,7 +28,7 @@ def score(filters: SafetyFilters, show: list[str]) -> dict[str, Any]:
     by_context: dict[str, Counter[str]] = defaultdict(Counter)
     findings = right = 0
     untouched = {}
-    for item in positives():
+    for item in (*positives(), *further()):
         filtered = filters.apply(item.text)
         covered = _covered(filtered)
         for span in item.spans:
@@ -43,7 +44,7 @@ def score(filters: SafetyFilters, show: list[str]) -> dict[str, Any]:
                 show.append(f"beside the label, {finding.rule_id}: {item.text!r}")
             else:
                 right += 1
-    common = {kind.name for kind in TYPES if kind.is_common}
+    common = {kind.name for kind in (*TYPES, *ALL_FURTHER) if kind.is_common}
     for name, texts in _negatives():
         shown = len(show)
         untouched[name] = _untouched(filters, texts, show), len(texts)

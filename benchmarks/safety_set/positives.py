@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from safety_set.contexts import CONTEXTS, Context
+from safety_set.further_types_more import ALL_FURTHER
 from safety_set.key_blocks import KEY_BLOCKS
 from safety_set.labelled import Labelled, LabelledSpan, ValueType, labelled
 from safety_set.person_types import COMMON_PERSONAL, RARE_PERSONAL
@@ -30,6 +31,18 @@ def positives() -> list[Labelled]:
     for turn in range(_TEXTS_WITH_TWO):
         first, second = generator.sample(one_line, 2)
         texts.append(_with_two(first, second, generator, (", ", "\n", " and ")[turn % 3]))
+    return texts
+
+
+def further() -> list[Labelled]:
+    """Return ten texts of each of the further types, written by one who never saw the rules; the same at each call."""
+    generator = random.Random(_SEED + 2)
+    texts = []
+    for number, kind in enumerate(ALL_FURTHER):
+        for turn in range(_TEXTS_OF_A_TYPE):
+            shown, value = kind.make(generator)
+            context = _context_for(shown, number * 3 + turn)
+            texts.append(labelled(context.before, shown, value, context.behind, kind.name, context.name))
     return texts
 
 

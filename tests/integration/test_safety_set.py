@@ -14,7 +14,7 @@ from safety_set.check_digits import account, card, segwit_address
 from safety_set.labelled import Labelled
 from safety_set.negatives import hard_negatives, ordinary_texts
 from safety_set.phrase_cases import PHRASE_CASES
-from safety_set.positives import TYPES, positives
+from safety_set.positives import TYPES, further, positives
 
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.policy import load_policy
@@ -34,14 +34,15 @@ def test_set_is_as_large_as_it_says() -> None:
     assert len(hard_negatives()) >= 700
     assert len(ordinary_texts()) >= 400
     assert len(PHRASE_CASES) >= 60
-    everything = [item.text for item in (*texts, *hard_negatives(), *ordinary_texts())]
+    assert len(further()) >= 480
+    everything = [item.text for item in (*texts, *further(), *hard_negatives(), *ordinary_texts())]
     doubled = {text: count for text, count in Counter(everything).items() if count > 1}
     assert doubled == {}
 
 
 def test_set_spans_lie_apart_inside_their_texts() -> None:
     """A label stands around something, in order, and negatives have none."""
-    for item in positives():
+    for item in (*positives(), *further()):
         position = 0
         for span in item.spans:
             assert position <= span.start < span.end <= len(item.text)
@@ -75,8 +76,8 @@ def test_set_check_digits_are_right_by_another_computation() -> None:
 def test_set_is_the_same_whatever_the_hash_seed(repository_root: Path) -> None:
     """Two processes with other hashes make the same texts."""
     code = (
-        "import hashlib; from safety_set.positives import positives; from safety_set.negatives import *;"
-        "print(hashlib.sha256(repr((positives(), hard_negatives(), ordinary_texts())).encode()).hexdigest())"
+        "import hashlib; from safety_set.positives import further, positives; from safety_set.negatives import *;"
+        "print(hashlib.sha256(repr((positives(), further(), hard_negatives(), ordinary_texts())).encode()).hexdigest())"
     )
     answers = {
         subprocess.run(

@@ -39,7 +39,8 @@ def is_varied(text: str) -> bool:
     if len(body) < 8:
         return True
     tail = body[-max(8, len(body) * 2 // 3) :].lower()
-    return len(set(tail)) > max(2, len(tail) // 8)
+    # Sixteen digits are all that a long hexadecimal token can have.
+    return len(set(tail)) > max(2, min(7, len(tail) // 8))
 
 
 def looks_random(text: str) -> bool:
