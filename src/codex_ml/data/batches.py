@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -37,10 +37,57 @@ class Batch:
     input_ids: torch.Tensor
     attention_mask: torch.Tensor  # 1 for a token, 0 for padding
     labels: torch.Tensor  # the token id where supervised, else -100; not shifted
+    tokens: int  # of the records, without padding
+    position_ids: None = None
+    record_lengths: None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on a device."""
-        return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            attention_mask=self.attention_mask.to(device),
+            labels=self.labels.to(device),
+        )
+
+    @property
+    def padding(self) -> int:
+        """Positions that hold no token."""
+        return self.input_ids.numel() - self.tokens
+
+
+@dataclass(frozen=True)
+class RaggedBatch:
+    """Records of one micro-batch one after another in one row; all tensors are int64 of shape [1, tokens]."""
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor  # from 0 with each record
+    labels: torch.Tensor  # the token id where supervised, else -100, also at each record's first token; not shifted
+    record_lengths: tuple[int, ...]
+    attention_mask: None = None
+
+    def to(self, device: torch.device | str) -> RaggedBatch:
+        """Return the batch on a device."""
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            position_ids=self.position_ids.to(device),
+            labels=self.labels.to(device),
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the records: every position."""
+        return self.input_ids.numel()
+
+    @property
+    def padding(self) -> int:
+        """Positions that hold no token: none."""
+        return 0
+
+
+AnyBatch = Batch | RaggedBatch
+BatchLayout = Literal["ragged", "padded"]
 
 
 def steps_per_epoch(count: int, window_size: int) -> int:
@@ -88,6 +135,42 @@ def micro_batches(indices: Sequence[int], micro_batch_size: int) -> list[list[in
     return [list(indices[start : start + micro_batch_size]) for start in range(0, len(indices), micro_batch_size)]
 
 
+def micro_batches_by_tokens(
+    indices: Sequence[int], lengths: Sequence[int], micro_batch_tokens: int, *, padded: bool
+) -> list[list[int]]:
+    """Cut a window into micro-batches of at most so many positions each; a longer record stands alone.
+
+    Parameters
+    ----------
+    indices : sequence of int
+        Records of the window, in order.
+    lengths : sequence of int
+        Tokens of each of them.
+    micro_batch_tokens : int
+        Positions that a micro-batch may compute.
+    padded : bool
+        Whether every record counts as many as the longest beside it.
+    """
+    if micro_batch_tokens < 1:
+        raise ValueError(f"micro_batch_tokens must be at least 1, got {micro_batch_tokens}")
+    parts: list[list[int]] = []
+    positions = longest = 0
+    for index, length in zip(indices, lengths, strict=True):
+        longest_with = max(longest, length)
+        positions_with = (len(parts[-1]) + 1) * longest_with if padded and parts else positions + length
+        if not parts or positions_with > micro_batch_tokens:
+            parts.append([])
+            positions_with, longest_with = length, length
+        parts[-1].append(index)
+        positions, longest = positions_with, longest_with
+    return parts
+
+
+def make_batch(records: Sequence[TrainableRecord], pad_token_id: int, layout: BatchLayout) -> AnyBatch:
+    """Make the batch of a micro-batch: records in one row, or padded to the longest."""
+    return concatenate(records) if layout == "ragged" else collate(records, pad_token_id)
+
+
 def collate(records: Sequence[TrainableRecord], pad_token_id: int) -> Batch:
     """Pad records on the right to the longest of them.
 
@@ -110,7 +193,33 @@ def collate(records: Sequence[TrainableRecord], pad_token_id: int) -> Batch:
         input_ids[row, : len(ids)] = ids
         attention_mask[row, : len(ids)] = 1
         labels[row, : len(ids)] = np.where(np.asarray(record.supervised, dtype=bool), ids, IGNORED_LABEL)
-    return Batch(torch.from_numpy(input_ids), torch.from_numpy(attention_mask), torch.from_numpy(labels))
+    tokens = int(attention_mask.sum())
+    return Batch(torch.from_numpy(input_ids), torch.from_numpy(attention_mask), torch.from_numpy(labels), tokens)
+
+
+def concatenate(records: Sequence[TrainableRecord]) -> RaggedBatch:
+    """Put records one after another into one row; positions begin anew, and nothing is predicted across a border.
+
+    Returns
+    -------
+    RaggedBatch
+        Tensors of shape [1, tokens].
+    """
+    import torch
+
+    lengths = tuple(len(record.input_ids) for record in records)
+    input_ids = np.concatenate([np.asarray(record.input_ids, dtype=np.int64) for record in records])
+    supervised = np.concatenate([np.asarray(record.supervised, dtype=bool) for record in records])
+    starts = np.cumsum((0, *lengths[:-1]))
+    supervised[starts] = False
+    positions = np.arange(len(input_ids)) - np.repeat(starts, lengths)
+    labels = np.where(supervised, input_ids, IGNORED_LABEL)
+    return RaggedBatch(
+        input_ids=torch.from_numpy(input_ids[None]),
+        position_ids=torch.from_numpy(positions[None]),
+        labels=torch.from_numpy(labels[None]),
+        record_lengths=lengths,
+    )
 
 
 @lru_cache(maxsize=4)  # the windows of one epoch share its order; the result is still a function of the arguments alone

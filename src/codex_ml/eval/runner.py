@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from torch import nn
 
+from codex_ml.data.batches import AnyBatch
 from codex_ml.data.batches import collate as collate_records
 from codex_ml.data.tokens.token_arrays import lengths_of, supervised_counts_of
 from codex_ml.errors import NonFiniteError, UserError
@@ -19,7 +19,7 @@ from codex_ml.eval.results import EvaluationResult, Prediction
 from codex_ml.eval.text_metrics import require_bleu_tokenizer
 from codex_ml.generation.generator import Generation, generate, maximum_positions, require_room
 from codex_ml.generation.text_filter import TextFilter, allowed_text
-from codex_ml.modeling.loss import SupervisedBatch, supervised_loss
+from codex_ml.modeling.loss import supervised_loss
 from codex_ml.modeling.modes import evaluation_mode
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class EvaluationRecord(Protocol):
         ...
 
 
-Collate = Callable[[Sequence[Any], int], SupervisedBatch]
+Collate = Callable[[Sequence[Any], int], AnyBatch]
 OnFindings = Callable[[str, str, Sequence[Any]], None]
 OnProgress = Callable[[str, int, int], None]
 
@@ -113,7 +113,8 @@ def evaluate_model(
     on_progress : callable, optional
         Called with ``"loss"`` or ``"generation"``, records done and records in all.
     collate : callable
-        ``collate(records, pad_token_id)`` pads records on the right into a batch.
+        ``collate(records, pad_token_id)`` makes records into a batch: padded, or ragged where the model is laid out
+        for it.
 
     Raises
     ------
@@ -245,7 +246,7 @@ def _loss_totals(
     with evaluation_mode(model):
         for start in range(0, len(order), batch_size):
             rows = [records[int(position)] for position in order[start : start + batch_size]]
-            scored = supervised_loss(model, _OnDevice(collate(rows, pad_id), device))
+            scored = supervised_loss(model, collate(rows, pad_id).to(device))
             batch_sum = float(scored.loss_sum)
             if not math.isfinite(batch_sum):
                 ids = ", ".join(record.record_id for record in rows[:_IDS_IN_MESSAGES])
@@ -262,15 +263,6 @@ def _loss_totals(
             if on_progress is not None:
                 on_progress("loss", min(start + batch_size, len(order)), len(order))
     return LossTotals(loss_sum, correct, supervised)
-
-
-class _OnDevice:
-    """A batch whose tensors are moved to the device of the model."""
-
-    def __init__(self, batch: SupervisedBatch, device: torch.device) -> None:
-        self.input_ids = batch.input_ids.to(device)
-        self.attention_mask = batch.attention_mask.to(device)
-        self.labels = batch.labels.to(device)
 
 
 def _safe_reference(

@@ -13,6 +13,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from codex_ml.errors import UserError
+from codex_ml.modeling.layout import PADDED, Layout
 
 # cuBLAS repeats its sums only with a workspace of a fixed size, which it reads once, when CUDA starts.
 # https://docs.nvidia.com/cuda/cublas/index.html#results-reproducibility
@@ -42,12 +43,15 @@ class Kernels:
         Whether `training.deterministic` asks for kernels that repeat bit for bit.
     refused : tuple of str, optional
         Kernels of this model that have no deterministic form on this device; None before they were tried.
+    layout : Layout
+        How records reach the model.
     """
 
     device: str
     attention: str
     deterministic: bool = False
     refused: tuple[str, ...] | None = None
+    layout: Layout = PADDED
 
     def to_json(self) -> dict[str, Any]:
         """Return the choices as JSON values, with the settings of torch that they rest on."""
@@ -78,7 +82,10 @@ class Kernels:
 
     def lines(self) -> list[str]:
         """Return for people what was chosen and what of it repeats."""
-        lines = [f"attention {self.attention}: chosen by device, dtype and shape, never by timing"]
+        lines = [
+            f"attention {self.attention}: chosen by device, dtype and shape, never by timing",
+            self.layout.line(),
+        ]
         return [*lines, *self.trial_lines()] if self.refused else [*lines, self._repeats()]
 
     def trial_lines(self) -> list[str]:

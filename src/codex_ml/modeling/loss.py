@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from peft import PeftModel
+from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedModel
+
+from codex_ml.modeling.attention import LENGTHS_ARGUMENT
+from codex_ml.modeling.head import head_loss
 
 IGNORED_LABEL = -100
+# Families whose logits are one linear layer over the last hidden states, with no soft cap and no scale after it.
+_PLAIN_HEADS = frozenset({"gpt2", "llama", "mistral", "qwen2"})
 
 
 class SupervisedBatch(Protocol):
-    """What the loss reads of a batch; the batches of the data room are of this shape."""
+    """What the loss reads of a batch; the batches of the data room are of this shape.
+
+    Padded: records in rows of one length. Ragged: all of them in one row, and `record_lengths` says where each ends.
+    """
 
     @property
     def input_ids(self) -> Tensor:
-        """Token ids, int64 ``[batch, sequence]``, padded on the right."""
-        ...
-
-    @property
-    def attention_mask(self) -> Tensor:
-        """1 at tokens and 0 at padding, int64 ``[batch, sequence]``."""
+        """Token ids, int64 ``[batch, sequence]``, padded on the right; ragged ``[1, tokens]``."""
         ...
 
     @property
     def labels(self) -> Tensor:
-        """Token ids where supervised and `IGNORED_LABEL` elsewhere, int64 ``[batch, sequence]``, not shifted."""
+        """Token ids where supervised and `IGNORED_LABEL` elsewhere, int64 in the shape of the ids, not shifted.
+
+        In a ragged row the first token of each record is ignored: what precedes it belongs to another record.
+        """
+        ...
+
+    @property
+    def attention_mask(self) -> Tensor | None:
+        """1 at tokens and 0 at padding, int64 ``[batch, sequence]``; None in a ragged row."""
+        ...
+
+    @property
+    def position_ids(self) -> Tensor | None:
+        """Positions that begin at 0 with each record, int64 ``[1, tokens]``; None where rows say it."""
+        ...
+
+    @property
+    def record_lengths(self) -> Sequence[int] | None:
+        """Tokens of each record of a ragged row, in order; None for a padded batch."""
         ...
 
 
@@ -61,7 +84,7 @@ def supervised_loss(model: Callable[..., Any], batch: SupervisedBatch) -> Superv
     ----------
     model : callable
         A transformers causal language model, bare or wrapped by PEFT or accelerate. Logits ``[batch, sequence, vocab]``
-        at position ``t`` predict the token at ``t + 1``.
+        at position ``t`` predict the token at ``t + 1``. For a ragged batch its layout is set (`use_layout`).
     batch : SupervisedBatch
         Tensors on the device of the model.
 
@@ -71,12 +94,59 @@ def supervised_loss(model: Callable[..., Any], batch: SupervisedBatch) -> Superv
         A loss that is not finite is returned as it is; the caller decides before its optimizer step.
         Without supervised tokens the sum is a zero that can still be differentiated.
     """
-    outputs = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
     targets = batch.labels[:, 1:]  # [batch, sequence - 1]
     wanted = targets != IGNORED_LABEL
+    if batch.record_lengths is not None:
+        return _ragged_loss(model, batch, wanted[0].nonzero()[:, 0], targets[wanted])
+    outputs = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
     # Selected before the cast: prompts and padding then cost neither a float32 copy of their logits nor a softmax.
-    logits = outputs.logits[:, :-1][wanted].float()  # [supervised, vocab]
-    targets = targets[wanted]  # [supervised]
+    return _from_logits(outputs.logits[:, :-1][wanted], targets[wanted])
+
+
+def _ragged_loss(
+    model: Callable[..., Any], batch: SupervisedBatch, predicting: Tensor, targets: Tensor
+) -> SupervisedLoss:
+    """Compute the loss of records in one row, with logits at the positions ``[supervised]`` that predict something."""
+    inputs = {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        # Of four dimensions, so that transformers hands it on as it is and builds none; nobody reads it.
+        "attention_mask": batch.input_ids.new_zeros((1, 1, 1, 1)),
+        "use_cache": False,
+        LENGTHS_ARGUMENT: batch.record_lengths,
+    }
+    parts = _parts(model)
+    if parts is None:
+        return _from_logits(model(**inputs, logits_to_keep=predicting).logits[0], targets)
+    decoder, head = parts
+    hidden = decoder(**inputs).last_hidden_state[0, predicting]  # [supervised, hidden]
+    loss_sum, correct = head_loss(hidden, head.weight, head.bias, targets)
+    return SupervisedLoss(loss_sum=loss_sum, correct=correct, supervised=targets.numel())
+
+
+def _from_logits(logits: Tensor, targets: Tensor) -> SupervisedLoss:
+    """Sum the loss of chosen logits ``[supervised, vocab]``."""
+    logits = logits.float()
     loss_sum = functional.cross_entropy(logits, targets, reduction="sum")
     correct = (logits.detach().argmax(dim=-1) == targets).sum()
     return SupervisedLoss(loss_sum=loss_sum, correct=correct.to(torch.int64), supervised=targets.numel())
+
+
+def _parts(model: Callable[..., Any]) -> tuple[nn.Module, nn.Linear] | None:
+    """Return decoder and head where logits are one linear layer whose gradient can be made with the loss, or None."""
+    bare = model.get_base_model() if isinstance(model, PeftModel) else model
+    if not isinstance(bare, PreTrainedModel) or bare.config.model_type not in _PLAIN_HEADS:
+        return None
+    head: Any = bare.get_output_embeddings()  # type: ignore[no-untyped-call]
+    # An adapter on the head computes more than this; a trained head sums its gradient in float32 only; and float16
+    # would lose small probabilities, which the loss scale saves on the ordinary way.
+    if type(head) is not nn.Linear or head.weight.dtype is torch.float16:
+        return None
+    narrow = head.weight.dtype is not torch.float32 or torch.is_autocast_enabled(head.weight.device.type)
+    if narrow and (head.weight.requires_grad or _computes_in_float16(head.weight.device.type)):
+        return None
+    return bare.base_model, head
+
+
+def _computes_in_float16(device_type: str) -> bool:
+    return torch.is_autocast_enabled(device_type) and torch.get_autocast_dtype(device_type) is torch.float16

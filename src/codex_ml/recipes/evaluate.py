@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import nn
 from codex_ml.clock import utc_now
 from codex_ml.config.paths import check_paths
 from codex_ml.config.schema.root import EvaluateConfig
-from codex_ml.data.batches import collate
+from codex_ml.data.batches import make_batch
 from codex_ml.data.manifest import membership_of
 from codex_ml.data.rejects import rejects_ndjson
 from codex_ml.errors import CheckpointError, DataError
@@ -22,6 +23,7 @@ from codex_ml.eval.metrics import chosen_metrics
 from codex_ml.eval.results import EvaluatedModel, EvaluationResult, write_results
 from codex_ml.eval.runner import evaluate_model
 from codex_ml.eval.table import render_table
+from codex_ml.modeling.layout import lay_out
 from codex_ml.models.registry import BaseModel, load_base_model, load_model_directory
 from codex_ml.monitoring.codex_logging import NdjsonWriter
 from codex_ml.monitoring.debug_log import FILE_NAME as DEBUG_LOG
@@ -159,12 +161,13 @@ def _score(
     log: NdjsonWriter,
 ) -> EvaluationResult:
     audit = SafetyAudit(lambda event: log.write({**event, "checkpoint": target.name}), stage="evaluation")
+    layout = lay_out(model, config.model.batch_layout)
     return evaluate_model(
         model,
         prepared.tokenizer,
         records,
         metrics=config.eval.metrics,
-        collate=collate,
+        collate=partial(make_batch, layout=layout.kind),
         batch_size=config.eval.batch_size,
         max_new_tokens=config.eval.max_new_tokens,
         bleu_tokenize=config.eval.bleu_tokenize,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 
 from codex_ml.config.schema.root import TrainConfig
-from codex_ml.data.batches import collate
+from codex_ml.data.batches import make_batch
 from codex_ml.eval.runner import evaluate_model
 from codex_ml.monitoring.dependencies import DependencyStatus, probe_dependency
 from codex_ml.monitoring.system_metrics import GpuProbe, Metrics, ProcessProbe, available_probes, sample
@@ -143,7 +144,7 @@ def _validation(
                 prepared.tokenizer,
                 records,
                 metrics=_VALIDATION_METRICS,
-                collate=collate,
+                collate=partial(make_batch, layout=trainable.kernels.layout.kind),
                 batch_size=config.eval.batch_size,
                 on_progress=give_up_when_asked,
             )

@@ -10,7 +10,7 @@ from torch import nn
 
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.config.schema.training import MixedPrecision
-from codex_ml.data.batches import collate
+from codex_ml.data.batches import BatchLayout, make_batch
 from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.modeling.kernels import fix_workspace, refused_kernels
 from codex_ml.modeling.loss import supervised_loss
@@ -40,12 +40,18 @@ def try_kernels(
     """
     if not config.training.deterministic:
         return trainable
-    refused = find_refused(lambda: compute_once(trainable.model, records, config.training.mixed_precision))
+    layout = trainable.kernels.layout.kind
+    refused = find_refused(lambda: compute_once(trainable.model, records, config.training.mixed_precision, layout))
     return replace(trainable, kernels=replace(trainable.kernels, refused=refused))
 
 
-def compute_once(model: nn.Module, records: Sequence[TokenizedRecord], precision: MixedPrecision = "none") -> None:
-    """Run forward and backward pass on the longest record alone, and padded together with the shortest one."""
+def compute_once(
+    model: nn.Module,
+    records: Sequence[TokenizedRecord],
+    precision: MixedPrecision = "none",
+    layout: BatchLayout = "padded",
+) -> None:
+    """Run forward and backward pass on the longest record alone, and together with the shortest one."""
     device = next(model.parameters()).device
     ordered = sorted(records, key=lambda record: len(record.input_ids))
     was_training = model.training
@@ -53,7 +59,7 @@ def compute_once(model: nn.Module, records: Sequence[TokenizedRecord], precision
     try:
         for batch in (ordered[-1:], [ordered[0], ordered[-1]]):
             with computing_in(precision, device.type):
-                loss = supervised_loss(model, collate(batch, 0).to(device))
+                loss = supervised_loss(model, make_batch(batch, 0, layout).to(device))
             torch.autograd.backward(loss.loss_sum)
     finally:
         model.zero_grad(set_to_none=True)

@@ -20,6 +20,7 @@ from codex_ml.data.tokenize import answer_ends
 from codex_ml.errors import CheckpointError, ModelError
 from codex_ml.modeling.gradient_checkpointing import enable_gradient_checkpointing
 from codex_ml.modeling.kernels import Kernels
+from codex_ml.modeling.layout import lay_out
 from codex_ml.models.model_files import write_generation_config, write_model, write_tokenizer
 from codex_ml.models.registry import BaseModel, load_base_model
 from codex_ml.models.source import locate_tokenizer
@@ -71,7 +72,9 @@ def build_trainable_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBas
         wish = wish.model_copy(update={"dtype": "float32"})
     digests = open_digests(config)
     base = load_base_model(wish, tokenizer, config.run.seed, digests)
-    kernels = Kernels(base.device.value, _attention(base.model), config.training.deterministic)
+    attention = _attention(base.model)
+    layout = lay_out(base.model, wish.batch_layout)
+    kernels = Kernels(base.device.value, attention, config.training.deterministic, layout=layout)
     if trains_all:
         trainable = _whole(base, tokenizer, digests, kernels)
     else:

@@ -349,6 +349,7 @@ def _job(
             "safety": provenance["safety"],
         },
         checkpoint_bytes=plan.checkpoint_bytes,
+        layout=trainable.kernels.layout.kind,
         average=average,
         write_averaged=trainable.write_averaged if average is not None else None,
     )

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from codex_ml.config.schema.training import TrainingSection
+from codex_ml.data.batches import BatchLayout
 from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.training.averaging import AveragedWeights
 
@@ -42,6 +43,8 @@ class TrainingJob:
         What the manifest of each checkpoint says of the run.
     checkpoint_bytes : int
         About what a checkpoint takes, from the plan; the first one is measured by it, later ones by the one before.
+    layout : str
+        How records reach the model; ragged where the model was prepared for it (`codex_ml.modeling.layout`).
     average : AveragedWeights, optional
         Average of the trained weights, updated after every step and saved with them; None: none is kept.
     write_averaged : callable, optional
@@ -59,6 +62,7 @@ class TrainingJob:
     checkpoint_values: Callable[[], dict[str, Any]] = dict
     manifest: dict[str, Any] = field(default_factory=dict)
     checkpoint_bytes: int = 0
+    layout: BatchLayout = "padded"
     average: AveragedWeights | None = None
     write_averaged: Callable[[Path], None] | None = None
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from codex_ml.config.schema.training import TrainingSection
-from codex_ml.data.batches import collate, micro_batches, window_of_step
+from codex_ml.data.batches import make_batch, micro_batches, micro_batches_by_tokens, window_of_step
 from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.errors import DataError
 from codex_ml.modeling.loss import supervised_loss
@@ -113,19 +113,35 @@ class WindowGradients:
                 why=f"records {record_names(records)}: nothing in them would be learnt from",
                 fix="check the completions, or raise data.max_length_tokens",
             )
-        loss_sum, masked, padding = 0.0, 0, 0
-        for part in micro_batches(indices, self._training.micro_batch_size):
-            batch = collate([self._job.records[index] for index in part], self._job.pad_token_id).to(self._device)
+        losses: list[Tensor] = []
+        masked = padding = 0
+        for part in self._micro_batches(indices):
+            part_records = [self._job.records[index] for index in part]
+            batch = make_batch(part_records, self._job.pad_token_id, self._job.layout).to(self._device)
             with computing_in(self._training.mixed_precision, self._device.type):
                 loss = supervised_loss(self._model, batch)
             # Divided by the tokens of the whole window, not of the micro-batch: the mean is the mean (promise 6).
             mean = loss.loss_sum / window_tokens
             self._backward(mean if self._scaler is None else self._scaler.scaled(mean))
-            loss_sum += loss.loss_sum.item()
-            attended = int(batch.attention_mask.sum())
-            masked += attended - loss.supervised
-            padding += batch.attention_mask.numel() - attended
+            losses.append(loss.loss_sum.detach())
+            masked += batch.tokens - loss.supervised
+            padding += batch.padding
+        # Read once a window: a GPU need not be waited for between micro-batches.
+        loss_sum = sum(torch.stack(losses).tolist())
         return WindowOutcome(records, loss_sum, window_tokens, masked, padding, self._clipped_norm())
+
+    def _micro_batches(self, indices: Sequence[int]) -> list[list[int]]:
+        """Cut a window, by records or by tokens; the step is the same, however it is cut."""
+        lengths = [len(self._job.records[index].input_ids) for index in indices]
+        padded = self._job.layout == "padded"
+        if padded:
+            # Records of like length together, inside the window only: what a step learns from is the same.
+            order = sorted(range(len(indices)), key=lengths.__getitem__)
+            indices, lengths = [indices[place] for place in order], [lengths[place] for place in order]
+        tokens = self._training.tokens_per_micro_batch
+        if tokens is not None:
+            return micro_batches_by_tokens(indices, lengths, tokens, padded=padded)
+        return micro_batches(indices, self._training.micro_batch_size)
 
     def _clipped_norm(self) -> float:
         """Return the norm before clipping, and clip."""

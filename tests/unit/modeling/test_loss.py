@@ -16,11 +16,13 @@ from codex_ml.modeling.loss import IGNORED_LABEL, supervised_loss
 
 @dataclass(frozen=True)
 class Batch:
-    """The three tensors of a batch."""
+    """The three tensors of a padded batch."""
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
+    position_ids: None = None
+    record_lengths: None = None
 
 
 RECORDS = [([9, 40, 41, 42], 2), ([7, 50, 51, 52, 53, 54, 55], 4), ([12, 60], 1)]  # ids, prompt length

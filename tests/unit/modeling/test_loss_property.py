@@ -22,11 +22,13 @@ RECORDS = st.lists(
 
 @dataclass(frozen=True)
 class Batch:
-    """The three tensors of a batch."""
+    """The three tensors of a padded batch."""
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
+    position_ids: None = None
+    record_lengths: None = None
 
 
 def bigram_model(input_ids: Tensor, **_unused: Any) -> SimpleNamespace:

@@ -95,6 +95,11 @@ class ModelSection(Section):
         pattern=r"^(auto|cpu|cuda|cuda:[0-9]+)$",
         description="Where to compute: auto, cpu, cuda or cuda:N; an explicit device that is absent is an error.",
     )
+    batch_layout: Literal["auto", "ragged", "padded"] = Field(
+        default="auto",
+        description="How records reach the model: ragged (one after another, no position is padding), padded to the "
+        "longest, or auto: ragged where it is proven for the model's family. Changes no result.",
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="Number format of the weights: auto, float32 or bfloat16."
     )

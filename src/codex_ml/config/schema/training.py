@@ -76,6 +76,12 @@ class TrainingSection(Section):
     max_steps: int | None = Field(default=None, ge=1, description="Optimizer steps after which training ends.")
     micro_batch_size: int = Field(default=8, ge=1, description="Records in one forward pass.")
     gradient_accumulation_steps: int = Field(default=1, ge=1, description="Micro-batches in one optimizer step.")
+    tokens_per_micro_batch: int | None = Field(
+        default=None,
+        ge=1,
+        description="Positions in one forward pass at most: a step of micro_batch_size x gradient_accumulation_steps "
+        "records is cut by it instead of by micro_batch_size; a longer record stands alone; null: by records.",
+    )
     # The bound stands far above any use, below what overflows 32-bit weights in one step.
     learning_rate: float = Field(default=2e-4, gt=0, le=1e9, description="Peak learning rate.")
     weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay of AdamW.")

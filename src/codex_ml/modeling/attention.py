@@ -1,0 +1,91 @@
+"""Attention over records that lie one after another in one row: each sees itself and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+# The name under which transformers finds it, and the keyword argument under which the lengths of the records arrive.
+RECORD_ATTENTION = "codex_ml_records"
+LENGTHS_ARGUMENT = "record_lengths"
+
+
+def register_record_attention() -> None:
+    """Make the attention known to transformers, with the mask that padded batches need; more than once does no harm.
+
+    A name without a mask function would be given no mask at all, and padding would be attended to without a word.
+    """
+    AttentionInterface.register(RECORD_ATTENTION, record_attention)
+    AttentionMaskInterface.register(RECORD_ATTENTION, sdpa_mask)
+
+
+def record_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attend within each record of a row; without lengths it is transformers' own attention, for padded batches.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The attention layer.
+    query, key, value : Tensor
+        ``[1, heads, tokens, head size]``; key and value may have fewer heads.
+    attention_mask : Tensor, optional
+        Of a padded batch; a row of records needs none.
+    dropout : float
+        Share of attention weights that are dropped.
+    scaling : float, optional
+        Of the products of query and key; None: one by the root of the head size.
+    **others
+        ``record_lengths``, tokens of each record in order; ``sliding_window``, positions that a token sees.
+
+    Returns
+    -------
+    tuple
+        ``[1, tokens, heads, head size]``, and None for the attention weights, which are never made.
+    """
+    lengths: Sequence[int] | None = others.pop(LENGTHS_ARGUMENT, None)
+    if lengths is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
+        )
+    # Only families are let in (see layout.py) that have neither; a new version of one would change results silently.
+    assert others.get("softcap") is None, "attention with a soft cap"
+    assert others.get("s_aux") is None, "attention with sinks"
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    window: int | None = others.get("sliding_window")
+    parts = list(lengths)
+    records = zip(*(torch.split(whole, parts, dim=2) for whole in (query, key, value)), strict=True)
+    attended = [_within(q, k, v, dropout, scaling, window) for q, k, v in records]
+    return torch.cat(attended, dim=2).transpose(1, 2), None
+
+
+def _within(
+    query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None, window: int | None
+) -> Tensor:
+    """Attend causally within one record, ``[1, heads, length, head size]``, as far back as the window reaches."""
+    length = query.shape[2]
+    if window is None or length <= window:
+        return functional.scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=True, scale=scaling
+        )
+    position = torch.arange(length, device=query.device)
+    behind = position[:, None] - position[None, :]
+    seen = (behind >= 0) & (behind < window)  # [length, length]
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=dropout, scale=scaling)

@@ -1,0 +1,115 @@
+"""The output head at supervised positions only: cross entropy and its gradient in one pass, chunk by chunk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# Logits that exist at a time, in bytes of float32: what a processor's second-level cache and the vector units like, and
+# little beside any model. Fixed, as a number of rows chosen by timing would change the order of sums.
+CHUNK_BYTES = 32 * 1024**2
+
+
+def chunk_rows(vocabulary: int) -> int:
+    """Return how many positions a chunk has."""
+    return max(16, CHUNK_BYTES // (4 * vocabulary))
+
+
+def head_loss(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the summed cross entropy of a linear head, and how many first choices were right.
+
+    The logits of one chunk exist at a time, and their gradient is made while they do: softmax less one at the target
+    (the idea of Liger Kernel's fused linear cross entropy, Hsu et al. 2024, arXiv:2410.10989). Kept for the backward
+    pass is one gradient of the shape of `hidden`, and those of weight and bias where these are trained.
+
+    Parameters
+    ----------
+    hidden : Tensor
+        Last hidden states, ``[supervised, hidden]``.
+    weight : Tensor
+        ``[vocabulary, hidden]``.
+    bias : Tensor, optional
+        ``[vocabulary]``.
+    targets : Tensor
+        Token ids, int64 ``[supervised]``.
+
+    Returns
+    -------
+    tuple of Tensor
+        Sum in nats, float32 ``[]``, with its graph; int64 ``[]`` without.
+    """
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind):
+        narrow = torch.get_autocast_dtype(kind)
+        hidden, weight, bias = hidden.to(narrow), weight.to(narrow), bias if bias is None else bias.to(narrow)
+    with torch.autocast(kind, enabled=False):
+        loss_sum, correct = _HeadLoss.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]
+    return loss_sum, correct
+
+
+class _HeadLoss(torch.autograd.Function):
+    """See `head_loss`."""
+
+    @staticmethod
+    def forward(
+        context: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        wanted = context.needs_input_grad
+        gradients = _Gradients(hidden, weight, bias, wanted)
+        loss_sum = hidden.new_zeros((), dtype=torch.float32)
+        correct = targets.new_zeros(())
+        rows = chunk_rows(weight.shape[0])
+        for start in range(0, hidden.shape[0], rows):
+            part, labels = hidden[start : start + rows], targets[start : start + rows]
+            logits = functional.linear(part, weight, bias).float()  # [rows, vocabulary]
+            correct += (logits.argmax(dim=-1) == labels).sum()
+            if any(wanted[:3]):
+                # In place: the chunk is the largest thing there is, and nobody else sees it.
+                target_logits = logits.gather(1, labels[:, None])
+                normaliser = logits.logsumexp(dim=-1, keepdim=True)
+                loss_sum += (normaliser - target_logits).sum()
+                probabilities = logits.sub_(normaliser).exp_()
+                probabilities.scatter_add_(
+                    1, labels[:, None], probabilities.new_full((1, 1), -1.0).expand_as(labels[:, None])
+                )
+                gradients.add(start, part, probabilities.to(weight.dtype))
+            else:
+                loss_sum += functional.cross_entropy(logits, labels, reduction="sum")
+        context.save_for_backward(*gradients.parts())
+        context.mark_non_differentiable(correct)
+        return loss_sum, correct
+
+    @staticmethod
+    def backward(context: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        of_hidden, of_weight, of_bias = context.saved_tensors
+        return (
+            *(None if part is None else part * upstream.to(part.dtype) for part in (of_hidden, of_weight, of_bias)),
+            None,
+        )
+
+
+class _Gradients:
+    """Of one head: made as its chunks come, for the inputs that need one."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, wanted: tuple[bool, ...]) -> None:
+        self._weight = weight
+        self._hidden = torch.empty_like(hidden) if wanted[0] else None
+        # Sums over all positions: in the weights' own type, which is float32 wherever weights are trained.
+        self._of_weight = torch.zeros_like(weight) if wanted[1] else None
+        self._of_bias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
+
+    def add(self, start: int, hidden: Tensor, of_logits: Tensor) -> None:
+        """Take the gradient of a chunk's logits, ``[rows, vocabulary]``."""
+        if self._hidden is not None:
+            torch.mm(of_logits, self._weight, out=self._hidden[start : start + len(hidden)])
+        if self._of_weight is not None:
+            self._of_weight.addmm_(of_logits.t(), hidden)
+        if self._of_bias is not None:
+            self._of_bias += of_logits.sum(dim=0)
+
+    def parts(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the gradients of hidden states, weight and bias; None where none was asked for."""
+        return self._hidden, self._of_weight, self._of_bias
