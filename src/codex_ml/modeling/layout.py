@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from codex_ml.errors import ModelError
 from codex_ml.modeling.attention import RECORD_ATTENTION, register_record_attention
+from codex_ml.modeling.normalisation import replace_norms
 
 LayoutKind = Literal["ragged", "padded"]
 # Families whose losses and gradients are proven equal, record by record, in tests/invariant/test_ragged.py. A family
@@ -41,6 +42,7 @@ PADDED = Layout("padded", "nothing else was asked for")
 def lay_out(model: nn.Module, wish: Literal["auto", "ragged", "padded"]) -> Layout:
     """Choose the layout of a model's batches and prepare the model for it.
 
+    A model laid out for ragged batches also gets its norms in closed form; the padded layout is transformers as it is.
     What is chosen depends on the model alone, so that a resumed run computes as the first one did. Padded batches and
     generation are computed as before either way.
 
@@ -61,6 +63,7 @@ def lay_out(model: nn.Module, wish: Literal["auto", "ragged", "padded"]) -> Layo
     if layout.kind == "ragged":
         register_record_attention()
         bare.set_attn_implementation(RECORD_ATTENTION)
+        replace_norms(bare)
     return layout
 
 

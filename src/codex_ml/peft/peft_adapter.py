@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel
 
 from codex_ml.errors import AdapterError
+from codex_ml.peft.fused_linear import fuse_linear_layers
 
 # alpha = 2 r and dropout 0 are the values most published runs begin with; dropout 0 is also peft's own default and
 # what makes accumulation and batch size interchangeable (DESIGN.md, promise 6).
@@ -72,7 +73,9 @@ def apply_lora(model: PreTrainedModel, cfg: Mapping[str, Any] | None = None, **o
     # GPT-2 keeps its weights transposed (Conv1D); said here, peft need not find out and warn.
     settings.setdefault("fan_in_fan_out", any(_is_conv1d(module) for module in model.modules()))
     try:
-        adapted = get_peft_model(model, LoraConfig(**settings))
+        config = LoraConfig(**settings)
+        fuse_linear_layers(config)
+        adapted = get_peft_model(model, config)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise AdapterError(
             "adapter: peft refuses these settings for this model",
