@@ -89,6 +89,9 @@ hooks: $(VENV)/.installed-dev gates-setup  ## Let git run the gate before each c
 
 gates-setup: $(CACHE)/environments/semgrep/installed.txt  ## Install what the gate needs besides .venv
 
+bench: $(VENV)/.installed-dev  ## Measure training beside transformers.Trainer; takes some minutes
+	$(BIN)/python benchmarks/training_speed.py
+
 docs: $(VENV)/.installed-dev  ## Build the documentation into .cache/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 

@@ -15,6 +15,8 @@ from torch import nn
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -26,6 +28,7 @@ from transformers import (
 
 from codex_ml.data.batches import collate, concatenate
 from codex_ml.data.tokenize import TokenizedRecord
+from codex_ml.errors import ModelError
 from codex_ml.modeling.layout import RAGGED_FAMILIES, lay_out
 from codex_ml.modeling.loss import supervised_loss
 from codex_ml.peft.peft_adapter import apply_lora
@@ -213,3 +216,78 @@ def test_ragged_positions_that_depend_on_the_batch_are_padded_and_say_why() -> N
     layout = lay_out(LlamaForCausalLM(config), "auto")
     assert layout.kind == "padded"
     assert "dynamic" in layout.reason
+
+
+@pytest.mark.parametrize("layout", ["padded", "ragged"])
+def test_tokens_per_micro_batch_changes_no_step(bench: Bench, step_losses: Any, layout: Any) -> None:
+    """However a window is cut, by records or by tokens, each step is the same, and every token is counted once."""
+    curves = []
+    for values in ({"micro_batch_size": 8}, {"micro_batch_size": 8, "tokens_per_micro_batch": 64}):
+        model = bench.model()
+        lay_out(model, layout)
+        job = bench.job(model, f"{len(curves)}", 20, **values)
+        hook, state = step_losses(), TrainerState()
+        run_training(replace(job, layout=layout), state, [hook])
+        curves.append((np.array(hook.losses), state))
+    residual = (curves[1][0] - curves[0][0]) / curves[0][0]
+    assert np.abs(residual).max() <= 1e-5
+    assert abs(residual.mean()) <= 1e-6
+    whole, cut = curves[0][1], curves[1][1]
+    assert (whole.trained_tokens, whole.masked_tokens) == (cut.trained_tokens, cut.masked_tokens)
+    assert cut.padding_tokens <= whole.padding_tokens
+
+
+def test_padded_windows_put_records_of_like_length_together(bench: Bench, step_losses: Any) -> None:
+    """Within one window only: less padding than in the order of the data, the same tokens."""
+    model = bench.model()
+    records = bench.records(8)
+    # Short and long by turns: in this order, micro-batches of two would be nearly half padding.
+    ordered = sorted(records, key=lambda record: len(record.input_ids))
+    job = bench.job(model, "like", 1, micro_batch_size=2, gradient_accumulation_steps=4, records=records)
+    state = TrainerState()
+    run_training(job, state, [step_losses()])
+    lengths = [len(record.input_ids) for record in ordered]
+    assert state.padding_tokens == sum(b - a for a, b in zip(lengths[::2], lengths[1::2], strict=True))
+
+
+def test_layout_of_an_unknown_family_is_padded_and_ragged_is_refused() -> None:
+    """What is not proven is not done: the line says why, and a wish that cannot be met is an error."""
+    config = GPTNeoXConfig(
+        vocab_size=31, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = GPTNeoXForCausalLM(config)
+    layout = lay_out(model, "auto")
+    assert layout.kind == "padded"
+    assert "gpt_neox" in layout.line()
+    with pytest.raises(ModelError, match="cannot take ragged batches") as caught:
+        lay_out(model, "ragged")
+    assert "gpt_neox" in str(caught.value.why)
+
+
+def test_layout_of_eager_attention_is_padded() -> None:
+    """Somebody who asked for eager attention gets it."""
+    model = LlamaForCausalLM(LlamaConfig(**_SHAPE, attn_implementation="eager"))
+    assert lay_out(model, "auto").kind == "padded"
+    assert model.config._attn_implementation == "eager"
+
+
+def test_layout_padded_leaves_the_model_as_transformers_made_it() -> None:
+    """The reference computes with nothing of ours."""
+    model = FAMILIES["llama"]()
+    before = [type(module) for module in model.modules()]
+    assert lay_out(model, "padded").kind == "padded"
+    assert [type(module) for module in model.modules()] == before
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_ragged_float16_autocast_takes_the_logits_and_agrees_with_the_padded_batch() -> None:
+    """Under float16 the loss scale must reach every gradient, so the head is not fused."""
+    plain, ragged = pair("llama", "all")
+    sums = []
+    for model, batch in ((plain, collate(records(), 0)), (ragged, concatenate(records()))):
+        with torch.autocast("cpu", torch.float16):
+            scored = supervised_loss(model, batch)
+        torch.autograd.backward(scored.loss_sum)
+        assert "HeadLoss" not in type(scored.loss_sum.grad_fn).__name__
+        sums.append(float(scored.loss_sum.detach()))
+    assert sums[1] == pytest.approx(sums[0], rel=1e-3)

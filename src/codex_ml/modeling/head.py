@@ -18,7 +18,9 @@ def chunk_rows(vocabulary: int) -> int:
     return max(16, CHUNK_BYTES // (4 * vocabulary))
 
 
-def head_loss(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:
+def head_loss(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rows: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the summed cross entropy of a linear head, and how many first choices were right.
 
     The logits of one chunk exist at a time, and their gradient is made while they do: softmax less one at the target
@@ -35,6 +37,8 @@ def head_loss(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tens
         ``[vocabulary]``.
     targets : Tensor
         Token ids, int64 ``[supervised]``.
+    rows : int, optional
+        Positions of a chunk; None: `chunk_rows` of the vocabulary.
 
     Returns
     -------
@@ -45,8 +49,9 @@ def head_loss(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tens
     if torch.is_autocast_enabled(kind):
         narrow = torch.get_autocast_dtype(kind)
         hidden, weight, bias = hidden.to(narrow), weight.to(narrow), bias if bias is None else bias.to(narrow)
+    rows = chunk_rows(weight.shape[0]) if rows is None else rows
     with torch.autocast(kind, enabled=False):
-        loss_sum, correct = _HeadLoss.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]
+        loss_sum, correct = _HeadLoss.apply(hidden, weight, bias, targets, rows)  # type: ignore[no-untyped-call]
     return loss_sum, correct
 
 
@@ -55,13 +60,12 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
+        context: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rows: int
     ) -> tuple[Tensor, Tensor]:
         wanted = context.needs_input_grad[:3]
         gradients = _Gradients(hidden, weight, bias, wanted)
         loss_sum = hidden.new_zeros((), dtype=torch.float32)
         correct = targets.new_zeros(())
-        rows = chunk_rows(weight.shape[0])
         for start in range(0, len(targets), rows):
             part, labels = hidden[start : start + rows], targets[start : start + rows, None]
             logits = functional.linear(part, weight, bias).float()  # [rows, vocabulary]
@@ -84,7 +88,7 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         parts = context.saved_tensors
-        return (*(None if part is None else part * upstream.to(part.dtype) for part in parts), None)
+        return (*(None if part is None else part * upstream.to(part.dtype) for part in parts), None, None)
 
 
 class _Gradients:

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 import pytest
 
-from codex_ml.data.batches import collate, micro_batches, permutation, steps_per_epoch, window_of_step
+from codex_ml.data.batches import (
+    collate,
+    concatenate,
+    make_batch,
+    micro_batches,
+    micro_batches_by_tokens,
+    permutation,
+    steps_per_epoch,
+    window_of_step,
+)
 
 
 @dataclass(frozen=True)
@@ -73,3 +82,39 @@ def test_collate_pads_right_and_masks_by_position() -> None:
     assert batch.labels.tolist() == [[-100, 5, 2], [-100, -100, -100]]
     assert {batch.input_ids.dtype, batch.attention_mask.dtype, batch.labels.dtype} == {torch.int64}
     assert batch.to("cpu").labels.tolist() == batch.labels.tolist()
+
+
+def test_concatenate_begins_positions_anew_and_predicts_nothing_across_a_border() -> None:
+    """The first token of a record has no label, even where it is supervised; every other keeps its own."""
+    import torch
+
+    records = [_Record((1, 5, 2), (False, True, True)), _Record((4, 7), (True, True)), _Record((9,), (True,))]
+    batch = concatenate(records)
+    assert batch.input_ids.tolist() == [[1, 5, 2, 4, 7, 9]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1, 0]]
+    assert batch.labels.tolist() == [[-100, 5, 2, -100, 7, -100]]
+    assert batch.record_lengths == (3, 2, 1)
+    assert (batch.tokens, batch.padding) == (6, 0)
+    assert {batch.input_ids.dtype, batch.position_ids.dtype, batch.labels.dtype} == {torch.int64}
+    assert batch.to("cpu").position_ids.tolist() == batch.position_ids.tolist()
+
+
+def test_make_batch_counts_padding_where_there_is_some() -> None:
+    """Padded: rows of the longest; ragged: none."""
+    records = [_Record((1, 5, 2), (False, True, True)), _Record((4,), (False,))]
+    padded, ragged = make_batch(records, 0, "padded"), make_batch(records, 0, "ragged")
+    assert (padded.tokens, padded.padding) == (4, 2)
+    assert (ragged.tokens, ragged.padding) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("padded", "expected"),
+    [(False, [[3, 1], [4], [5, 9], [2]]), (True, [[3, 1], [4], [5], [9], [2]])],
+)
+def test_micro_batches_by_tokens_cuts_where_the_next_record_has_no_room(
+    padded: bool, expected: list[list[int]]
+) -> None:
+    """Records of 4, 4, 20, 3, 5 and 6 tokens in passes of 8 positions; the longest stands alone."""
+    assert micro_batches_by_tokens([3, 1, 4, 5, 9, 2], [4, 4, 20, 3, 5, 6], 8, padded=padded) == expected
+    with pytest.raises(ValueError, match="micro_batch_tokens"):
+        micro_batches_by_tokens([1], [1], 0, padded=padded)

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codex_ml.data.batches import collate, micro_batches, steps_per_epoch, window_of_step
+from codex_ml.data.batches import (
+    collate,
+    concatenate,
+    micro_batches,
+    micro_batches_by_tokens,
+    steps_per_epoch,
+    window_of_step,
+)
 
 
 @dataclass(frozen=True)
@@ -54,3 +61,37 @@ def test_collate_keeps_every_token_and_label(records: list[_Record], pad: int) -
             token if learned else -100 for token, learned in zip(record.input_ids, record.supervised, strict=True)
         ]
         assert batch.labels[row].tolist() == wanted + [-100] * (batch.labels.shape[1] - length)
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(records)
+def test_concatenate_holds_what_collate_holds(records: list[_Record]) -> None:
+    """Cut at its lengths, a row gives the tokens of each record, and the labels that a padded batch predicts."""
+    row, padded = concatenate(records), collate(records, 0)
+    start = 0
+    for index, length in enumerate(row.record_lengths):
+        end = start + length
+        assert row.input_ids[0, start:end].tolist() == padded.input_ids[index, :length].tolist()
+        assert row.position_ids[0, start:end].tolist() == list(range(length))
+        assert row.labels[0, start + 1 : end].tolist() == padded.labels[index, 1:length].tolist()
+        assert row.labels[0, start] == -100
+        start = end
+    assert start == row.tokens == padded.tokens
+
+
+@settings(deadline=None, max_examples=80, derandomize=True)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(1, 60), st.booleans())
+def test_micro_batches_by_tokens_hold_every_record_in_order_within_the_budget(
+    lengths: list[int], budget: int, padded: bool
+) -> None:
+    """No pass is larger than asked but for a record that is, and none could have taken the record after it."""
+
+    def positions(part: list[int]) -> int:
+        sizes = [lengths[index] for index in part]
+        return len(sizes) * max(sizes) if padded else sum(sizes)
+
+    parts = micro_batches_by_tokens(range(len(lengths)), lengths, budget, padded=padded)
+    assert [index for part in parts for index in part] == list(range(len(lengths)))
+    for part, following in zip(parts, [*parts[1:], None], strict=True):
+        assert len(part) == 1 or positions(part) <= budget
+        assert following is None or positions([*part, following[0]]) > budget

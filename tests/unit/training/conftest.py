@@ -47,7 +47,8 @@ class ToyModel(nn.Module):
         self.seen.append([row[: int(mask.sum())].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)])
         self.on_pass(len(self.seen))
         embedded = self.embedding(input_ids)
-        embedded = embedded + torch.roll(embedded, 1, dims=1)
+        # Shifted and not rolled: the first token must not see the last, which may be padding.
+        embedded = embedded + nn.functional.pad(embedded[:, :-1], (0, 0, 1, 0))
         return SimpleNamespace(logits=self.head(self.dropout(embedded)))
 
 
