@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses=4 --dist=loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test unit integration e2e invariant faults regression coverage-test coverage-report
-.PHONY: lint types contracts quality hooks gates-setup docs lock pretrain-base clean clean-venv
+.PHONY: bench lint types contracts quality hooks gates-setup docs lock pretrain-base clean clean-venv
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' codex.mk | expand -t 18

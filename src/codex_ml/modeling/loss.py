@@ -103,6 +103,11 @@ def supervised_loss(model: Callable[..., Any], batch: SupervisedBatch) -> Superv
     return _from_logits(outputs.logits[:, :-1][wanted], targets[wanted])
 
 
+def makes_logits_in_chunks(model: Callable[..., Any]) -> bool:
+    """Tell whether a ragged batch of this model, in the precision of the block around, never has all of its logits."""
+    return _parts(model) is not None
+
+
 def _ragged_loss(
     model: Callable[..., Any], batch: SupervisedBatch, predicting: Tensor, targets: Tensor
 ) -> SupervisedLoss:

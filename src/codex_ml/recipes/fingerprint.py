@@ -10,6 +10,7 @@ from typing import Any
 from codex_ml.config.describe import describe_schema, section_names
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import CheckpointError
+from codex_ml.modeling.layout import LayoutKind
 from codex_ml.models.registry import BaseModel
 from codex_ml.recipes.preparation import Prepared
 
@@ -56,6 +57,7 @@ BY_CONTENT: Mapping[str, str] = MappingProxyType(
         "model.tokenizer": "tokenizer_digest",
         "model.device": "device",
         "model.dtype": "dtype",
+        "model.batch_layout": "batch_layout",
         "data.path": "data_digest",
         "data.train": "data_digest",
         "data.valid": "validation_data_digest",
@@ -63,6 +65,8 @@ BY_CONTENT: Mapping[str, str] = MappingProxyType(
     }
 )
 _VALIDATION_DATA = "validation_data_digest"
+# Raised with every change to what a step computes, if only in its last bits: a resume after it would be another run.
+_ARITHMETIC = 2
 # The whole list stands in docs/runs.md; in an error message nobody reads to its end.
 _IN_SHORT = (
     "its length (training.max_steps, training.epochs), intervals, retention, training.gradient_checkpointing, "
@@ -77,7 +81,7 @@ def settings_fingerprint(config: TrainConfig) -> dict[str, Any]:
     return {key: _value(values, key) for key in keys if not may_change(key) and key not in BY_CONTENT}
 
 
-def run_fingerprint(config: TrainConfig, prepared: Prepared, base: BaseModel) -> dict[str, Any]:
+def run_fingerprint(config: TrainConfig, prepared: Prepared, base: BaseModel, layout: LayoutKind) -> dict[str, Any]:
     """Return all of it: settings, digests of model and data, and what the numbers are computed in.
 
     The data are compared as the very token ids and masks that are trained on, so that nothing between a file and a
@@ -94,6 +98,8 @@ def run_fingerprint(config: TrainConfig, prepared: Prepared, base: BaseModel) ->
         "safety_policy_digest": prepared.filters.policy.digest,
         "device": base.device.value.partition(":")[0],
         "dtype": base.dtype.value,
+        "batch_layout": layout,
+        "arithmetic": _ARITHMETIC,
     }
 
 

@@ -70,7 +70,13 @@ class MemoryUse:
                     self.plan.checkpointing_saves_bytes,
                 )
             )
-        if training.micro_batch_size > 1:
+        if training.tokens_per_micro_batch is not None:
+            # Below the longest record there is nothing more to gain.
+            tokens = training.tokens_per_micro_batch
+            smaller = max(tokens // 2, self.longest_tokens)
+            if smaller < tokens:
+                found.append((f"training.tokens_per_micro_batch={smaller}", passing - passing * smaller // tokens))
+        elif training.micro_batch_size > 1:
             window = training.micro_batch_size * training.gradient_accumulation_steps
             # Of a divisor, so that the accumulation window, and with it the result, stays what it is.
             smaller = max(size for size in range(1, training.micro_batch_size // 2 + 1) if window % size == 0)

@@ -19,8 +19,10 @@ from codex_ml.config.schema.root import TrainConfig
 from codex_ml.data.tokenize import answer_ends
 from codex_ml.errors import CheckpointError, ModelError
 from codex_ml.modeling.gradient_checkpointing import enable_gradient_checkpointing
+from codex_ml.modeling.head import chunk_rows
 from codex_ml.modeling.kernels import Kernels
 from codex_ml.modeling.layout import lay_out
+from codex_ml.modeling.loss import makes_logits_in_chunks
 from codex_ml.models.model_files import write_generation_config, write_model, write_tokenizer
 from codex_ml.models.registry import BaseModel, load_base_model
 from codex_ml.models.source import locate_tokenizer
@@ -29,6 +31,7 @@ from codex_ml.peft.peft_adapter import TrainableShare, apply_lora, trainable_sha
 from codex_ml.recipes.preparation import open_digests
 from codex_ml.runs.digest_cache import DigestCache
 from codex_ml.training.plan import ModelSize
+from codex_ml.training.precision import computing_in
 
 CheckpointKind = Literal["adapter", "model"]
 
@@ -99,7 +102,18 @@ def model_size(config: TrainConfig, trainable: TrainableModel) -> ModelSize:
         hidden_size=int(settings.hidden_size),
         vocabulary_size=int(settings.vocab_size),
         tokenizer_bytes=sum(f.stat().st_size for f in beside if f.is_file() and f.suffix != ".safetensors"),
+        ragged=trainable.kernels.layout.kind == "ragged",
+        logit_rows=_logit_rows(config, trainable),
     )
+
+
+def _logit_rows(config: TrainConfig, trainable: TrainableModel) -> int | None:
+    """Return the positions whose logits a pass makes at a time; None: all."""
+    if trainable.kernels.layout.kind == "padded":
+        return None
+    with computing_in(config.training.mixed_precision, trainable.base.device.value):
+        in_chunks = makes_logits_in_chunks(trainable.model)
+    return chunk_rows(int(trainable.base.model.config.vocab_size)) if in_chunks else None
 
 
 def _attention(model: PreTrainedModel) -> str:

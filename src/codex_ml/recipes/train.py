@@ -236,7 +236,7 @@ def _prepare(
     refuse_records_beyond_positions(config, prepared, trainable)
     refuse_precision_that_does_not_fit(config, trainable)
     if loaded is not None:
-        current = run_fingerprint(config, prepared, trainable.base)
+        current = run_fingerprint(config, prepared, trainable.base, trainable.kernels.layout.kind)
         has_validated = bool(loaded.state.validation_losses)
         check_fingerprint(loaded.values["fingerprint"], current, loaded.directory, has_validated)
     plan = make_plan(config.training, records, model_size(config, trainable))
@@ -321,7 +321,7 @@ def _job(
     plan: Plan,
     provenance: Mapping[str, Any],
 ) -> TrainingJob:
-    fingerprint = run_fingerprint(config, prepared, trainable.base)
+    fingerprint = run_fingerprint(config, prepared, trainable.base, trainable.kernels.layout.kind)
     decay = config.training.ema_decay
     average = AveragedWeights(trainable.model, decay) if decay is not None else None
     return TrainingJob(

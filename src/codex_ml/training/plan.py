@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from codex_ml.config.schema.training import DEFAULT_EPOCHS, TrainingSection
 from codex_ml.data.batches import steps_per_epoch
@@ -21,7 +25,11 @@ _OVERHEAD_BYTES = 2**19
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Parameters and shape of a model, as far as memory depends on them."""
+    """Parameters and shape of a model, as far as memory depends on them.
+
+    `logit_rows` are the positions whose logits exist at a time, None where a pass makes all of them; `ragged` says
+    whether a pass computes no padding.
+    """
 
     parameters: int
     trainable: int
@@ -30,6 +38,8 @@ class ModelSize:
     hidden_size: int
     vocabulary_size: int
     tokenizer_bytes: int
+    ragged: bool = False
+    logit_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
     """
     epoch_steps, total_steps = count_steps(settings, len(records))
     lengths = lengths_of(records)
-    longest_positions = settings.micro_batch_size * int(lengths.max(initial=0))
+    longest_positions = _most_positions(settings, lengths, size.ragged)
     trainable_bytes = size.trainable * _FLOAT32_BYTES
     averaged_bytes = trainable_bytes if settings.ema_decay is not None else 0
     value_bytes = _FLOAT32_BYTES if settings.mixed_precision == "none" else _HALF_BYTES
@@ -95,7 +105,7 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
         "gradients": trainable_bytes,
         "optimizer": _ADAM_MOMENTS * trainable_bytes,
         "activations": checkpointed if settings.gradient_checkpointing else activations,
-        "logits": 2 * size.vocabulary_size * longest_positions * _FLOAT32_BYTES,
+        "logits": _logit_bytes(size, longest_positions),
     }
     if averaged_bytes:
         memory["average"] = averaged_bytes
@@ -121,6 +131,25 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
         gradient_checkpointing=settings.gradient_checkpointing,
         checkpointing_saves_bytes=activations - checkpointed,
     )
+
+
+def _most_positions(settings: TrainingSection, lengths: NDArray[Any], ragged: bool) -> int:
+    """Return the positions of the largest pass that the order of data can bring."""
+    longest = int(lengths.max(initial=0))
+    window = settings.micro_batch_size * settings.gradient_accumulation_steps
+    together = settings.micro_batch_size if settings.tokens_per_micro_batch is None else window
+    largest = int(np.sort(lengths)[::-1][:together].sum()) if ragged else together * longest
+    if settings.tokens_per_micro_batch is None:
+        return largest
+    # A record that is longer than the budget is computed alone.
+    return min(largest, max(longest, settings.tokens_per_micro_batch))
+
+
+def _logit_bytes(size: ModelSize, positions: int) -> int:
+    """Return what logits take: value and gradient of all, or of one chunk, where the gradient takes their place."""
+    if size.logit_rows is None:
+        return 2 * size.vocabulary_size * positions * _FLOAT32_BYTES
+    return size.vocabulary_size * min(size.logit_rows, positions) * _FLOAT32_BYTES
 
 
 def activation_bytes(size: ModelSize, positions: int, value_bytes: int, checkpointed: bool = False) -> int:

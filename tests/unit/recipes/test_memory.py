@@ -19,6 +19,7 @@ def use(parts: dict[str, int], **settings: Any) -> MemoryUse:
         micro_batch_size=settings.get("micro", 8),
         gradient_accumulation_steps=settings.get("windows", 1),
         gradient_checkpointing=settings.get("checkpointing", True),
+        tokens_per_micro_batch=settings.get("tokens"),
     )
     adapter = SimpleNamespace(kind=settings.get("kind", "lora"), r=settings.get("r", 8))
     config: Any = SimpleNamespace(training=training, adapter=adapter)
@@ -79,3 +80,11 @@ def test_advice_smallest_batch_names_only_what_can_still_be_lowered() -> None:
     assert found[0].startswith("adapter.kind=lora")
     assert not [text for text in found if "micro_batch_size" in text]
     assert use({"activations": 1}, micro=1, longest=1, dtype="bfloat16", r=1).advice() == []
+
+
+def test_advice_smaller_budget_of_tokens_where_passes_are_cut_by_it() -> None:
+    """The number of records in a pass is not what decides then; below the longest record nothing is gained."""
+    text = use({"activations": 100}, tokens=4096, longest=512).advice()[0]
+    assert text == "training.tokens_per_micro_batch=2048 (saves about 50.0 MiB)"
+    found = use({"activations": 100}, tokens=512, longest=512).advice()
+    assert not [text for text in found if "micro_batch" in text]

@@ -70,6 +70,36 @@ def test_make_plan_memory_and_disk_follow_what_is_trained() -> None:
     assert plan.disk_bytes == 6 * plan.checkpoint_bytes
 
 
+@pytest.mark.parametrize(
+    ("values", "ragged", "positions"),
+    [
+        ({"micro_batch_size": 2}, False, 2 * 9),
+        ({"micro_batch_size": 2}, True, 9 + 5),
+        ({"micro_batch_size": 8}, True, 9 + 5 + 4),
+        ({"micro_batch_size": 3, "tokens_per_micro_batch": 12}, True, 12),
+        ({"micro_batch_size": 3, "tokens_per_micro_batch": 12}, False, 12),
+        ({"micro_batch_size": 3, "tokens_per_micro_batch": 4}, True, 9),
+        ({"micro_batch_size": 1, "gradient_accumulation_steps": 2, "tokens_per_micro_batch": 90}, True, 9 + 5),
+    ],
+)
+def test_make_plan_activations_are_those_of_the_largest_pass(
+    values: dict[str, int], ragged: bool, positions: int
+) -> None:
+    """By records or by tokens, with padding or without; a record longer than the budget is computed alone."""
+    records = [record(4, 2), record(9, 1), record(5, 1)]
+    plan = make_plan(settings(**values), records, replace(SIZE, ragged=ragged))
+    assert plan.memory_bytes["activations"] == 68 * 8 * 2 * positions
+
+
+def test_make_plan_logits_of_one_chunk_where_they_are_made_in_chunks() -> None:
+    """Their gradient takes their place; a pass smaller than a chunk has its own positions only."""
+    records = [record(4, 2), record(9, 1)]
+    chunked = replace(SIZE, ragged=True, logit_rows=6)
+    assert make_plan(settings(micro_batch_size=2), records, chunked).memory_bytes["logits"] == 32 * 6 * 4
+    large = replace(chunked, logit_rows=100)
+    assert make_plan(settings(micro_batch_size=2), records, large).memory_bytes["logits"] == 32 * 13 * 4
+
+
 def test_make_plan_gradient_checkpointing_keeps_inputs_and_one_layer() -> None:
     """Of eight layers one is whole and of each the input is kept; the plan says what that saves, and only then."""
     size = replace(SIZE, layers=8)
