@@ -51,8 +51,8 @@ class RowFilter:
     def __init__(self, filters: SafetyFilters) -> None:
         self._filters = filters
         self._actions = {rule.id: rule.action for rule in filters.policy.rules}
-        self._clean: set[str] = set()
-        self._seen: dict[str, Filtered] = {}
+        self._clean: set[tuple[str | None, str]] = set()
+        self._seen: dict[tuple[str | None, str], Filtered] = {}
 
     def look(self, value: Mapping[str, Any]) -> RowLook:
         """Return what the policy finds in a row, and what it makes of it."""
@@ -64,7 +64,7 @@ class RowFilter:
 
         def change(place: Place, text: str) -> str:
             nonlocal action, rule_id, worst_place
-            filtered = self.apply(text)
+            filtered = self.apply(text, _name_of(place))
             if not filtered.findings:
                 return filtered.text
             found.extend((place, finding) for finding in filtered.findings)
@@ -74,16 +74,16 @@ class RowFilter:
 
         return RowLook(changed_tokens(value, change), found, action, rule_id, worst_place)
 
-    def apply(self, text: str) -> Filtered:
+    def apply(self, text: str, name: str | None = None) -> Filtered:
         """Return a text after the filters; one that stands in a row twice, or is short and clean, is read once."""
-        if text in self._clean:
+        if (name, text) in self._clean:
             return Filtered(text, (), "keep")
-        filtered = self._seen.get(text)
+        filtered = self._seen.get((name, text))
         if filtered is None:
-            filtered = self._seen[text] = self._filters.apply(text)
+            filtered = self._seen[name, text] = self._filters.apply(text, name)
             is_short = len(text) <= _LONGEST_REMEMBERED_CHARACTERS and len(self._clean) < _MOST_REMEMBERED
             if is_short and filtered.action == "keep":
-                self._clean.add(text)
+                self._clean.add((name, text))
         return filtered
 
     def field_name(self, place: Place) -> str:
@@ -108,6 +108,13 @@ class RowFilter:
             if self._actions.get(finding.rule_id) == filtered.action:
                 return finding.rule_id
         return filtered.findings[0].rule_id
+
+
+def _name_of(place: Place) -> str | None:
+    """Return the key under which a text stands, through lists; None for a key itself and for what has none."""
+    if not place or place[-1] is None:
+        return None
+    return next((part for part in reversed(place) if isinstance(part, str)), None)
 
 
 @dataclass

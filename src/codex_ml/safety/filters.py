@@ -19,6 +19,9 @@ Action = Literal["keep", "redact", "drop", "block"]
 FAILURE = "filter_failure"
 # A shorter number cannot be a card or a phone number, and counts are everywhere.
 _SHORTEST_NUMBER_DIGITS = 7
+# A value that only its name gives away (a password, a number of a patient) is short, and so is its name.
+_LONGEST_NAMED_CHARACTERS = 256
+_LONGEST_NAME_CHARACTERS = 64
 # Looks at one text; two are the rule, where the second finds nothing new.
 _MOST_LOOKS = 12
 
@@ -90,19 +93,27 @@ class SafetyFilters:
         """Whether the filters are off."""
         return self.bypass_reason is not None
 
-    def apply(self, text: str) -> Filtered:
+    def apply(self, text: str, name: str | None = None) -> Filtered:
         """Return the text with every forbidden span replaced by ``[REDACTED:rule_id]``, the findings, and the action.
 
         Applied to its own result it changes nothing. A rule that fails on the text blocks it as a whole, because
         nothing is then known about what the text holds.
+
+        Parameters
+        ----------
+        text : str
+            Of any length.
+        name : str, optional
+            The key under which the text stands, which may say what it is: ``{"password": "…"}``. Short texts are also
+            judged as the value of that key.
         """
         if self.bypassed:
             return Filtered(text, (), "keep")
         try:
-            new = self._find_in(text)
+            new = self._find(text, name)
             if not new:
                 return Filtered(text, (), "keep")
-            return self._marked(text, new)
+            return self._marked(text, new, name)
         except RuleFailedError as error:
             return _blocked(text, error.rule.id, error.rule.kind)
         except Exception:  # noqa: BLE001 - the boundary that fails closed: whatever went wrong, the text does not pass
@@ -118,39 +129,57 @@ class SafetyFilters:
         """
         return None if self.bypassed else self._matcher.find_open(text)
 
-    def redact(self, text: str) -> str:
-        """Return the text as it may be shown or written."""
-        return self.apply(text).text
+    def redact(self, text: str, name: str | None = None) -> str:
+        """Return the text as it may be shown or written; `name` as in `apply`."""
+        return self.apply(text, name).text
 
-    def redact_value(self, value: object) -> object:
+    def redact_value(self, value: object, name: str | None = None) -> object:
         """Return a JSON value with every string in it redacted, keys and long numbers too.
 
-        Two keys that become equal get ``#2``, ``#3`` … behind them, so that nothing disappears.
+        A string is also judged by the key that it stands under, in a list too. Two keys that become equal get ``#2``,
+        ``#3`` … behind them, so that nothing disappears.
         """
         if isinstance(value, str):
-            return self.redact(value)
+            return self.redact(value, name)
         if isinstance(value, Mapping):
             result: dict[str, object] = {}
             last_number: dict[str, int] = {}
             for key, item in value.items():
-                name = plain = self.redact(str(key))
-                while name in result:
+                shown = plain = self.redact(str(key))
+                while shown in result:
                     last_number[plain] = last_number.get(plain, 1) + 1
-                    name = f"{plain}#{last_number[plain]}"
-                result[name] = self.redact_value(item)
+                    shown = f"{plain}#{last_number[plain]}"
+                result[shown] = self.redact_value(item, str(key))
             return result
         if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-            return [self.redact_value(item) for item in value]
+            return [self.redact_value(item, name) for item in value]
         if isinstance(value, float) and value.is_integer():
             # A column of numbers with gaps becomes one of floats: 4111111111111111.0 is a card number still.
-            redacted = self.redact_value(int(value))
+            redacted = self.redact_value(int(value), name)
             return value if isinstance(redacted, int) else redacted
         if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10 ** (_SHORTEST_NUMBER_DIGITS - 1):
-            redacted = self.redact(str(value))
+            redacted = self.redact(str(value), name)
             return value if redacted == str(value) else redacted
         return value
 
-    def _marked(self, text: str, new: Sequence[RuleMatch]) -> Filtered:
+    def _find(self, text: str, name: str | None) -> list[RuleMatch]:
+        """Return the matches of the policy in a text, by itself and as the value of a key."""
+        return [*self._find_in(text), *self._find_named(text, name)]
+
+    def _find_named(self, text: str, name: str | None) -> list[RuleMatch]:
+        """Return what a policy finds in a text because of the key that it stands under, where it stands in the text."""
+        if not name or not text or len(name) > _LONGEST_NAME_CHARACTERS or len(text) > _LONGEST_NAMED_CHARACTERS:
+            return []
+        before = f'"{name}": "'
+        found = []
+        for match in self._find_in(f'{before}{text}"'):
+            start, end = max(0, match.start - len(before)), min(len(text), match.end - len(before))
+            # What lies in the name is the name's own finding; one that reaches from it into the text is cut there.
+            if start < end:
+                found.append(match._replace(start=start, end=end))
+        return found
+
+    def _marked(self, text: str, new: Sequence[RuleMatch], name: str | None) -> Filtered:
         """Return a text with its findings marked, and with what only shows when they are."""
         hits = self._outside_markers(text, new)
         if not hits:
@@ -159,7 +188,7 @@ class SafetyFilters:
         for _ in range(_MOST_LOOKS):
             rendered, pieces = render(text, hits, self._markers)
             # A replacement can complete another pattern; look again until a look finds nothing that is not marked.
-            further = self._outside_markers(rendered, self._find_in(rendered))
+            further = self._outside_markers(rendered, self._find(rendered, name))
             grown = merge([*hits, *(to_original(hit, pieces) for hit in further)])
             if _covered(grown) == _covered(hits):
                 action: Action = max((hit.rule.action for hit in hits), key=SEVERITY.__getitem__)

@@ -139,6 +139,18 @@ def test_check_fingerprint_digest_unknown_to_an_older_checkpoint_names_the_only_
     assert caught.value.fix.startswith("resume with the codex-ml that wrote the checkpoint")
 
 
+def test_check_fingerprint_checkpoint_from_before_another_arithmetic_is_refused(tmp_path):
+    """Its settings are all the same, and the next step would differ in its last bits: that is another run."""
+    saved = settings_fingerprint(BEFORE)
+    now = {**saved, "batch_layout": "ragged", "arithmetic": 2}
+    with pytest.raises(CheckpointError) as caught:
+        check_fingerprint(saved, now, tmp_path)
+    assert "arithmetic" in caught.value.why
+    assert "resume with the codex-ml that wrote the checkpoint" in caught.value.fix
+    with pytest.raises(CheckpointError, match="other settings or files"):
+        check_fingerprint({**now, "arithmetic": 1}, now, tmp_path)
+
+
 def test_check_fingerprint_refusal_is_short_and_leads_to_the_whole_list(tmp_path, repository_root):
     """The line says in short what may change; the page it names has every entry with its reason."""
     with pytest.raises(CheckpointError) as caught:

@@ -46,6 +46,19 @@ def test_row_filter_severest_string_decides(rows: RowFilter, row: dict, action: 
     assert (look.action, look.rule_id, rows.field_name(look.place)) == (action, rule_id, name)
 
 
+def test_row_filter_short_value_is_judged_by_its_key_and_by_no_other() -> None:
+    """In an object and in a list under it; what was clean under one key is looked at again under another."""
+    keyed = (
+        'version: 1\nrules:\n  - {id: pin, kind: regex, description: d, patterns: [\'"pin": "(?P<value>[^"]+)"\']}\n'
+    )
+    rows = RowFilter(SafetyFilters(parse_policy(keyed, "keys")))
+    assert rows.look({"note": "4821"}).action == "keep"
+    look = rows.look({"note": "4821", "user": {"pin": "4821"}, "pin": ["4821", {"note": "4821"}]})
+    assert [place for place, _ in look.found] == [("user", "pin"), ("pin", 0)]
+    assert all((finding.start, finding.length) == (0, 4) for _, finding in look.found)
+    assert set(look.changed.values()) == {"[REDACTED:pin]"}
+
+
 def test_row_filter_clean_row_changes_nothing(rows: RowFilter) -> None:
     """No finding, no change, in the first row and in those after it."""
     for _ in range(3):
@@ -63,8 +76,9 @@ def test_row_filter_short_clean_text_is_read_once_in_a_file_and_a_long_one_once_
 
     rows = RowFilter(SafetyFilters(_POLICY, find=find))
     for _ in range(3):
-        rows.look({"key": "x" * 65, "again": "x" * 65})
-    assert sorted(looked) == sorted(["key", "again"] + ["x" * 65] * 3)
+        rows.look({"key": ["x" * 65] * 2, "again": "short"})
+    long = ["x" * 65, f'"key": "{"x" * 65}"'] * 3
+    assert sorted(looked) == sorted(["key", "again", "short", '"again": "short"', *long])
 
 
 def test_row_filter_field_names_hide_keys_that_may_be_content(rows: RowFilter) -> None:

@@ -198,6 +198,53 @@ def test_filters_switched_off_need_a_reason_and_keep_everything() -> None:
     assert not SafetyFilters(policy).bypassed
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("password", "Fr0stbite9x", "password"),
+        ("pwd", "hunter22x", "password"),
+        ("client_secret", "aB3dE6gH9jK2mN5pQ8s1", "named_secret"),
+        ("phone", "030 901820", "phone_labelled"),
+        ("patient_id", "4471120", "named_id"),
+        ("mrn", 4471120, "named_id"),
+    ],
+)
+def test_redact_value_short_value_is_judged_by_its_key(
+    default_filters: SafetyFilters, key: str, value: object, rule: str
+) -> None:
+    """Bare it is a word or a number; under its key, in a list there too, it is what the key says."""
+    marked = f"[REDACTED:{rule}]"
+    assert default_filters.redact_value({"text": value}) == {"text": value}
+    assert default_filters.redact_value({"a": {key: value}}) == {"a": {key: marked}}
+    assert default_filters.redact_value({key: [value, {"note": value}]}) == {key: [marked, {"note": value}]}
+    assert default_filters.redact_value({key: marked}) == {key: marked}
+
+
+def test_apply_by_its_key_places_the_finding_in_the_text(default_filters: SafetyFilters) -> None:
+    """Offsets are those of the text as it was given, and a key of no meaning changes nothing."""
+    filtered = default_filters.apply("Fr0stbite9x", "password")
+    assert [(f.rule_id, f.start, f.length) for f in filtered.findings] == [("password", 0, 11)]
+    assert default_filters.apply("Fr0stbite9x", "comment").action == "keep"
+    # An address in the key is the key's own finding.
+    assert default_filters.apply("hello", "jane@example.com").action == "keep"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"password": "true", "token": "hello", "secret": "none", "pass": "yes", "pwd": "/home/jo", "phone": "unknown"},
+        {"password_policy": "at least twelve characters", "tokens": "128", "token_count": 4096, "pad_token": "<|end|>"},
+        {"tokenizer_digest": "sha256:" + "ab12" * 16, "group_key": "prompt", "key": "value", "secretary": "Jo Doe"},
+        {"patient_count": 4471120, "phone_brand": "Nokia 3310", "id": "4471120", "card": "visa", "iban_count": 12},
+    ],
+)
+def test_redact_value_keys_that_only_sound_like_it_take_nothing(
+    default_filters: SafetyFilters, value: dict[str, object]
+) -> None:
+    """Settings, counts and words under such keys stay."""
+    assert default_filters.redact_value(value) == value
+
+
 def test_redact_value_reaches_every_string_key_and_number(default_filters: SafetyFilters) -> None:
     """Nested values, keys and long numbers are redacted; what is equal afterwards is kept apart."""
     value = {
