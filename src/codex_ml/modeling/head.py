@@ -86,8 +86,9 @@ class _HeadLoss(torch.autograd.Function):
         return loss_sum, correct
 
     @staticmethod
-    def backward(context: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        parts = context.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        upstream = grad_outputs[0]
+        parts = ctx.saved_tensors
         return (*(None if part is None else part * upstream.to(part.dtype) for part in parts), None, None)
 
 

@@ -57,14 +57,15 @@ class _RMSNorm(torch.autograd.Function):
         return weight * normalised
 
     @staticmethod
-    def backward(context: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        states, weight, inverse = context.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        upstream = grad_outputs[0]
+        states, weight, inverse = ctx.saved_tensors
         wide, upstream_wide = states.float(), upstream.float()
         of_weight = of_states = None
-        if context.needs_input_grad[1]:
+        if ctx.needs_input_grad[1]:
             normalised = (wide * inverse).mul_(upstream_wide)
             of_weight = normalised.flatten(0, -2).sum(0).to(weight.dtype)
-        if context.needs_input_grad[0]:
+        if ctx.needs_input_grad[0]:
             scaled = upstream_wide * weight
             # What a state adds to its own mean square: - x · Σ(x · g) · inverse³ / hidden.
             own = torch.linalg.vecdot(scaled, wide).unsqueeze(-1) * inverse.pow(3).mul_(-1 / wide.shape[-1])

@@ -75,15 +75,16 @@ class _FusedLoRA(torch.autograd.Function):
         return result.view(*x.shape[:-1], result.shape[-1])
 
     @staticmethod
-    def backward(context: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        rows, weight, low, up, inner = context.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        upstream = grad_outputs[0]
+        rows, weight, low, up, inner = ctx.saved_tensors
         of_result = upstream.reshape(-1, upstream.shape[-1])  # [tokens, out]
         wide = of_result.to(up.dtype)
-        of_inner = (wide @ up).mul_(context.scaling)  # [tokens, r]
+        of_inner = (wide @ up).mul_(ctx.scaling)  # [tokens, r]
         of_up = wide.t() @ inner
         of_low = of_inner.t() @ rows.to(low.dtype)
         of_x = None
-        if context.needs_input_grad[0]:
+        if ctx.needs_input_grad[0]:
             below = (of_result @ weight.t()).to(low.dtype).addmm_(of_inner, low)
             of_x = below.to(upstream.dtype).view(*upstream.shape[:-1], below.shape[-1])
         return of_x, None, None, of_low, of_up, None
