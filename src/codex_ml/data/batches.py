@@ -166,6 +166,26 @@ def micro_batches_by_tokens(
     return parts
 
 
+def cut_window(
+    indices: Sequence[int],
+    lengths: Sequence[int],
+    micro_batch_size: int,
+    micro_batch_tokens: int | None,
+    layout: BatchLayout,
+) -> list[list[int]]:
+    """Cut a window into micro-batches, by tokens where a budget is given, else by records; the step is the same.
+
+    In the padded layout, records of like length stand together: inside the window only, so that what a step learns from
+    stays.
+    """
+    if layout == "padded":
+        order = sorted(range(len(indices)), key=lengths.__getitem__)
+        indices, lengths = [indices[place] for place in order], [lengths[place] for place in order]
+    if micro_batch_tokens is not None:
+        return micro_batches_by_tokens(indices, lengths, micro_batch_tokens, padded=layout == "padded")
+    return micro_batches(indices, micro_batch_size)
+
+
 def make_batch(records: Sequence[TrainableRecord], pad_token_id: int, layout: BatchLayout) -> AnyBatch:
     """Make the batch of a micro-batch: records in one row, or padded to the longest."""
     return concatenate(records) if layout == "ragged" else collate(records, pad_token_id)

@@ -102,7 +102,7 @@ def model_size(config: TrainConfig, trainable: TrainableModel) -> ModelSize:
         hidden_size=int(settings.hidden_size),
         vocabulary_size=int(settings.vocab_size),
         tokenizer_bytes=sum(f.stat().st_size for f in beside if f.is_file() and f.suffix != ".safetensors"),
-        ragged=trainable.kernels.layout.kind == "ragged",
+        layout=trainable.kernels.layout.kind,
         logit_rows=_logit_rows(config, trainable),
     )
 

@@ -15,6 +15,7 @@ from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import CheckpointError, InterruptedRun
 from codex_ml.modeling.kernels import fixed_kernels, refused_kernels
 from codex_ml.monitoring.debug_log import LOGGER
+from codex_ml.recipes.calibration import Machine, calibrate
 from codex_ml.recipes.config_check import refuse_unsafe_values
 from codex_ml.recipes.console import say
 from codex_ml.recipes.failures import failures_explained, second_to
@@ -60,6 +61,7 @@ class TrainCollaborators:
     tracking: TrackingDependencies = field(default_factory=TrackingDependencies)
     find_refused: FindRefused = refused_kernels
     open_store: Callable[[Path, Storage], CheckpointStore] = DirectoryStore
+    machine: Machine = field(default_factory=Machine)
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,8 @@ def plan_only(config: TrainConfig, collaborators: TrainCollaborators | None = No
     # Without a disk to write on: the cache of tokenised data is used, and left as it is.
     prepared, trainable, plan = _prepare(config, _load_state(config, resume, outside), outside)
     require_disk(config, plan, outside.storage, resume)
+    records, pad_token_id = prepared.dataset.require("train"), _pad_token_id(prepared)
+    plan = calibrate(config, records, trainable, plan, pad_token_id, outside.machine)
     lines = [*_introduction(config, prepared, trainable, plan), *prepared.dataset.account.lines()]
     if resume.message:
         lines.append(f"resume: {resume.message}")
@@ -239,7 +243,7 @@ def _prepare(
         current = run_fingerprint(config, prepared, trainable.base, trainable.kernels.layout.kind)
         has_validated = bool(loaded.state.validation_losses)
         check_fingerprint(loaded.values["fingerprint"], current, loaded.directory, has_validated)
-    plan = make_plan(config.training, records, model_size(config, trainable))
+    plan = make_plan(config.training, records, model_size(config, trainable), config.run.seed)
     if loaded is not None:
         refuse_end_before_checkpoint(config, loaded.directory, loaded.state.step, plan.total_steps)
     return prepared, trainable, plan

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.config.schema.training import DEFAULT_EPOCHS, TrainingSection
-from codex_ml.data.batches import steps_per_epoch
+from codex_ml.data.batches import BatchLayout, cut_window, steps_per_epoch, window_of_step
 from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.data.tokens.token_arrays import lengths_of, supervised_counts_of
 from codex_ml.errors import DiskSpaceError
@@ -19,6 +19,8 @@ from codex_ml.errors import DiskSpaceError
 _ADAM_MOMENTS = 2
 _FLOAT32_BYTES = 4
 _HALF_BYTES = 2
+# Some tenths of a second; a longer run is planned for the worst order.
+_STEPS_LOOKED_THROUGH = 20_000
 # Configs, state and manifest of one checkpoint, and its share of the logs: small, but not nothing.
 _OVERHEAD_BYTES = 2**19
 
@@ -27,8 +29,7 @@ _OVERHEAD_BYTES = 2**19
 class ModelSize:
     """Parameters and shape of a model, as far as memory depends on them.
 
-    `logit_rows` are the positions whose logits exist at a time, None where a pass makes all of them; `ragged` says
-    whether a pass computes no padding.
+    `logit_rows` are the positions whose logits exist at a time, None where a pass makes all of them.
     """
 
     parameters: int
@@ -38,7 +39,7 @@ class ModelSize:
     hidden_size: int
     vocabulary_size: int
     tokenizer_bytes: int
-    ragged: bool = False
+    layout: BatchLayout = "padded"
     logit_rows: int | None = None
 
 
@@ -57,6 +58,12 @@ class Plan:
     gradient_checkpointing: bool = False
     # What gradient checkpointing saves of the activations, or would save.
     checkpointing_saves_bytes: int = 0
+    # Positions of the largest pass that the order of data can bring.
+    largest_pass_positions: int = 0
+    # Whether the memory of a pass was measured on this model.
+    memory_measured: bool = False
+    # How long the run will take, where that was measured.
+    time_line: str | None = None
 
     def lines(self) -> list[str]:
         """Return the plan as lines for people."""
@@ -65,9 +72,11 @@ class Plan:
             f"steps: {self.total_steps} ({self.total_steps / self.steps_per_epoch:.2f} epochs of "
             f"{self.steps_per_epoch} steps over {self.records} records)",
             f"tokens an epoch: {self.tokens_per_epoch:,}, of them supervised {self.supervised_tokens_per_epoch:,}",
-            f"memory of tensors (estimate): {format_bytes(sum(self.memory_bytes.values()))} = {memory}",
+            f"{self._memory_of()}: {format_bytes(sum(self.memory_bytes.values()))} = {memory}",
             f"disk: {format_bytes(self.disk_bytes)} at most ({format_bytes(self.checkpoint_bytes)} a checkpoint)",
         ]
+        if self.time_line is not None:
+            lines.append(self.time_line)
         if self.gradient_checkpointing:
             lines.insert(
                 3,
@@ -75,6 +84,9 @@ class Plan:
                 "(estimate), for a second forward pass in each step; the results are the same",
             )
         return lines
+
+    def _memory_of(self) -> str:
+        return f"memory of tensors ({'measured on a short row' if self.memory_measured else 'estimate'})"
 
 
 def count_steps(settings: TrainingSection, records: int) -> tuple[int, int]:
@@ -86,7 +98,7 @@ def count_steps(settings: TrainingSection, records: int) -> tuple[int, int]:
     return epoch, epoch * (settings.epochs or DEFAULT_EPOCHS)
 
 
-def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], size: ModelSize) -> Plan:
+def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], size: ModelSize, seed: int = 0) -> Plan:
     """Work out steps, tokens, memory and disk of a run.
 
     Memory counts weights, gradients, AdamW's two moments and an average exactly, and estimates activations
@@ -94,7 +106,7 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
     """
     epoch_steps, total_steps = count_steps(settings, len(records))
     lengths = lengths_of(records)
-    longest_positions = _most_positions(settings, lengths, size.ragged)
+    longest_positions = _most_positions(settings, lengths, size.layout, seed, total_steps)
     trainable_bytes = size.trainable * _FLOAT32_BYTES
     averaged_bytes = trainable_bytes if settings.ema_decay is not None else 0
     value_bytes = _FLOAT32_BYTES if settings.mixed_precision == "none" else _HALF_BYTES
@@ -130,19 +142,34 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
         disk_bytes=kept * checkpoint_bytes,
         gradient_checkpointing=settings.gradient_checkpointing,
         checkpointing_saves_bytes=activations - checkpointed,
+        largest_pass_positions=longest_positions,
     )
 
 
-def _most_positions(settings: TrainingSection, lengths: NDArray[Any], ragged: bool) -> int:
-    """Return the positions of the largest pass that the order of data can bring."""
-    longest = int(lengths.max(initial=0))
+def _most_positions(
+    settings: TrainingSection, lengths: NDArray[Any], layout: BatchLayout, seed: int, total_steps: int
+) -> int:
+    """Return the positions of the largest pass: of the run's own order, as far as that is looked through."""
     window = settings.micro_batch_size * settings.gradient_accumulation_steps
-    together = settings.micro_batch_size if settings.tokens_per_micro_batch is None else window
-    largest = int(np.sort(lengths)[::-1][:together].sum()) if ragged else together * longest
-    if settings.tokens_per_micro_batch is None:
-        return largest
-    # A record that is longer than the budget is computed alone.
-    return min(largest, max(longest, settings.tokens_per_micro_batch))
+    if total_steps > _STEPS_LOOKED_THROUGH:
+        # Whatever the order brings: the longest records together, or one that is longer than the budget alone.
+        budget = settings.tokens_per_micro_batch
+        together = settings.micro_batch_size if budget is None else window
+        longest = np.sort(lengths)[::-1][:together]
+        largest = _positions(longest, layout)
+        return largest if budget is None else min(largest, max(int(longest[0]), budget))
+    largest = 0
+    for step in range(total_steps):
+        indices = window_of_step(seed, step, len(lengths), window)
+        own = [int(lengths[index]) for index in indices]
+        parts = cut_window(indices, own, settings.micro_batch_size, settings.tokens_per_micro_batch, layout)
+        largest = max([largest, *(_positions(lengths[part], layout) for part in parts)])
+    return largest
+
+
+def _positions(lengths: NDArray[Any], layout: BatchLayout) -> int:
+    """Return what one pass over records of these lengths computes."""
+    return int(lengths.sum()) if layout == "ragged" else len(lengths) * int(lengths.max())
 
 
 def _logit_bytes(size: ModelSize, positions: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from codex_ml.config.schema.training import TrainingSection
-from codex_ml.data.batches import make_batch, micro_batches, micro_batches_by_tokens, window_of_step
+from codex_ml.data.batches import cut_window, make_batch, window_of_step
 from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.errors import DataError
 from codex_ml.modeling.loss import supervised_loss
@@ -131,17 +131,11 @@ class WindowGradients:
         return WindowOutcome(records, loss_sum, window_tokens, masked, padding, self._clipped_norm())
 
     def _micro_batches(self, indices: Sequence[int]) -> list[list[int]]:
-        """Cut a window, by records or by tokens; the step is the same, however it is cut."""
         lengths = [len(self._job.records[index].input_ids) for index in indices]
-        padded = self._job.layout == "padded"
-        if padded:
-            # Records of like length together, inside the window only: what a step learns from is the same.
-            order = sorted(range(len(indices)), key=lengths.__getitem__)
-            indices, lengths = [indices[place] for place in order], [lengths[place] for place in order]
-        tokens = self._training.tokens_per_micro_batch
-        if tokens is not None:
-            return micro_batches_by_tokens(indices, lengths, tokens, padded=padded)
-        return micro_batches(indices, self._training.micro_batch_size)
+        training = self._training
+        return cut_window(
+            indices, lengths, training.micro_batch_size, training.tokens_per_micro_batch, self._job.layout
+        )
 
     def _clipped_norm(self) -> float:
         """Return the norm before clipping, and clip."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.config.schema.training import TrainingSection
+from codex_ml.data.batches import BatchLayout, window_of_step
 from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.errors import DiskSpaceError
 from codex_ml.training.plan import ModelSize, check_disk, count_steps, format_bytes, make_plan
@@ -71,30 +72,45 @@ def test_make_plan_memory_and_disk_follow_what_is_trained() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "ragged", "positions"),
+    ("values", "layout", "positions"),
     [
-        ({"micro_batch_size": 2}, False, 2 * 9),
-        ({"micro_batch_size": 2}, True, 9 + 5),
-        ({"micro_batch_size": 8}, True, 9 + 5 + 4),
-        ({"micro_batch_size": 3, "tokens_per_micro_batch": 12}, True, 12),
-        ({"micro_batch_size": 3, "tokens_per_micro_batch": 12}, False, 12),
-        ({"micro_batch_size": 3, "tokens_per_micro_batch": 4}, True, 9),
-        ({"micro_batch_size": 1, "gradient_accumulation_steps": 2, "tokens_per_micro_batch": 90}, True, 9 + 5),
+        ({"micro_batch_size": 3}, "padded", 3 * 9),
+        ({"micro_batch_size": 3}, "ragged", 9 + 5 + 4),
+        ({"micro_batch_size": 1}, "ragged", 9),
+        ({"micro_batch_size": 3, "tokens_per_micro_batch": 12}, "padded", 10),
+        ({"micro_batch_size": 3, "tokens_per_micro_batch": 4}, "ragged", 9),
+        ({"micro_batch_size": 1, "gradient_accumulation_steps": 3, "tokens_per_micro_batch": 90}, "ragged", 18),
     ],
 )
 def test_make_plan_activations_are_those_of_the_largest_pass(
-    values: dict[str, int], ragged: bool, positions: int
+    values: dict[str, int], layout: BatchLayout, positions: int
 ) -> None:
     """By records or by tokens, with padding or without; a record longer than the budget is computed alone."""
     records = [record(4, 2), record(9, 1), record(5, 1)]
-    plan = make_plan(settings(**values), records, replace(SIZE, ragged=ragged))
+    plan = make_plan(settings(**values), records, replace(SIZE, layout=layout))
+    assert plan.largest_pass_positions == positions
     assert plan.memory_bytes["activations"] == 68 * 8 * 2 * positions
+
+
+def test_make_plan_largest_pass_is_that_of_the_runs_own_order() -> None:
+    """Two long records that never meet are not planned for; a run too long to look through is planned for the worst."""
+    records = [record(4, 2), record(9, 1), record(8, 1), record(5, 1)]
+    size = replace(SIZE, layout="ragged")
+    chosen = {}
+    for seed in range(8):
+        windows = [window_of_step(seed, step, 4, 2) for step in range(2)]
+        expected = max(sum(len(records[index].input_ids) for index in window) for window in windows)
+        plan = make_plan(settings(micro_batch_size=2, max_steps=2), records, size, seed)
+        assert plan.largest_pass_positions == expected
+        chosen[seed] = expected
+    assert set(chosen.values()) == {13, 14, 17}
+    assert make_plan(settings(micro_batch_size=2, max_steps=10**6), records, size).largest_pass_positions == 17
 
 
 def test_make_plan_logits_of_one_chunk_where_they_are_made_in_chunks() -> None:
     """Their gradient takes their place; a pass smaller than a chunk has its own positions only."""
     records = [record(4, 2), record(9, 1)]
-    chunked = replace(SIZE, ragged=True, logit_rows=6)
+    chunked = replace(SIZE, layout="ragged", logit_rows=6)
     assert make_plan(settings(micro_batch_size=2), records, chunked).memory_bytes["logits"] == 32 * 6 * 4
     large = replace(chunked, logit_rows=100)
     assert make_plan(settings(micro_batch_size=2), records, large).memory_bytes["logits"] == 32 * 13 * 4
