@@ -12,8 +12,8 @@ Place = tuple[str | int | None, ...]
 # Takes where a text stands and the text, and returns what is to stand there.
 ChangeText = Callable[[Place, str], str]
 
-# A shorter number can be neither a card nor a telephone; `SafetyFilters.redact_value` draws the same line.
-_SHORTEST_LOOKED_AT = 10**6
+# A shorter number is nobody's; `SafetyFilters.redact_value` draws the same line.
+_SHORTEST_LOOKED_AT = 10**5
 # Strings and numbers of valid JSON. Words such as true hold neither a quote nor a digit, so nothing else is met.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?[0-9][0-9.eE+-]*+', re.DOTALL)
 
@@ -21,7 +21,7 @@ _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?[0-9][0-9.eE+-]*+', re.DOTA
 def changed_tokens(value: Mapping[str, Any], change: ChangeText) -> dict[int, str]:
     """Show every string of an object to a function, and return what it changed, by the number of the token.
 
-    Keys, strings at any depth and whole numbers of seven digits and more are shown, in the order of the line. Of keys
+    Keys, strings at any depth and whole numbers of six digits and more are shown, in the order of the line. Of keys
     that become equal the later ones get ``#2``, ``#3`` … behind them, as `SafetyFilters.redact_value` does it.
 
     Parameters

@@ -50,8 +50,10 @@ def head_loss(
         narrow = torch.get_autocast_dtype(kind)
         hidden, weight, bias = hidden.to(narrow), weight.to(narrow), bias if bias is None else bias.to(narrow)
     rows = chunk_rows(weight.shape[0]) if rows is None else rows
+    # Inside a function autograd does not say whether gradients are wanted at all, only which inputs could have one.
+    tracked = torch.is_grad_enabled()
     with torch.autocast(kind, enabled=False):
-        loss_sum, correct = _HeadLoss.apply(hidden, weight, bias, targets, rows)  # type: ignore[no-untyped-call]
+        loss_sum, correct = _HeadLoss.apply(hidden, weight, bias, targets, rows, tracked)  # type: ignore[no-untyped-call]
     return loss_sum, correct
 
 
@@ -60,9 +62,9 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rows: int
+        context: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rows: int, tracked: bool
     ) -> tuple[Tensor, Tensor]:
-        wanted = context.needs_input_grad[:3]
+        wanted = tuple(tracked and needed for needed in context.needs_input_grad[:3])
         gradients = _Gradients(hidden, weight, bias, wanted)
         loss_sum = hidden.new_zeros((), dtype=torch.float32)
         correct = targets.new_zeros(())
@@ -70,9 +72,7 @@ class _HeadLoss(torch.autograd.Function):
             part, labels = hidden[start : start + rows], targets[start : start + rows, None]
             logits = functional.linear(part, weight, bias).float()  # [rows, vocabulary]
             chosen, peak = logits.gather(1, labels), logits.amax(dim=-1, keepdim=True)  # [rows, 1]
-            # The first of equals is the choice, which takes ten times as long to find: looked for where it can be.
-            likely = (chosen == peak)[:, 0]
-            correct += (logits[likely].argmax(dim=-1) == labels[likely, 0]).sum()
+            correct += _first_choices(logits, labels, chosen == peak)
             # In place: the chunk is the largest thing there is, and nobody else sees it.
             exponentials = logits.sub_(peak).exp_()
             total = exponentials.sum(dim=-1, keepdim=True)
@@ -89,7 +89,26 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         upstream = grad_outputs[0]
         parts = ctx.saved_tensors
-        return (*(None if part is None else part * upstream.to(part.dtype) for part in parts), None, None)
+        return (*(None if part is None else _scaled(part, upstream) for part in parts), None, None, None)
+
+
+def _first_choices(logits: Tensor, labels: Tensor, likely: Tensor) -> Tensor:
+    """Count the labels ``[rows, 1]`` that are the first of the highest logits, where `likely` says they are among them.
+
+    To find the first of equals takes a processor ten times as long as to find the highest: it is looked for where it
+    can matter. A GPU finds both at once, and would have to be waited for to know where.
+    """
+    if logits.device.type == "cpu":
+        rows = likely[:, 0]
+        logits, labels = logits[rows], labels[rows]
+    return (logits.argmax(dim=-1) == labels[:, 0]).sum()
+
+
+def _scaled(part: Tensor, upstream: Tensor) -> Tensor:
+    """Return a gradient times a number that is not rounded to 16 bits: all elements would be off by the same."""
+    if part.dtype is torch.float32:
+        return part * upstream
+    return part.float().mul_(upstream).to(part.dtype)
 
 
 class _Gradients:

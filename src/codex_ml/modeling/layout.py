@@ -42,7 +42,7 @@ PADDED = Layout("padded", "nothing else was asked for")
 def lay_out(model: nn.Module, wish: Literal["auto", "ragged", "padded"]) -> Layout:
     """Choose the layout of a model's batches and prepare the model for it.
 
-    A model laid out for ragged batches also gets its norms in closed form; the padded layout is transformers as it is.
+    A model laid out for ragged batches also gets its norms in closed form; for padded ones nothing is put into it.
     What is chosen depends on the model alone, so that a resumed run computes as the first one did. Padded batches and
     generation are computed as before either way.
 

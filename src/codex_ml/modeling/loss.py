@@ -145,10 +145,11 @@ def _parts(model: Callable[..., Any]) -> tuple[nn.Module, nn.Linear] | None:
     head: Any = bare.get_output_embeddings()  # type: ignore[no-untyped-call]
     # An adapter on the head computes more than this; a trained head sums its gradient in float32 only; and float16
     # would lose small probabilities, which the loss scale saves on the ordinary way.
-    if type(head) is not nn.Linear or head.weight.dtype is torch.float16:
+    if type(head) is not nn.Linear or type(head.weight) is not nn.Parameter or head.weight.dtype is torch.float16:
         return None
     narrow = head.weight.dtype is not torch.float32 or torch.is_autocast_enabled(head.weight.device.type)
-    if narrow and (head.weight.requires_grad or _computes_in_float16(head.weight.device.type)):
+    trained = head.weight.requires_grad and torch.is_grad_enabled()
+    if narrow and (trained or _computes_in_float16(head.weight.device.type)):
         return None
     return bare.base_model, head
 

@@ -21,7 +21,13 @@ def fuse_linear_layers(config: LoraConfig) -> None:
 
 
 def _fused(target: nn.Module, adapter_name: str, *, config: LoraConfig, **settings: Any) -> FusedLinear | None:
-    """Return the layer for a plain linear one; None, so that peft chooses, for what only derives from it."""
+    """Return the layer for a plain linear one; None, so that peft chooses, for what computes or keeps it otherwise."""
+    weight = getattr(target, "weight", None)
+    # Libraries that quantise or move weights replace a layer's forward, hook it, or make its weight a class of theirs.
+    if type(weight) is not nn.Parameter or not weight.is_floating_point() or "forward" in vars(target):
+        return None
+    if target._forward_hooks or target._forward_pre_hooks:  # noqa: SLF001 - torch has no public way to ask
+        return None
     if type(target) is nn.Linear and not config.fan_in_fan_out:
         return FusedLinear(target, adapter_name, config=config, **settings)
     if type(target) is Conv1D and config.fan_in_fan_out:

@@ -92,6 +92,8 @@ def evaluate(
         outside.say(f"warning: {text}")
     for line in prepared.dataset.account.dropped_lines():
         outside.say(f"warning: {line}")
+    # Before anything is written, as a wish that the base cannot meet is refused.
+    outside.say(lay_out(base.model, config.model.batch_layout).line())
     outside.say(f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}")
     results: dict[str, EvaluationResult] = {}
     with _receiving_run(config, targets, outside) as receiving:

@@ -65,8 +65,11 @@ BY_CONTENT: Mapping[str, str] = MappingProxyType(
     }
 )
 _VALIDATION_DATA = "validation_data_digest"
+# What was chosen in the end, by the setting that decides it.
+_SETTING_OF = {"batch_layout": "model.batch_layout"}
 # Raised with every change to what a step computes, if only in its last bits: a resume after it would be another run.
 _ARITHMETIC = 2
+_ARITHMETIC_KEY = "arithmetic"
 # The whole list stands in docs/runs.md; in an error message nobody reads to its end.
 _IN_SHORT = (
     "its length (training.max_steps, training.epochs), intervals, retention, training.gradient_checkpointing, "
@@ -99,7 +102,7 @@ def run_fingerprint(config: TrainConfig, prepared: Prepared, base: BaseModel, la
         "device": base.device.value.partition(":")[0],
         "dtype": base.dtype.value,
         "batch_layout": layout,
-        "arithmetic": _ARITHMETIC,
+        _ARITHMETIC_KEY: _ARITHMETIC,
     }
 
 
@@ -129,16 +132,16 @@ def check_fingerprint(
     if not older and not differing:
         return
     settings = {field.key for field in describe_schema(TrainConfig)}
-    why = [f"{key}: {saved[key]!r} there, {current[key]!r} now" for key in differing]
+    why = [f"{_SETTING_OF.get(key, key)}: {saved[key]!r} there, {current[key]!r} now" for key in differing]
     why += [
         f"{key}: {current[key]!r} now, written by an older codex-ml that did not know this option"
         if key in settings
         else f"{key}: written by an older codex-ml that did not record it, so it cannot be compared"
         for key in older
     ]
-    fixes = ["put the settings and files back to resume"] if differing else []
+    fixes = ["put the settings and files back to resume"] if set(differing) - {_ARITHMETIC_KEY} else []
     fixes += [f"leave {key} out, which is its default" for key in older if key in settings]
-    if any(key not in settings for key in older):
+    if any(key not in settings for key in older) or _ARITHMETIC_KEY in differing:
         fixes = ["resume with the codex-ml that wrote the checkpoint"]
     raise CheckpointError(
         f"run.resume_from: {checkpoint.name} belongs to a run with other settings or files",

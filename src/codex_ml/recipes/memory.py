@@ -42,7 +42,7 @@ class MemoryUse:
             f"out of memory on {self.device} in step {step}",
             why=(
                 f"{_asked_for(error)}; the plan estimated {format_bytes(sum(parts.values()))} of tensors ({shown}) for "
-                f"training.micro_batch_size={self.config.training.micro_batch_size} and records of up to "
+                f"{self._pass_size()} and records of up to "
                 f"{self.longest_tokens} tokens in {self.dtype}"
             ),
             fix=(
@@ -58,6 +58,12 @@ class MemoryUse:
         ranked = sorted(found, key=lambda item: -item[1])[:_ADVICE_COUNT]
         return [f"{text} (saves about {format_bytes(saved)})" for text, saved in ranked]
 
+    def _pass_size(self) -> str:
+        training = self.config.training
+        if training.tokens_per_micro_batch is not None:
+            return f"training.tokens_per_micro_batch={training.tokens_per_micro_batch}"
+        return f"training.micro_batch_size={training.micro_batch_size}"
+
     def _smaller_batches(self) -> list[tuple[str, int]]:
         """Return what makes one pass smaller; text and bytes saved."""
         training, parts = self.config.training, self.plan.memory_bytes
@@ -71,8 +77,8 @@ class MemoryUse:
                 )
             )
         if training.tokens_per_micro_batch is not None:
-            # Below the longest record there is nothing more to gain.
-            tokens = training.tokens_per_micro_batch
+            # A budget above what a pass has changes nothing; below the longest record there is nothing more to gain.
+            tokens = self.plan.largest_pass_positions
             smaller = max(tokens // 2, self.longest_tokens)
             if smaller < tokens:
                 found.append((f"training.tokens_per_micro_batch={smaller}", passing - passing * smaller // tokens))

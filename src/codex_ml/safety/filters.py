@@ -17,8 +17,8 @@ Action = Literal["keep", "redact", "drop", "block"]
 
 # Stands for a rule where it was no rule that failed.
 FAILURE = "filter_failure"
-# A shorter number cannot be a card or a phone number, and counts are everywhere.
-_SHORTEST_NUMBER_DIGITS = 7
+# A shorter number cannot be a card or a phone number, nor that of a patient under its name; and counts are everywhere.
+_SHORTEST_NUMBER_DIGITS = 6
 # A value that only its name gives away (a password, a number of a patient) is short, and so is its name.
 _LONGEST_NAMED_CHARACTERS = 256
 _LONGEST_NAME_CHARACTERS = 64
@@ -170,9 +170,14 @@ class SafetyFilters:
         """Return what a policy finds in a text because of the key that it stands under, where it stands in the text."""
         if not name or not text or len(name) > _LONGEST_NAME_CHARACTERS or len(text) > _LONGEST_NAMED_CHARACTERS:
             return []
+        if self._markers.spans(name):
+            # A marker names a rule (github_token), not what stands beside it.
+            return []
         before = f'"{name}": "'
+        # A quote or backslash inside would end the value; offsets stay.
+        inside = text.replace('"', "!").replace("\\", "!")
         found = []
-        for match in self._find_in(f'{before}{text}"'):
+        for match in self._find_in(f'{before}{inside}"'):
             start, end = max(0, match.start - len(before)), min(len(text), match.end - len(before))
             # What lies in the name is the name's own finding; one that reaches from it into the text is cut there.
             if start < end:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from codex_ml.modeling.head import CHUNK_BYTES, chunk_rows, head_loss
+from codex_ml.modeling.peak_memory import PeakMemory
 
 HIDDEN, VOCABULARY, POSITIONS = 24, 53, 41
 
@@ -68,6 +69,26 @@ def test_head_loss_without_gradients_is_the_same_loss() -> None:
     assert torch.equal(with_graph[0].detach(), without[0])
     assert torch.equal(with_graph[1], without[1])
     assert not without[0].requires_grad
+
+
+def test_head_loss_without_gradients_makes_none_of_a_head_that_could_have_one() -> None:
+    """A whole model that is only scored costs what a frozen one costs."""
+    hidden, weight, bias, targets = parts()
+    known = [hidden, weight, bias, targets]
+    with torch.no_grad(), PeakMemory(known) as memory:
+        head_loss(hidden, weight, bias, targets, 1)
+    assert memory.peak_bytes < 4 * weight.numel()
+
+
+@pytest.mark.parametrize("tokens", [517, 773, 1021])
+def test_head_loss_of_bfloat16_scales_every_window_alike(tokens: int) -> None:
+    """A mean over a window divides by a number that bfloat16 cannot hold: no window may weigh more for that."""
+    hidden, weight, _, targets = parts(torch.bfloat16)
+    frozen = weight.detach()
+    (whole,) = torch.autograd.grad(head_loss(hidden, frozen, None, targets)[0], hidden)
+    (mean,) = torch.autograd.grad(head_loss(hidden, frozen, None, targets)[0] / tokens, hidden)
+    projected = (mean.double() * whole.double()).sum() / whole.double().square().sum()
+    assert float(projected) * tokens == pytest.approx(1, abs=5e-4)
 
 
 def test_head_loss_of_bfloat16_is_no_worse_than_all_logits_at_once() -> None:

@@ -190,6 +190,23 @@ def test_fused_linear_derived_layers_keep_the_layer_peft_has_for_them() -> None:
     assert layers == ["FusedLinear", "Linear"]
 
 
+def test_fused_linear_layers_of_other_libraries_are_left_to_peft() -> None:
+    """A replaced forward, a hook or a weight of a class of its own would be computed without them."""
+    replaced, hooked, wrapped = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+    replaced.forward = lambda x: x  # type: ignore[method-assign]
+    hooked.register_forward_hook(lambda *_: None)
+
+    class Packed(nn.Parameter):
+        """Stands for a weight that is no plain tensor."""
+
+    wrapped.weight = Packed(wrapped.weight.data)
+    model = nn.Sequential(replaced, hooked, wrapped)
+    config = LoraConfig(r=2, target_modules=["0", "1", "2"])
+    fuse_linear_layers(config)
+    adapted = get_peft_model(model, config)  # type: ignore[arg-type]
+    assert not [module for module in adapted.modules() if isinstance(module, FusedLinear)]
+
+
 def test_fuse_linear_layers_leaves_no_trace_in_the_files_config() -> None:
     """The adapter on disk is plain PEFT."""
     config = LoraConfig(r=2)

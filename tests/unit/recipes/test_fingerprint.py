@@ -147,8 +147,14 @@ def test_check_fingerprint_checkpoint_from_before_another_arithmetic_is_refused(
         check_fingerprint(saved, now, tmp_path)
     assert "arithmetic" in caught.value.why
     assert "resume with the codex-ml that wrote the checkpoint" in caught.value.fix
-    with pytest.raises(CheckpointError, match="other settings or files"):
+    with pytest.raises(CheckpointError) as caught:
         check_fingerprint({**now, "arithmetic": 1}, now, tmp_path)
+    assert "arithmetic: 1 there, 2 now" in caught.value.why
+    assert caught.value.fix.startswith("resume with the codex-ml that wrote the checkpoint")
+    with pytest.raises(CheckpointError) as caught:
+        check_fingerprint({**now, "batch_layout": "padded"}, now, tmp_path)
+    assert "model.batch_layout: 'padded' there, 'ragged' now" in caught.value.why
+    assert caught.value.fix.startswith("put the settings")
 
 
 def test_check_fingerprint_refusal_is_short_and_leads_to_the_whole_list(tmp_path, repository_root):

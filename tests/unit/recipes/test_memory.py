@@ -24,7 +24,9 @@ def use(parts: dict[str, int], **settings: Any) -> MemoryUse:
     adapter = SimpleNamespace(kind=settings.get("kind", "lora"), r=settings.get("r", 8))
     config: Any = SimpleNamespace(training=training, adapter=adapter)
     plan: Any = SimpleNamespace(
-        memory_bytes={name: count * MIB for name, count in named.items()}, checkpointing_saves_bytes=300 * MIB
+        memory_bytes={name: count * MIB for name, count in named.items()},
+        checkpointing_saves_bytes=300 * MIB,
+        largest_pass_positions=settings.get("positions", 4096),
     )
     return MemoryUse(config, plan, settings.get("longest", 512), "cpu", settings.get("dtype", "float32"))
 
@@ -84,7 +86,7 @@ def test_advice_smallest_batch_names_only_what_can_still_be_lowered() -> None:
 
 def test_advice_smaller_budget_of_tokens_where_passes_are_cut_by_it() -> None:
     """The number of records in a pass is not what decides then; below the longest record nothing is gained."""
-    text = use({"activations": 100}, tokens=4096, longest=512).advice()[0]
+    text = use({"activations": 100}, tokens=10**6, positions=4096, longest=512).advice()[0]
     assert text == "training.tokens_per_micro_batch=2048 (saves about 50.0 MiB)"
-    found = use({"activations": 100}, tokens=512, longest=512).advice()
+    found = use({"activations": 100}, tokens=512, positions=512, longest=512).advice()
     assert not [text for text in found if "micro_batch" in text]

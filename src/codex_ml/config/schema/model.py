@@ -98,7 +98,7 @@ class ModelSection(Section):
     batch_layout: Literal["auto", "ragged", "padded"] = Field(
         default="auto",
         description="How records reach the model: ragged (one after another, no position is padding), padded to the "
-        "longest, or auto: ragged where it is proven for the model's family. Changes no result.",
+        "longest, or auto: ragged where it is proven for the model's family. Changes no result but what dropout drops.",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="Number format of the weights: auto, float32 or bfloat16."
