@@ -22,6 +22,8 @@ _SHORTEST_NUMBER_DIGITS = 6
 # A value that only its name gives away (a password, a number of a patient) is short, and so is its name.
 _LONGEST_NAMED_CHARACTERS = 256
 _LONGEST_NAME_CHARACTERS = 64
+# Signs and blanks that may stand before it.
+_MOST_BEFORE_NAMED = 2
 # Looks at one text; two are the rule, where the second finds nothing new.
 _MOST_LOOKS = 12
 
@@ -179,8 +181,8 @@ class SafetyFilters:
         found = []
         for match in self._find_in(f'{before}{inside}"'):
             start, end = max(0, match.start - len(before)), min(len(text), match.end - len(before))
-            # What lies in the name is the name's own finding; one that reaches from it into the text is cut there.
-            if start < end:
+            # What the name decides begins where the text does; what lies deeper was found without it, or is none.
+            if start <= _MOST_BEFORE_NAMED and start < end:
                 found.append(match._replace(start=start, end=end))
         return found
 
