@@ -45,14 +45,14 @@ def test_allocation_that_fails_in_a_step_names_the_plan_and_the_last_good_checkp
     command_line, tmp_path, tiny_llama_directory
 ):
     """The limit falls on the running process: exit 1, one block with figures and settings, the checkpoint whole."""
-    # Tensors of many megabytes: small ones would find room in what the process has already.
+    # A step of some 200 MB, far more than the limit takes away: freed again, there is room to say what happened.
     rows = [
-        {"prompt": f"{number}: ", "completion": " ".join(map(str, range(number, number + 90)))} for number in range(64)
+        {"prompt": f"{number}: ", "completion": " ".join(map(str, range(number, number + 90)))} for number in range(256)
     ]
     data = tmp_path / "long.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     process = start(
-        command_line, tmp_path, tiny_llama_directory, data, "training.micro_batch_size=32", "training.save_steps=2"
+        command_line, tmp_path, tiny_llama_directory, data, "training.micro_batch_size=128", "training.save_steps=2"
     )
     try:
         wait_for_step(process, 3)
@@ -66,7 +66,7 @@ def test_allocation_that_fails_in_a_step_names_the_plan_and_the_last_good_checkp
     assert "Traceback" not in said
     assert "error: out of memory on cpu in step" in said
     assert "the plan estimated" in said
-    assert "training.micro_batch_size=16 training.gradient_accumulation_steps=2" in said
+    assert "training.micro_batch_size=64 training.gradient_accumulation_steps=2" in said
     assert "kept: the last good checkpoint is step" in said
     (run,) = (tmp_path / "runs").glob("*-run")
     assert json.loads((run / "run.json").read_text("utf-8"))["status"] == "FAILED"
