@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, ParamSpec, TextIO
@@ -86,7 +86,13 @@ def run_command(body: Callable[[], int], *, has_model: bool = True) -> None:
     # What one library deprecates in another is no business of the user of either.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate)\.")
     warnings.showwarning = show_warning
-    handlers_before = _leave_when_asked(_leave_at_once)
+    asked: list[int] = []
+
+    def leave_at_once(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        _leave_at_once(number, frame)
+
+    handlers_before = _leave_when_asked(leave_at_once)
     try:
         # Before any command imports a library that would read its switches; a command whose config says
         # `offline: false` lifts the guard later, never the switches.
@@ -97,9 +103,10 @@ def run_command(body: Callable[[], int], *, has_model: bool = True) -> None:
         # Whoever read our output went away in the middle of the work: nothing is left to say to them.
         _point_at_nothing(sys.stdout)
         code = EXIT_RUN_FAILED
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last border: all that is left becomes one block
+    except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001 - the last border: all that is left becomes one block
         # It leaves anyway; one more signal would only put a traceback in place of the reason.
         _leave_when_asked(signal.SIG_IGN)
+        error = _what_ended_it(raised, asked)
         if os.environ.get("CODEX_ML_DEBUG") == "1":
             typer.echo(fit_to_show("".join(traceback.format_exception(error))), err=True)
         block, code = error_block(error, has_model=has_model)
@@ -115,6 +122,19 @@ def run_command(body: Callable[[], int], *, has_model: bool = True) -> None:
             signal.signal(number, handler)
         _let_go_of_dead_streams()
     raise typer.Exit(code)
+
+
+def _what_ended_it(error: Exception | KeyboardInterrupt, asked: Sequence[int]) -> Exception | KeyboardInterrupt:
+    """Return the error to show: the stop that was asked for, where a library made something else of it.
+
+    An import that a signal interrupts can leave half a module behind, over which transformers then raises errors of its
+    own. What we found wrong ourselves is said in any case.
+    """
+    if not asked or isinstance(error, CodexError | StopSignal):
+        return error
+    stopped = StopSignal(asked[0])
+    stopped.__cause__ = error
+    return stopped
 
 
 def _let_go_of_dead_streams() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -139,6 +140,33 @@ def test_run_command_internal_error_and_warning_hold_no_secret(debug: str) -> No
     ("has_model", "left_behind"),
     [(True, "checkpoints that were written are whole"), (False, "nothing half-written is left")],
 )
+def test_run_command_stop_that_a_library_makes_an_error_of_is_a_stop(capsys):
+    """An interrupted import can end as another error; what we found wrong ourselves is still said."""
+
+    def swallowing(error: Exception) -> Callable[[], int]:
+        def body() -> int:
+            with contextlib.suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise AssertionError("the signal was not delivered")
+            raise error
+
+        return body
+
+    with pytest.raises(typer.Exit) as left:
+        run_command(swallowing(ModuleNotFoundError("Could not import module 'X'")))
+    assert left.value.exit_code == 143
+    said = capsys.readouterr().err
+    assert "SIGTERM" in said
+    assert "internal error" not in said
+    with pytest.raises(typer.Exit) as left:
+        run_command(swallowing(DataError("f.jsonl:7", why="cut", fix="mend")))
+    assert left.value.exit_code == 2
+    assert "f.jsonl:7" in capsys.readouterr().err
+    with pytest.raises(typer.Exit) as left:
+        run_command(lambda: 1 // 0)
+    assert "internal error" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_run_command_signal_outside_of_training_leaves_with_one_line(
     capsys, number, code, has_model, left_behind
