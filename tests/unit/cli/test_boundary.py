@@ -136,10 +136,6 @@ def test_run_command_internal_error_and_warning_hold_no_secret(debug: str) -> No
     assert done.stderr.count("[REDACTED:github_token]") == (2 if debug == "0" else 4)
 
 
-@pytest.mark.parametrize(
-    ("has_model", "left_behind"),
-    [(True, "checkpoints that were written are whole"), (False, "nothing half-written is left")],
-)
 def test_run_command_stop_that_a_library_makes_an_error_of_is_a_stop(capsys):
     """An interrupted import can end as another error; what we found wrong ourselves is still said."""
 
@@ -167,6 +163,10 @@ def test_run_command_stop_that_a_library_makes_an_error_of_is_a_stop(capsys):
     assert "internal error" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("has_model", "left_behind"),
+    [(True, "checkpoints that were written are whole"), (False, "nothing half-written is left")],
+)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_run_command_signal_outside_of_training_leaves_with_one_line(
     capsys, number, code, has_model, left_behind
