@@ -29,6 +29,7 @@ from transformers import (
 from codex_ml.data.batches import collate, concatenate
 from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.errors import ModelError
+from codex_ml.modeling.attention import record_attention
 from codex_ml.modeling.layout import RAGGED_FAMILIES, lay_out
 from codex_ml.modeling.loss import supervised_loss
 from codex_ml.peft.peft_adapter import apply_lora
@@ -262,6 +263,14 @@ def test_layout_of_an_unknown_family_is_padded_and_ragged_is_refused() -> None:
     with pytest.raises(ModelError, match="cannot take ragged batches") as caught:
         lay_out(model, "ragged")
     assert "gpt_neox" in str(caught.value.why)
+
+
+def test_ragged_attention_that_would_ignore_what_it_is_given_stops() -> None:
+    """A soft cap, sinks or a bias of positions that came with a new version must not be left out in silence."""
+    state = torch.zeros(1, 2, 3, 4)
+    for name in ("softcap", "s_aux", "position_bias"):
+        with pytest.raises(ModelError, match=name):
+            record_attention(nn.Module(), state, state, state, None, record_lengths=(3,), **{name: 1.0})
 
 
 def test_layout_of_eager_attention_is_padded() -> None:

@@ -12,6 +12,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from codex_ml.errors import ModelError
+
 # The name under which transformers finds it, and the keyword argument under which the lengths of the records arrive.
 RECORD_ATTENTION = "codex_ml_records"
 LENGTHS_ARGUMENT = "record_lengths"
@@ -63,9 +65,13 @@ def record_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
         )
-    # Only families are let in (see layout.py) that have neither; a new version of one would change results silently.
-    assert others.get("softcap") is None, "attention with a soft cap"
-    assert others.get("s_aux") is None, "attention with sinks"
+    # Only families are let in (see layout.py) that have none of them; a new version of one could.
+    unknown = [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]
+    if unknown:
+        raise ModelError(
+            f"model.batch_layout: attention with {', '.join(unknown)} has no form for records in one row",
+            fix="use model.batch_layout=padded",
+        )
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)

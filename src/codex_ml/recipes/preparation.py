@@ -39,6 +39,13 @@ class Prepared:
     audit_events: list[dict[str, Any]] = field(default_factory=list)
     bypass: Bypass | None = None
 
+    @property
+    def pad_token_id(self) -> int:
+        """The id that fills short rows; it is masked by position."""
+        pad_token_id = self.tokenizer.pad_token_id
+        assert isinstance(pad_token_id, int), "loading gives every tokenizer a pad token"
+        return pad_token_id
+
 
 def prepare(
     config: RunConfig,

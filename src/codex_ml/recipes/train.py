@@ -173,8 +173,7 @@ def plan_only(config: TrainConfig, collaborators: TrainCollaborators | None = No
     # Without a disk to write on: the cache of tokenised data is used, and left as it is.
     prepared, trainable, plan = _prepare(config, _load_state(config, resume, outside), outside)
     require_disk(config, plan, outside.storage, resume)
-    records, pad_token_id = prepared.dataset.require("train"), _pad_token_id(prepared)
-    plan = calibrate(config, records, trainable, plan, pad_token_id, outside.machine)
+    plan = calibrate(config, prepared.dataset.require("train"), trainable, plan, prepared.pad_token_id, outside.machine)
     lines = [*_introduction(config, prepared, trainable, plan), *prepared.dataset.account.lines()]
     if resume.message:
         lines.append(f"resume: {resume.message}")
@@ -331,7 +330,7 @@ def _job(
     return TrainingJob(
         model=trainable.model,
         records=prepared.dataset.require("train"),
-        pad_token_id=_pad_token_id(prepared),
+        pad_token_id=prepared.pad_token_id,
         seed=config.run.seed,
         settings=config.training,
         total_steps=plan.total_steps,
@@ -357,12 +356,6 @@ def _job(
         average=average,
         write_averaged=trainable.write_averaged if average is not None else None,
     )
-
-
-def _pad_token_id(prepared: Prepared) -> int:
-    pad_token_id = prepared.tokenizer.pad_token_id
-    assert isinstance(pad_token_id, int), "loading gives every tokenizer a pad token"
-    return pad_token_id
 
 
 def _write_account(prepared: Prepared, session: Session, state: TrainerState, storage: Storage) -> dict[str, Any]:
