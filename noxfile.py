@@ -1,4 +1,4 @@
-"""The checks in clean environments: `nox -s lint type tests coverage`. The checks themselves are those of the gate.
+"""The checks in clean environments: `nox -s lint type tests coverage gates docs`. The checks are those of the gate.
 
 Each session is a plain virtual environment below ``.cache/nox`` with the versions of ``constraints.txt``. Where the
 packages come from is pip's ordinary configuration: with a folder of wheels (PIP_NO_INDEX=1, PIP_FIND_LINKS=…)
@@ -76,3 +76,18 @@ def coverage(session: nox.Session) -> None:
     """Every test with branch coverage, which may not fall below the ratchet."""
     install(session)
     session.run("pytest", "-q", *PARALLEL, "--cov", *session.posargs)
+
+
+@nox.session
+def gates(session: nox.Session) -> None:
+    """Run every scan of `scripts/codex_local_gates.sh`; options of it behind ``--``."""
+    install(session)
+    session.run("python", "tools/tool_environments.py", "--setup", "semgrep", "pip-audit")
+    session.run("scripts/codex_local_gates.sh", *session.posargs, env={"PYTHON": "python"}, external=True)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation strictly."""
+    install(session)
+    run_hooks(session, ("docs",))

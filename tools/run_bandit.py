@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tracked_files import report, tracked_files
+from tracked_files import NothingToCheckError, report, tracked_files
 
 
 def problems_of_report(result: Mapping[str, Any], expected: Sequence[str]) -> list[str]:
@@ -43,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Runs bandit over src/ and checks that it has read every file.")
     parser.add_argument("--root", type=Path, default=Path(), help="the checkout (default: the working directory)")
     root = parser.parse_args(arguments).root.resolve()
-    files = [str(file.relative_to(root)) for file in tracked_files(root, "src/*.py")]
+    try:
+        files = [str(file.relative_to(root)) for file in tracked_files(root, "src/*.py")]
+    except NothingToCheckError as error:
+        return report([f"nothing was scanned: {error}"], "the source folder")
     command = [sys.executable, "-m", "bandit", "--quiet", "--format", "json", "--configfile", "pyproject.toml", *files]
     answer = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if answer.returncode not in (0, 1):

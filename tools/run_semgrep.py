@@ -13,14 +13,14 @@ import json
 import os
 import subprocess
 import sys
-import venv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tool_environments import ENVIRONMENTS, SEMGREP
 from tracked_files import report, tracked_files
 
-ENVIRONMENT = Path(".cache") / "environments" / "semgrep"
+ENVIRONMENT = ENVIRONMENTS / SEMGREP.name
 RULES = Path("tools") / "semgrep"
 SCANNED = ("src/*.py", "tracking/*.py", "scripts/*.py", "tools/*.py", "examples/*.py", "benchmarks/*.py", "noxfile.py")
 OFFLINE = {"SEMGREP_SEND_METRICS": "off", "SEMGREP_ENABLE_VERSION_CHECK": "0"}
@@ -69,26 +69,6 @@ def problems_of_proof(result: Mapping[str, Any], rule_files: Sequence[str]) -> l
     return problems
 
 
-def ensure_environment(root: Path) -> Path:
-    """Return the semgrep program, made when it is absent or when its pinned versions have changed.
-
-    Raises
-    ------
-    subprocess.CalledProcessError
-        If pip cannot install it.
-    """
-    directory = root / ENVIRONMENT
-    pins = root / RULES / "constraints.txt"
-    stamp = directory / "installed.txt"
-    if not stamp.is_file() or stamp.read_bytes() != pins.read_bytes():
-        print(f"installing semgrep into {ENVIRONMENT} …", flush=True)
-        venv.create(directory, with_pip=True, clear=True)
-        pip = [str(directory / "bin" / "python"), "-m", "pip", "install", "-qq", "--requirement", str(pins)]
-        subprocess.run(pip, check=True, cwd=root)
-        stamp.write_bytes(pins.read_bytes())
-    return directory / "bin" / "semgrep"
-
-
 def run(program: Path, arguments: Sequence[str], root: Path) -> Mapping[str, Any]:
     """Run semgrep and return the JSON it prints.
 
@@ -123,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     root = chosen.root.resolve()
     try:
-        program = ensure_environment(root)
+        program = SEMGREP.ensure(root)
     except (OSError, subprocess.CalledProcessError) as error:
         return report([f"semgrep cannot be installed, so nothing was scanned: {error}"], "the setup of semgrep")
     if chosen.setup:

@@ -60,3 +60,13 @@ _.max_mem
 # For a policy that is held as text; the tests and benchmarks do.
 _.parse_policy
 _._check_permission
+
+# Called by pydantic, FastAPI and uvicorn, or read by them.
+_._stream_options_need_a_stream
+_._one_limit
+_.health
+_.ready
+_.capture_signals
+_.disabled
+_.force_exit
+_.should_exit
