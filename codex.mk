@@ -15,11 +15,12 @@ PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses=4 --dist=loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test unit integration e2e invariant faults regression coverage-test coverage-report
-.PHONY: bench lint types contracts quality hooks gates-setup docs lock pretrain-base clean clean-venv
+.PHONY: bench lint types contracts quality gates hooks gates-setup sbom coverage-badge mutation docs lock pretrain-base
+.PHONY: clean clean-venv
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' codex.mk | expand -t 18
-	@echo 'Not there yet: coverage-badge, verify, mutation (docs/decisions/0007-the-gate.md).'
+	@echo 'Not there yet: verify (docs/decisions/0007-the-gate.md).'
 
 # torch is installed first: on a machine without a GPU this keeps pip from drawing in a CUDA build with a later package.
 $(BIN)/python:
@@ -36,14 +37,22 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 $(CACHE)/environments/semgrep/installed.txt: tools/semgrep/constraints.txt | $(VENV)/.installed-dev
-	$(BIN)/python tools/run_semgrep.py --setup
+	$(BIN)/python tools/tool_environments.py --setup semgrep
+
+$(CACHE)/environments/pip-audit/installed.txt: tools/environments/pip-audit.txt | $(VENV)/.installed-dev
+	$(BIN)/python tools/tool_environments.py --setup pip-audit
+
+$(CACHE)/environments/cosmic-ray/installed.txt: tools/environments/cosmic-ray.txt | $(VENV)/.installed-dev
+	$(BIN)/python tools/tool_environments.py --setup cosmic-ray
 
 demo: $(VENV)/.installed  ## Train the example adapter and compare it with its base
 	$(BIN)/codex-ml train --config-name=examples/minimal
 	$(BIN)/codex-ml evaluate --config-name=examples/minimal --checkpoint base --checkpoint best
 
 test: $(VENV)/.installed-dev  ## Run every test, with branch coverage
+	@$(BIN)/python tools/tested_tree.py begin
 	$(PYTEST) --durations=10 --cov
+	@$(BIN)/python tools/tested_tree.py finish
 
 unit: $(VENV)/.installed-dev  ## Run the unit tests
 	$(PYTEST) tests/unit
@@ -69,6 +78,12 @@ coverage-test: $(VENV)/.installed-dev  ## Run every test and write the coverage 
 coverage-report: $(VENV)/.installed-dev  ## Show the coverage of the last make test, gaps by line
 	$(BIN)/coverage report
 
+coverage-badge: $(VENV)/.installed-dev  ## Draw the coverage of the last make test into docs/coverage.svg
+	$(BIN)/python tools/coverage_badge.py
+
+mutation: $(CACHE)/environments/cosmic-ray/installed.txt  ## Mutation testing of the costly modules; takes hours
+	$(BIN)/python tools/run_mutation.py
+
 lint: $(VENV)/.installed-dev  ## Check style, formatting and this file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -84,10 +99,13 @@ contracts: $(VENV)/.installed-dev  ## Check that imports only go down
 quality: $(VENV)/.installed-dev gates-setup  ## Run the gate: every hook of .pre-commit-config.yaml
 	$(GATE) pre-commit run --all-files
 
+gates: $(VENV)/.installed-dev gates-setup  ## Run every scan without a network (scripts/codex_local_gates.sh)
+	PYTHON=$(BIN)/python scripts/codex_local_gates.sh
+
 hooks: $(VENV)/.installed-dev gates-setup  ## Let git run the gate before each commit
 	$(GATE) pre-commit install
 
-gates-setup: $(CACHE)/environments/semgrep/installed.txt  ## Install what the gate needs besides .venv
+gates-setup: $(CACHE)/environments/semgrep/installed.txt $(CACHE)/environments/pip-audit/installed.txt  ## Install the scanners that need their own environments
 
 bench: $(VENV)/.installed-dev  ## Measure training beside transformers.Trainer; takes some minutes
 	$(BIN)/python benchmarks/training_speed.py
@@ -95,15 +113,18 @@ bench: $(VENV)/.installed-dev  ## Measure training beside transformers.Trainer; 
 docs: $(VENV)/.installed-dev  ## Build the documentation into .cache/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+sbom: $(VENV)/.installed-dev  ## Write the bill of materials again (docs/sbom.cdx.json)
+	$(BIN)/python tools/make_sbom.py
+
 lock: $(VENV)/.installed-dev  ## Write constraints.txt again from a clean environment
 	$(BIN)/python tools/lock.py
 
 pretrain-base: $(VENV)/.installed  ## Make the example's tokenizer and base model again
 	$(BIN)/python examples/minimal/make_base.py
 
-clean:  ## Remove caches and build outputs, and keep the environments
+clean:  ## Remove caches and build outputs; the environments and the database of the audit stay
 	rm -rf build dist *.egg-info
-	mkdir -p $(CACHE) && find $(CACHE) -mindepth 1 -maxdepth 1 ! -name environments -exec rm -rf {} +
+	mkdir -p $(CACHE) && find $(CACHE) -mindepth 1 -maxdepth 1 ! -name environments ! -name osv -exec rm -rf {} +
 
 clean-venv: clean  ## Remove the environments too
-	rm -rf $(VENV) $(CACHE)
+	rm -rf $(VENV) $(CACHE)/environments

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +92,17 @@ class Storage:
 
     def write_bytes(self, path: Path, data: bytes) -> None:
         """Write a file and force its content to the disk before returning."""
+        self.write_pieces(path, [data])
+
+    def write_pieces(self, path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+        """Write a file piece by piece, so that it need not be in memory as a whole, and force it to the disk."""
         descriptor = self.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
-            left = memoryview(data)
-            # The kernel takes about 2 GiB at once, and less where the disk is nearly full.
-            while left:
-                left = left[self.write(descriptor, left) :]
+            for piece in pieces:
+                left = memoryview(piece)
+                # The kernel takes about 2 GiB at once, and less where the disk is nearly full.
+                while left:
+                    left = left[self.write(descriptor, left) :]
             self.fsync(descriptor)
         except OSError as error:
             # These calls know a number only; whoever reads the error wants the name. One without a number has words of

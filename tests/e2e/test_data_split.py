@@ -98,7 +98,7 @@ def test_data_split_killed_leaves_no_directory_and_runs_again(command_line, tmp_
         for number in range(120_000):
             handle.write(line + str(number).encode() + b'"}\n')
     process = command_line.start("data", "split", str(source), "--out", "out", directory=tmp_path)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not any(tmp_path.glob(".out.*.partial/made/train.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.01)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -122,7 +122,7 @@ def test_data_split_interrupted_leaves_nothing(command_line, tmp_path: Path) -> 
     source = tmp_path / "large.jsonl"
     source.write_bytes(b"".join(b'{"text": "%0900d"}\n' % number for number in range(150_000)))
     process = command_line.start("data", "split", str(source), "--out", "new/out", directory=tmp_path)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not any(tmp_path.glob("new/.out.*.partial/made/train.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

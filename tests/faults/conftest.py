@@ -153,14 +153,14 @@ def mounted(directory: Path, size: str = "6m") -> Iterator[SmallDisk]:
     try:
         assert holder.stdout is not None
         if holder.stdout.readline().strip() != "mounted":
-            _, reason = holder.communicate(timeout=30)
+            _, reason = holder.communicate(timeout=120)
             raise NoSmallDiskError(reason.strip())
         user = () if is_root else ("--preserve-credentials", "-U")
         prefix = ("nsenter", "-t", str(holder.pid), *user, "-m")
         yield SmallDisk(directory, Path(f"/proc/{holder.pid}/root{directory}"), prefix)
     finally:
         # Its end of the pipe closes, `read` returns, and with the last process the mount is gone.
-        holder.communicate(timeout=30)
+        holder.communicate(timeout=120)
 
 
 @pytest.fixture

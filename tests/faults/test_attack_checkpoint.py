@@ -19,7 +19,7 @@ from codex_ml.runs.manifest import MANIFEST_NAME, read_manifest, verify_checkpoi
 from codex_ml.storage import Storage, file_digest
 
 # A read that waits, or that a bomb keeps busy, would otherwise take the five minutes of every test.
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_attack_is_refused_with_one_block(command_line, tmp_path, tiny_llama_dir
     assert "\x1b" not in answer.stderr
     assert answer.stdout == ""
     assert list(working.iterdir()) == []
-    assert after.ru_utime - before.ru_utime < 60.0
+    assert after.ru_utime - before.ru_utime < 120.0
     assert after.ru_maxrss < 3 << 20  # KiB: what torch and transformers take, and no more than that
 
 

@@ -20,7 +20,7 @@ from codex_ml.models.hub_cache import find_snapshot
 from codex_ml.models.weights_header import read_header
 from codex_ml.untrusted import UntrustedFileError
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from codex_ml.runs.layout import RunLayout, close_record, create_run, read_recor
 from codex_ml.runs.listing import summarise
 from codex_ml.storage import Storage
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 STARTED = datetime(2026, 11, 22, tzinfo=UTC)
 
 

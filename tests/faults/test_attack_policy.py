@@ -16,7 +16,9 @@ from codex_ml.limits import LimitExceededError, limited
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.policy import load_policy
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.safety]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.safety]
+# A guard against work that grows without bound, not a measurement: a backtracking matcher would take hours.
+MOST_CPU_SECONDS = 60.0
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in ("ab", "bc", "cd", "de", "ef")
 )
@@ -27,13 +29,13 @@ RULE = "  - {id: r, kind: regex, description: d, patterns: ['PATTERN']}\n"
 def refusal(tmp_path: Path) -> Callable[..., str]:
     """Return what loads a policy of a text, which must be refused quickly, and gives the error."""
 
-    def refused(text: str | bytes, most_cpu_seconds: float = 5.0) -> str:
+    def refused(text: str | bytes) -> str:
         file = tmp_path / "policy.yaml"
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
         started = time.process_time()
         with pytest.raises(SafetyError) as caught:
             load_policy(file)
-        assert time.process_time() - started < most_cpu_seconds
+        assert time.process_time() - started < MOST_CPU_SECONDS
         return caught.value.block()
 
     return refused
@@ -66,7 +68,7 @@ def test_pattern_that_explodes_elsewhere_takes_linear_time(tmp_path, pattern):
     for text in ("a" * 200_000 + "!", "key:" + "a," * 100_000, "é" * 100_000 + "!", "ab" * 100_000):
         started = time.process_time()
         filters.apply(text)
-        assert time.process_time() - started < 5.0
+        assert time.process_time() - started < MOST_CPU_SECONDS
 
 
 @pytest.mark.parametrize("pattern", [r"[\w.]{1,64}@[\w.]{1,64}", r"(?:\d[ -]?){13,19}", r"BEGIN(?s:.*?)END"])
@@ -83,7 +85,7 @@ def test_packaged_policy_is_quick_on_hostile_text():
     for pump in ("a", "1", "a.", "a@", "1 ", "+1", "://a:", "-----BEGIN PRIVATE KEY-----", "eyJa.eyJ", "sk-", " ", "."):
         started = time.process_time()
         filters.apply(pump * (100_000 // len(pump)))
-        assert time.process_time() - started < 5.0, pump
+        assert time.process_time() - started < MOST_CPU_SECONDS, pump
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_packaged_policy_is_quick_on_hostile_text():
 def test_policy_that_is_a_bomb_is_refused(refusal, tmp_path, text, words):
     """Tags, aliases, depth, numbers of rules and patterns: one error that says which."""
     canary = tmp_path / "canary"
-    block = refusal(text.replace("CANARY", str(canary)) if isinstance(text, str) else text, most_cpu_seconds=15.0)
+    block = refusal(text.replace("CANARY", str(canary)) if isinstance(text, str) else text)
     assert words in block
     assert not canary.exists()
 

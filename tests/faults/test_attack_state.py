@@ -24,7 +24,7 @@ from codex_ml.training.optim import build_optimizer, restore_optimizer
 from codex_ml.training.random_state import random_snapshot, random_tensors, restore_random
 from codex_ml.training.state import TrainerState
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import errno
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class FailingStorage(Storage):
         self._faults.append((name, error, occurrence))
         return self
 
-    def write_bytes(self, path: Path, data: bytes) -> None:
+    def write_pieces(self, path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         """Write, or raise."""
         for name, error, occurrence in self._faults:
             # An atomic write begins with a file named after its target.
@@ -52,7 +52,7 @@ class FailingStorage(Storage):
                 self._seen[name] += 1
                 if self._seen[name] >= occurrence:
                     raise error
-        super().write_bytes(path, data)
+        super().write_pieces(path, pieces)
 
 
 @pytest.fixture

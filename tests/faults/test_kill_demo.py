@@ -41,7 +41,7 @@ def kill_after(process: subprocess.Popen[str], step: int, chance: random.Random)
         process.wait(timeout=chance.uniform(0, 0.4))
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     assert process.returncode == -signal.SIGKILL
 
 

@@ -42,11 +42,11 @@ def _kill_after_checkpoint(process: subprocess.Popen[str], directory: Path, name
         if line.startswith(f"step {step}/"):
             break
     latest = _run_directory(directory, name) / "checkpoints" / "latest"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 240
     while f"step-{step:08d}" not in (latest.read_text() if latest.exists() else "") and time.monotonic() < deadline:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ def test_run_killed_by_the_kernel_is_named_afterwards_with_its_last_memory(
     process = start(command_line, tmp_path, tiny_llama_directory, small_records)
     wait_for_step(process, 2)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     (run,) = (tmp_path / "runs").glob("*-run")
     with (run / "metrics.ndjson").open("a", encoding="utf-8") as metrics:
         # What the machine would have shown, had it been full: all that was left is 1 MiB.

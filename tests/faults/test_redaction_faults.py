@@ -65,7 +65,7 @@ def _start(command_line, directory: Path) -> subprocess.Popen[str]:
     _large_file(directory)
     names = ("--input", "x.jsonl", "--output", "new/y.jsonl", "--report", "new/r.json")
     process = command_line.start("data", "redact", *names, directory=directory)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         if any(file.stat().st_size for file in directory.glob("new/.y.jsonl.*.partial/made")):
             return process

@@ -15,7 +15,9 @@ from codex_ml.config.schema.root import EvaluateConfig
 from codex_ml.data.pipeline import build_dataset
 from codex_ml.errors import CodexError
 from codex_ml.eval.runner import evaluate_model
-from codex_ml.generation.generator import generate
+from codex_ml.generation.generator import TextGenerator
+from codex_ml.generation.requests import GenerationRequest
+from codex_ml.generation.sampling import SamplingSettings
 from codex_ml.monitoring.codex_logging import NdjsonWriter
 from codex_ml.monitoring.debug_log import LOGGER, debug_log
 from codex_ml.recipes.evaluate import EvaluateCollaborators, evaluate
@@ -87,9 +89,11 @@ def test_debug_log_failing_rule_writes_no_content(broken, tmp_path) -> None:
 
 def test_generation_failing_rule_blocks_prompt_and_answer(broken, model, tiny_tokenizer) -> None:
     """A prompt that cannot be judged is not given to the model; an answer that cannot be judged is not given out."""
-    token_ids = tiny_tokenizer.encode("Tell me", add_special_tokens=False)
+    request = GenerationRequest(
+        tuple(tiny_tokenizer.encode("Tell me", add_special_tokens=False)), SamplingSettings(max_new_tokens=4)
+    )
     for filters in ({"filter_prompt": broken.apply}, {"filter_output": broken.apply}):
-        (answer,) = generate(model, tiny_tokenizer, [token_ids], max_new_tokens=4, **filters)
+        (answer,) = TextGenerator(model, tiny_tokenizer, **filters).generate([request])
         assert (answer.text, answer.token_ids, answer.finish_reason) == ("", (), "blocked")
 
 

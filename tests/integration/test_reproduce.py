@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,9 +110,9 @@ def test_reproduce_resumed_run_is_repeated_without_the_interruption(workspace) -
 class InterruptingStorage(Storage):
     """A storage that sends SIGINT to this process while the first checkpoint is written."""
 
-    def write_bytes(self, path: Path, data: bytes) -> None:
+    def write_pieces(self, path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         """Write, and interrupt."""
-        super().write_bytes(path, data)
+        super().write_pieces(path, pieces)
         if path.name == "manifest.json":
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from codex_ml.data.batches import collate, steps_per_epoch
+from codex_ml.data.batches import collate, predicting_positions, steps_per_epoch
 from codex_ml.modeling.loss import supervised_loss
 from codex_ml.training.state import TrainerState
 from codex_ml.training.trainer import run_training
@@ -89,11 +89,13 @@ def test_loss_padded_further_is_unchanged(bench: Bench) -> None:
     def longer(tensor: torch.Tensor, fill: int) -> torch.Tensor:
         return torch.nn.functional.pad(tensor, (0, extra), value=fill)
 
+    labels = longer(short.labels, -100)
     long = replace(
         short,
         input_ids=longer(short.input_ids, 5),
         attention_mask=longer(short.attention_mask, 0),
-        labels=longer(short.labels, -100),
+        labels=labels,
+        predicting=torch.from_numpy(predicting_positions(labels.numpy())),
     )
     gradients = []
     outcomes = []

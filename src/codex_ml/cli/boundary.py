@@ -199,6 +199,12 @@ def print_results(lines: Iterable[str]) -> None:
         _point_at_nothing(sys.stdout)
 
 
+def print_piece(text: str) -> None:
+    """Print a piece of a text on standard output at once, as `print_results` prints a whole line."""
+    sys.stdout.write(visible(text))
+    sys.stdout.flush()
+
+
 def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
     """Return a command whose errors are reported as `run_command` does, with the same options."""
 

@@ -14,8 +14,10 @@ from codex_ml.cli.boundary import guarded, leave_before_anything_begins
 from codex_ml.cli.configs import configs_app
 from codex_ml.cli.data import data_app
 from codex_ml.cli.evaluate import evaluate
+from codex_ml.cli.generate import generate
 from codex_ml.cli.runs import runs_app
 from codex_ml.cli.safety import safety_app
+from codex_ml.cli.serve import serve
 from codex_ml.cli.train import train
 from codex_ml.cli.validate import validate_command
 from codex_ml.errors import UserError
@@ -29,6 +31,8 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(evaluate)
+app.command()(generate)
+app.command()(serve)
 app.command("validate")(guarded(validate_command))
 app.add_typer(configs_app, name="configs")
 app.add_typer(data_app, name="data")

@@ -17,16 +17,21 @@ from codex_ml.config.migrations import MIGRATIONS, Migrations, migrate
 from codex_ml.config.overrides import apply_environment, apply_no_network, apply_overrides, parse_overrides
 from codex_ml.config.paths import DEFAULT_RUNS_DIRECTORY, absolute_paths, option_name
 from codex_ml.config.resources import packaged_directory
-from codex_ml.config.schema.root import EvaluateConfig, RunConfig, TrainConfig
+from codex_ml.config.schema.root import EvaluateConfig, GenerateConfig, RunConfig, ServeConfig, TrainConfig
 from codex_ml.config.value_tree import Leaf, Source, ValueTree
 from codex_ml.errors import ConfigError, ConfigProblem
 
-Command = Literal["train", "evaluate"]
+Command = Literal["train", "evaluate", "generate", "serve"]
 SCHEMA_DEFAULT = "schema default"
 WORKING_DIRECTORY = "working directory"
 MISSING = "???"
 _CODE_KEYS = frozenset({"_target_", "_partial_", "_args_", "_convert_", "_recursive_"})
-SCHEMA_OF: dict[Command, type[RunConfig]] = {"train": TrainConfig, "evaluate": EvaluateConfig}
+SCHEMA_OF: dict[Command, type[RunConfig]] = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "generate": GenerateConfig,
+    "serve": ServeConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def compose(
     Parameters
     ----------
     command : str
-        ``"train"`` or ``"evaluate"``.
+        ``"train"``, ``"evaluate"``, ``"generate"`` or ``"serve"``.
     config_name : str
         Name below the configuration directory, such as ``examples/minimal``.
     config_dir : Path, optional

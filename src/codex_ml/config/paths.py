@@ -61,8 +61,15 @@ def _paths_in(tree: ValueTree) -> Iterator[tuple[str, RelativePath]]:
             yield key, mark
 
 
-def check_paths(config: RunConfig) -> None:
+def check_paths(config: RunConfig, *, with_data: bool = True) -> None:
     """Check that everything the configuration names on disk is there, before anything expensive is loaded.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Validated.
+    with_data : bool
+        Whether the data are read.
 
     Raises
     ------
@@ -75,14 +82,7 @@ def check_paths(config: RunConfig) -> None:
             _missing("run.resume_from", config.run.resume_from, "checkpoint or run directory", directory=True),
             _missing("model.path", config.model.path, "model directory", directory=True),
             _missing("model.tokenizer", config.model.tokenizer, "tokenizer directory", directory=True),
-            _missing("data.path", config.data.path, "data file", directory=False),
-            _missing("data.train", config.data.train, "data file", directory=False),
-            _missing("data.valid", config.data.valid, "data file", directory=False),
-            _missing("data.test", config.data.test, "data file", directory=False),
-            *(
-                _missing(f"data.files.{name}", path, "data file", directory=False)
-                for name, path in config.data.files.items()
-            ),
+            *(_missing(key, path, "data file", directory=False) for key, path in _data_files(config) if with_data),
             _missing("safety.policy", _policy_file(config), "policy file", directory=False),
             _not_a_directory("run.output_dir", config.run.output_dir),
         )
@@ -90,6 +90,13 @@ def check_paths(config: RunConfig) -> None:
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def _data_files(config: RunConfig) -> list[tuple[str, Path | None]]:
+    data = config.data
+    named = [("path", data.path), ("train", data.train), ("valid", data.valid), ("test", data.test)]
+    files = [(f"files.{name}", path) for name, path in data.files.items()]
+    return [(f"data.{name}", path) for name, path in [*named, *files]]
 
 
 def _policy_file(config: RunConfig) -> Path | None:

@@ -80,7 +80,7 @@ def compose_from_run_file(
     Parameters
     ----------
     command : str
-        ``"train"`` or ``"evaluate"``.
+        ``"train"``, ``"evaluate"``, ``"generate"`` or ``"serve"``.
     path : Path
         The run's ``config.yaml``.
     overrides, working_directory, environment, extra_values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -15,12 +15,21 @@ from codex_ml.config.messages import field_problem, section_problem
 from codex_ml.config.migrations import Migrations, renamed_hint
 from codex_ml.config.overrides import COMMAND_LINE
 from codex_ml.config.schema.base import RuleError, Section, join_key
-from codex_ml.config.schema.root import EvaluateConfig, TrainConfig
+from codex_ml.config.schema.data import DataSection
+from codex_ml.config.schema.root import EvaluateConfig, GenerateConfig, RunConfig, ServeConfig, TrainConfig
 from codex_ml.config.suggestions import unknown_key_fix
 from codex_ml.errors import ConfigError, ConfigProblem
 
 SectionT = TypeVar("SectionT", bound=Section)
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+_READ_OF_DATA = ("format", "columns", "max_line_bytes")
+_NOT_READ_TO_GENERATE = (
+    "eval",
+    "tracking",
+    *(f"data.{name}" for name in DataSection.model_fields if name not in _READ_OF_DATA),
+)
 _FIELDS = {field.key: field for field in describe_schema(TrainConfig)}
+_NOT_READ_TO_SERVE = ("data", "generation.batch_size")
 
 
 def validate_train(composed: Composed) -> TrainConfig:
@@ -38,7 +47,7 @@ def validate_train(composed: Composed) -> TrainConfig:
 def validate_evaluate(composed: Composed) -> EvaluateConfig:
     """Return the validated configuration of an evaluation.
 
-    One file serves training and evaluation, so the sections that only training reads are validated and left out;
+    One file serves all commands, so the sections that this one does not read are validated and left out;
     setting one of their keys on the command line is an error, because it would do nothing. ``CODEX_ML_OVERRIDES`` is no
     such word for one command: like a file, it serves both.
 
@@ -47,13 +56,47 @@ def validate_evaluate(composed: Composed) -> EvaluateConfig:
     ConfigError
         With every problem found, in composing and in validating.
     """
-    values, problems = dict(composed.values), _idle_overrides(composed)
-    for name in _training_only():
+    return _validate_shared(EvaluateConfig, composed, _not_in(EvaluateConfig))
+
+
+def validate_generate(composed: Composed) -> GenerateConfig:
+    """Return the validated configuration of a generation; as `validate_evaluate`.
+
+    Raises
+    ------
+    ConfigError
+        With every problem found, in composing and in validating.
+    """
+    return _validate_shared(GenerateConfig, composed, (*_not_in(GenerateConfig), *_NOT_READ_TO_GENERATE))
+
+
+def validate_serve(composed: Composed) -> ServeConfig:
+    """Return the validated configuration of the service; as `validate_evaluate`.
+
+    Raises
+    ------
+    ConfigError
+        With every problem found, in composing and in validating.
+    """
+    idle = (*_not_in(ServeConfig), *_NOT_READ_TO_GENERATE, *_NOT_READ_TO_SERVE)
+    return _validate_shared(ServeConfig, composed, idle)
+
+
+def _validate_shared(model: type[ConfigT], composed: Composed, idle: Sequence[str]) -> ConfigT:
+    """Validate a configuration that is made for training too, and refuse values for this command that it never reads.
+
+    Parameters
+    ----------
+    idle : sequence of str
+        Sections and keys without effect on the command.
+    """
+    values, problems = dict(composed.values), _idle_overrides(composed, idle)
+    for name in _not_in(model):
         if name in values:
             section = subsection(TrainConfig.model_fields[name])
             assert section is not None
             problems += _check(section, values.pop(name), name, composed)[1]
-    config, further = _check(EvaluateConfig, values, "", composed)
+    config, further = _check(model, values, "", composed)
     return _accepted(config, composed, problems + further)
 
 
@@ -87,15 +130,17 @@ def _accepted(config: SectionT | None, composed: Composed, problems: Iterable[Co
     return config
 
 
-def _training_only() -> list[str]:
-    return [name for name in TrainConfig.model_fields if name not in EvaluateConfig.model_fields]
+def _not_in(model: type[RunConfig]) -> list[str]:
+    return [name for name in TrainConfig.model_fields if name not in model.model_fields]
 
 
-def _idle_overrides(composed: Composed) -> list[ConfigProblem]:
+def _idle_overrides(composed: Composed, idle: Sequence[str]) -> list[ConfigProblem]:
     return [
-        ConfigProblem(key, f"has no effect on evaluate (set by {origin})", "leave it out; it belongs to train")
+        ConfigProblem(
+            key, f"has no effect on {composed.command} (set by {origin})", "leave it out; another command reads it"
+        )
         for key, origin in composed.origins.items()
-        if origin == COMMAND_LINE and key.partition(".")[0] in _training_only()
+        if origin == COMMAND_LINE and any(f"{key}.".startswith(f"{name}.") for name in idle)
     ]
 
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
@@ -32,11 +33,12 @@ class TrainableRecord(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Records of one micro-batch, padded on the right; all tensors are int64 of shape [batch, sequence]."""
+    """Records of one micro-batch, padded on the right; tensors are int64, of shape [batch, sequence] unless said."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor  # 1 for a token, 0 for padding
     labels: torch.Tensor  # the token id where supervised, else -100; not shifted
+    predicting: torch.Tensor  # [supervised]: positions, counted row by row, whose next token is supervised
     tokens: int  # of the records, without padding
     position_ids: None = None
     record_lengths: None = None
@@ -48,6 +50,7 @@ class Batch:
             input_ids=self.input_ids.to(device),
             attention_mask=self.attention_mask.to(device),
             labels=self.labels.to(device),
+            predicting=self.predicting.to(device),
         )
 
     @property
@@ -58,11 +61,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class RaggedBatch:
-    """Records of one micro-batch one after another in one row; all tensors are int64 of shape [1, tokens]."""
+    """Records of one micro-batch one after another in one row; tensors are int64, of shape [1, tokens] unless said."""
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor  # from 0 with each record
     labels: torch.Tensor  # the token id where supervised, else -100, also at each record's first token; not shifted
+    predicting: torch.Tensor  # [supervised]: positions whose next token is supervised
     record_lengths: tuple[int, ...]
     attention_mask: None = None
 
@@ -73,6 +77,7 @@ class RaggedBatch:
             input_ids=self.input_ids.to(device),
             position_ids=self.position_ids.to(device),
             labels=self.labels.to(device),
+            predicting=self.predicting.to(device),
         )
 
     @property
@@ -214,7 +219,13 @@ def collate(records: Sequence[TrainableRecord], pad_token_id: int) -> Batch:
         attention_mask[row, : len(ids)] = 1
         labels[row, : len(ids)] = np.where(np.asarray(record.supervised, dtype=bool), ids, IGNORED_LABEL)
     tokens = int(attention_mask.sum())
-    return Batch(torch.from_numpy(input_ids), torch.from_numpy(attention_mask), torch.from_numpy(labels), tokens)
+    return Batch(
+        input_ids=torch.from_numpy(input_ids),
+        attention_mask=torch.from_numpy(attention_mask),
+        labels=torch.from_numpy(labels),
+        predicting=torch.from_numpy(predicting_positions(labels)),
+        tokens=tokens,
+    )
 
 
 def concatenate(records: Sequence[TrainableRecord]) -> RaggedBatch:
@@ -238,8 +249,18 @@ def concatenate(records: Sequence[TrainableRecord]) -> RaggedBatch:
         input_ids=torch.from_numpy(input_ids[None]),
         position_ids=torch.from_numpy(positions[None]),
         labels=torch.from_numpy(labels[None]),
+        predicting=torch.from_numpy(predicting_positions(labels[None])),
         record_lengths=lengths,
     )
+
+
+def predicting_positions(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the positions of ``labels`` [batch, sequence], counted row by row, whose next one has a label.
+
+    Found here and not by the loss: on a GPU, to ask how many there are means to wait for it.
+    """
+    rows, columns = np.nonzero(labels[:, 1:] != IGNORED_LABEL)
+    return np.asarray(rows * labels.shape[1] + columns, dtype=np.int64)
 
 
 @lru_cache(maxsize=4)  # the windows of one epoch share its order; the result is still a function of the arguments alone

@@ -74,12 +74,15 @@ class EvaluatedModel:
         Digests by what they are of, such as ``{"base_model": "sha256:…", "adapter": "sha256:…", "data": "sha256:…"}``.
     safety : mapping
         Whether the filters were on, by which policy (name and digest), and the written reason where they were bypassed.
+    computed : mapping
+        What decides the last bits of the numbers: ``device``, ``dtype`` and ``batch_layout``, as they were chosen.
     """
 
     checkpoint: str
     split: str
     digests: Mapping[str, str]
     safety: Mapping[str, Any]
+    computed: Mapping[str, str]
 
 
 def write_results(
@@ -169,7 +172,7 @@ def _put_in_place(staged: Path, directory: Path, storage: Storage) -> None:
 def results_json(result: EvaluationResult, evaluated: EvaluatedModel) -> dict[str, Any]:
     """Return the content of results.json but for the digests of the files beside it.
 
-    Keys: ``schema_version``, ``checkpoint``, ``split``, ``digests``, ``safety``, ``records_scored``,
+    Keys: ``schema_version``, ``checkpoint``, ``split``, ``digests``, ``safety``, ``computed``, ``records_scored``,
     ``supervised_tokens``, ``generated_tokens``, ``redacted_predictions``, ``redacted_references``,
     ``redacted_prompts``, ``finish_reasons``, ``settings`` and ``metrics``, which
     holds for each name its ``value``, ``scale``, ``higher_is_better``, ``signature``, ``settings``
@@ -181,6 +184,7 @@ def results_json(result: EvaluationResult, evaluated: EvaluatedModel) -> dict[st
         "split": evaluated.split,
         "digests": dict(evaluated.digests),
         "safety": dict(evaluated.safety),
+        "computed": dict(evaluated.computed),
         "records_scored": result.records_scored,
         "supervised_tokens": result.supervised_tokens,
         "generated_tokens": result.generated_tokens,

@@ -17,7 +17,9 @@ from codex_ml.errors import NonFiniteError, UserError
 from codex_ml.eval.metrics import METRICS, LossTotals, Metric, MetricResult, chosen_metrics
 from codex_ml.eval.results import EvaluationResult, Prediction
 from codex_ml.eval.text_metrics import require_bleu_tokenizer
-from codex_ml.generation.generator import Generation, generate, maximum_positions, require_room
+from codex_ml.generation.generator import TextGenerator, maximum_positions, require_room
+from codex_ml.generation.requests import Generation, GenerationRequest
+from codex_ml.generation.sampling import SamplingSettings
 from codex_ml.generation.text_filter import TextFilter, allowed_text
 from codex_ml.modeling.loss import supervised_loss
 from codex_ml.modeling.modes import evaluation_mode
@@ -134,7 +136,7 @@ def evaluate_model(
     if on_model:
         _require_loss(model, records, supervised_tokens)
     if on_text:
-        require_room(model, [record.prompt_length for record in records], max_new_tokens)
+        require_room(model, [record.prompt_length for record in records], [max_new_tokens] * len(records))
 
     results: dict[str, MetricResult] = {}
     if on_model:
@@ -148,15 +150,13 @@ def evaluate_model(
     generations: list[Generation] = []
     references: list[tuple[str, bool]] = []
     if on_text:
-        generations = generate(
-            model,
-            tokenizer,
-            [record.input_ids[: record.prompt_length] for record in records],
-            max_new_tokens=max_new_tokens,
+        greedy = SamplingSettings(max_new_tokens)
+        generator = TextGenerator(
+            model, tokenizer, filter_prompt=filter_text, filter_output=filter_text, stop_token_ids=stop_token_ids
+        )
+        generations = generator.generate(
+            [GenerationRequest(tuple(record.input_ids[: record.prompt_length]), greedy) for record in records],
             batch_size=batch_size,
-            stop_token_ids=stop_token_ids,
-            filter_prompt=filter_text,
-            filter_output=filter_text,
             on_progress=None if on_progress is None else lambda done, total: on_progress("generation", done, total),
         )
         references = [_safe_reference(record, filter_text, on_findings) for record in records]

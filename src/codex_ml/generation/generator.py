@@ -1,73 +1,37 @@
-"""The one text generator: greedy, batched, results in the order of the prompts, safety on both sides."""
+"""The one text generator: batched, greedy or sampled, whole or as a stream, safety on both sides."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from codex_ml.data.tokenize import answer_ends
 from codex_ml.errors import UserError
-from codex_ml.generation.decoding import DecodedRow, decode_greedily
+from codex_ml.generation.decoding import Decoding
 from codex_ml.generation.prompt_filter import FilteredPrompt, filter_prompt_tokens
-from codex_ml.generation.text_filter import TextFilter, allowed_text
+from codex_ml.generation.requests import Generation, GenerationRequest, StreamedPiece
+from codex_ml.generation.row import Row
+from codex_ml.generation.text_filter import OutputStream, TextFilter
 from codex_ml.modeling.modes import evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True)
-class Generation:
-    """What the model said to one prompt.
-
-    Attributes
-    ----------
-    text : str
-        The new text without special tokens, after the output filter.
-    token_ids : tuple of int
-        The new tokens without the stop token; empty when the filter changed the text, because they would still
-        spell what it took out.
-    token_count : int
-        How many tokens were generated, the stop token not counted, whatever the filter did.
-    finish_reason : str
-        ``"stop"``: a stop token came; ``"length"``: the limit came first; ``"blocked"``: the policy let the prompt
-        or the whole answer not through, and the text is empty.
-    prompt_findings, output_findings : tuple
-        What the filters found, for the audit.
-    redacted : bool
-        Whether the output filter changed the text.
-    prompt_redacted : bool
-        Whether the prompt filter changed the prompt or took it away.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    token_count: int
-    finish_reason: Literal["stop", "length", "blocked"]
-    prompt_findings: tuple[Any, ...] = ()
-    output_findings: tuple[Any, ...] = ()
-    redacted: bool = False
-    prompt_redacted: bool = False
+def never(_index: int) -> bool:
+    """Say that no request was cancelled."""
+    return False
 
 
-def generate(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    batch_size: int = 32,
-    stop_token_ids: Collection[int] | None = None,
-    device: torch.device | str | None = None,
-    filter_prompt: TextFilter | None = None,
-    filter_output: TextFilter | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> list[Generation]:
-    """Generate greedily for every prompt; the batch size changes the speed and, in float32, nothing else.
+class TextGenerator:
+    """Answers prompts with one model.
+
+    The tokens of an answer depend on the weights, the prompt and the settings of its request and on nothing else: in
+    float32 not on the batch that it is computed in.
 
     Parameters
     ----------
@@ -75,94 +39,185 @@ def generate(
         Causal language model, with or without a PEFT adapter. Its mode is left as it was.
     tokenizer : PreTrainedTokenizerBase
         Decodes the answers; its begin token (or, without one, its end token) stands for an empty prompt.
-    prompts : sequence of token id sequences
-        Used as they are: nothing is added before or after.
-    max_new_tokens : int
-        Limit for each answer; 0 gives empty texts that end by ``"length"``.
-    batch_size : int
-        Prompts in one forward pass. Prompts of similar length share a batch, so that little is padded.
-    stop_token_ids : collection of int, optional
-        Tokens that end an answer; by default end-of-sequence, and what the chat template ends turns with. Empty: only
-        the limit ends it.
-    device : torch.device or str, optional
-        Where the model is; by default where its first parameter is.
     filter_prompt, filter_output : callable, optional
         Safety filters. A redacted prompt keeps its special tokens; what cannot be made clean is blocked.
-    on_progress : callable, optional
-        Called with prompts done and prompts in all after each batch.
-
-    Returns
-    -------
-    list of Generation
-        One for each prompt, in the order of the prompts.
-
-    Raises
-    ------
-    UserError
-        If a limit is out of range, a prompt is empty and no token can stand for it, or a prompt and its answer do not
-        fit into the positions of the model; before anything is generated.
+    open_output_stream : callable, optional
+        Gives a filter for one answer that is streamed. Required with ``filter_output``, or a stream would pass by it.
+    stop_token_ids : collection of int, optional
+        Tokens that end an answer; by default end-of-sequence, and what the chat template ends turns with. Empty: only
+        limits and stop strings end it.
+    device : torch.device or str, optional
+        Where the model is; by default where its first parameter is.
     """
-    if max_new_tokens < 0 or batch_size < 1:
-        raise UserError(
-            f"max_new_tokens is {max_new_tokens} and batch_size is {batch_size}",
-            fix="max_new_tokens must be at least 0 and batch_size at least 1",
-        )
-    prepared = [_prepare(tokenizer, index, prompt, filter_prompt) for index, prompt in enumerate(prompts)]
-    lengths = [len(prompt.token_ids) if prompt.token_ids is not None else 0 for prompt in prepared]
-    require_room(model, lengths, max_new_tokens)
-    if stop_token_ids is None:
-        stop_token_ids = answer_ends(tokenizer)
-    stops = frozenset(stop_token_ids)
-    pad_token_id = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
-    results: dict[int, Generation] = {}
-    open_indices = []
-    for index, prompt in enumerate(prepared):
-        if prompt.token_ids is None:
-            results[index] = Generation("", (), 0, "blocked", prompt_findings=prompt.findings)
-        elif max_new_tokens == 0:
-            results[index] = Generation("", (), 0, "length", prompt_findings=prompt.findings)
-        else:
-            open_indices.append(index)
-    # Longest first: a batch that does not fit into memory fails at once and not after an hour.
-    open_indices.sort(key=lambda index: -lengths[index])
-    done = len(prompts) - len(open_indices)
-    with evaluation_mode(model):
-        for start in range(0, len(open_indices), batch_size):
-            indices = open_indices[start : start + batch_size]
-            rows = decode_greedily(
-                model,
-                [prepared[index].token_ids or () for index in indices],
-                max_new_tokens=max_new_tokens,
-                stop_token_ids=stops,
-                pad_token_id=pad_token_id,
-                device=torch.device(device) if device is not None else next(model.parameters()).device,
-            )
-            for index, row in zip(indices, rows, strict=True):
-                results[index] = _finish(tokenizer, row, prepared[index].findings, filter_output)
-            done += len(indices)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        filter_prompt: TextFilter | None = None,
+        filter_output: TextFilter | None = None,
+        open_output_stream: Callable[[], OutputStream] | None = None,
+        stop_token_ids: Collection[int] | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self._model, self._tokenizer, self._device = model, tokenizer, device
+        self._filter_prompt, self._filter_output = filter_prompt, filter_output
+        self._open_output_stream = open_output_stream
+        self._stop_token_ids = frozenset(answer_ends(tokenizer) if stop_token_ids is None else stop_token_ids)
+
+    def generate(
+        self,
+        requests: Sequence[GenerationRequest],
+        *,
+        batch_size: int = 32,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[Generation]:
+        """Answer every request; the batch size changes the speed and, in float32, nothing else.
+
+        Parameters
+        ----------
+        requests : sequence of GenerationRequest
+            Prompts are used as they are: nothing is added before or after.
+        batch_size : int
+            Prompts in one forward pass. Those of similar length share a batch, so that little is padded.
+        on_progress : callable, optional
+            Called with requests done and requests in all after each batch.
+
+        Returns
+        -------
+        list of Generation
+            One for each request, in their order.
+
+        Raises
+        ------
+        UserError
+            If the batch size is out of range, a prompt is empty and no token can stand for it, or a prompt and its
+            answer do not fit into the positions of the model; before anything is generated.
+        ModelError, NonFiniteError
+            If the model cannot generate.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}", fix="it must be at least 1")
+        rows = [self._row(request, prompt, False) for request, prompt in self._prepared(requests)]
+        waiting = [index for index, row in enumerate(rows) if row.ended is None]
+        # Longest first: a batch that does not fit into memory fails at once and not after an hour.
+        waiting.sort(key=lambda index: -len(rows[index].prompt.token_ids or ()))
+        done = len(rows) - len(waiting)
+        for start in range(0, len(waiting), batch_size):
+            batch = [rows[index] for index in waiting[start : start + batch_size]]
+            for _ in self._decode(batch):
+                pass
+            done += len(batch)
             if on_progress is not None:
-                on_progress(done, len(prompts))
-    return [replace(results[index], prompt_redacted=prompt.redacted) for index, prompt in enumerate(prepared)]
+                on_progress(done, len(rows))
+        return [row.finish(self._filter_output)[1] for row in rows]
+
+    def stream(
+        self, requests: Sequence[GenerationRequest], *, cancelled: Callable[[int], bool] = never
+    ) -> Iterator[StreamedPiece]:
+        """Answer some requests side by side in one batch and give out their texts as they come.
+
+        The pieces of an answer make up its `Generation.text`. What the output filter lets through is that of
+        `generate`, but where a later line shows an earlier one to be forbidden, or blocks: what was given out stays.
+
+        Parameters
+        ----------
+        cancelled : callable
+            Asked before each token whether the request of this number is still wanted.
+
+        Raises
+        ------
+        UserError, ModelError, NonFiniteError
+            As `generate`, with the first piece.
+        """
+        rows = [self._row(request, prompt, True) for request, prompt in self._prepared(requests)]
+        for index, row in enumerate(rows):
+            if row.ended is not None:
+                yield StreamedPiece(index, *row.finish(None))
+        numbers = [index for index, row in enumerate(rows) if row.ended is None]
+        batch = [rows[index] for index in numbers]
+        for place, shown in self._decode(batch, lambda place: cancelled(numbers[place])):
+            row = batch[place]
+            if row.ended is None:
+                yield StreamedPiece(numbers[place], shown)
+            else:
+                rest, generation = row.finish(None)
+                yield StreamedPiece(numbers[place], shown + rest, generation)
+
+    def _decode(self, rows: Sequence[Row], cancelled: Callable[[int], bool] = never) -> Iterator[tuple[int, str]]:
+        """Let rows grow until each has ended, and yield the place of a row and what may be shown, token by token."""
+        if not rows:
+            return
+        device = torch.device(self._device) if self._device is not None else next(self._model.parameters()).device
+        pad_token_id = self._tokenizer.pad_token_id
+        decoding = Decoding(
+            self._model,
+            [row.prompt.token_ids or () for row in rows],
+            [row.sampler for row in rows],
+            pad_token_id=pad_token_id if isinstance(pad_token_id, int) else 0,
+            device=device,
+        )
+        running = set(range(len(rows)))
+        while running:
+            for place in sorted(running):
+                if cancelled(place):
+                    rows[place].cancel()
+                    running.remove(place)
+                    yield place, ""
+            if not running:
+                return
+            decoding.keep(running)
+            # Step by step: whoever reads the stream is not left without gradients in between.
+            with evaluation_mode(self._model):
+                chosen = decoding.step()
+            for place, token_id in chosen:
+                shown = rows[place].take(token_id)
+                if rows[place].ended is not None:
+                    running.remove(place)
+                yield place, shown
+
+    def _row(self, request: GenerationRequest, prompt: FilteredPrompt, streamed: bool) -> Row:
+        stream = None
+        if streamed and self._open_output_stream is not None:
+            stream = self._open_output_stream()
+        elif streamed and self._filter_output is not None:
+            raise ValueError("a stream is asked for, and the output filter has no form for streams")
+        return Row(self._tokenizer, prompt, request.sampling, self._stop_token_ids, stream=stream, streamed=streamed)
+
+    def _prepared(self, requests: Sequence[GenerationRequest]) -> list[tuple[GenerationRequest, FilteredPrompt]]:
+        """Return every request with its prompt after the filter; all of them have room in the model."""
+        prepared = [
+            (request, _prepare(self._tokenizer, index, request.prompt_ids, self._filter_prompt))
+            for index, request in enumerate(requests)
+        ]
+        require_room(
+            self._model,
+            [len(prompt.token_ids or ()) for _, prompt in prepared],
+            [request.sampling.max_new_tokens for request, _ in prepared],
+        )
+        return prepared
 
 
-def require_room(model: nn.Module, prompt_lengths: Sequence[int], max_new_tokens: int) -> None:
+def require_room(model: nn.Module, prompt_lengths: Sequence[int], max_new_tokens: Sequence[int]) -> None:
     """Raise a `UserError` when a prompt and its answer need more positions than the model has.
 
     Parameters
     ----------
     model : nn.Module
         Its configuration names the positions; one that names none (relative positions) takes any length.
-    prompt_lengths : sequence of int
-        Tokens of each prompt.
+    prompt_lengths, max_new_tokens : sequence of int
+        Tokens of each prompt, and the limit of its answer.
     """
     limit = maximum_positions(model)
     if limit is None:
         return
-    too_long = [index for index, length in enumerate(prompt_lengths) if length + max_new_tokens > limit]
+    needed = [length + new for length, new in zip(prompt_lengths, max_new_tokens, strict=True)]
+    too_long = [index for index, count in enumerate(needed) if count > limit]
     if too_long:
-        index = max(too_long, key=lambda candidate: prompt_lengths[candidate])
+        index = max(too_long, key=needed.__getitem__)
         raise UserError(
-            f"{len(too_long)} of {len(prompt_lengths)} prompts do not leave room for {max_new_tokens} new tokens; "
+            f"{len(too_long)} of {len(needed)} prompts do not leave room for {max_new_tokens[index]} new tokens; "
             f"the longest is number {index + 1} with {prompt_lengths[index]} tokens",
             why=f"the model has {limit} positions for a prompt and its answer together",
             fix="lower max_new_tokens, or shorten or leave out the long prompts",
@@ -195,24 +250,3 @@ def _prepare(
             fix="give the prompt at least one token",
         )
     return replace(filtered, token_ids=(begin,))
-
-
-def _finish(
-    tokenizer: PreTrainedTokenizerBase,
-    row: DecodedRow,
-    prompt_findings: tuple[Any, ...],
-    filter_output: TextFilter | None,
-) -> Generation:
-    text = tokenizer.decode(list(row.token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    assert isinstance(text, str)
-    plain = Generation(text, row.token_ids, len(row.token_ids), row.finish_reason, prompt_findings)
-    if filter_output is None:
-        return plain
-    filtered = filter_output(text)
-    findings = tuple(filtered.findings)
-    allowed = allowed_text(filtered)
-    if allowed is None:
-        return replace(plain, text="", token_ids=(), finish_reason="blocked", output_findings=findings, redacted=True)
-    if allowed != text:
-        return replace(plain, text=allowed, token_ids=(), output_findings=findings, redacted=True)
-    return replace(plain, output_findings=findings)

@@ -28,6 +28,27 @@ class FilteredText(Protocol):
 TextFilter = Callable[[str], FilteredText]
 
 
+class OutputStream(Protocol):
+    """A filter for a text that comes in pieces."""
+
+    @property
+    def action(self) -> str:
+        """The severest action so far; what is neither ``keep`` nor ``redact`` ends the text."""
+        ...
+
+    def feed(self, piece: str) -> str:
+        """Take the next piece, and return what may be shown now."""
+        ...
+
+    def close(self) -> str:
+        """Return what may be shown of the rest."""
+        ...
+
+    def take_findings(self) -> Sequence[Any]:
+        """Return what was found since this was last asked."""
+        ...
+
+
 def allowed_text(filtered: FilteredText) -> str | None:
     """Return the text that may be used, or None when the policy lets none of it through.
 

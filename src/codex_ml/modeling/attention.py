@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -17,6 +19,11 @@ from codex_ml.errors import ModelError
 # The name under which transformers finds it, and the keyword argument under which the lengths of the records arrive.
 RECORD_ATTENTION = "codex_ml_records"
 LENGTHS_ARGUMENT = "record_lengths"
+# What is recorded of a run, whose device and dtype stand beside it; see `record_kernel`.
+RECORD_KERNELS = "varlen: cuda, 16 bits, no dropout, not deterministic; else scaled_dot_product_attention by record"
+# What torch's flash attention takes.
+_VARLEN_TYPES = (torch.float16, torch.bfloat16)
+_LARGEST_HEAD, _HEAD_MULTIPLE = 256, 8
 
 
 def register_record_attention() -> None:
@@ -72,14 +79,83 @@ def record_attention(
             f"model.batch_layout: attention with {', '.join(unknown)} has no form for records in one row",
             fix="use model.batch_layout=padded",
         )
+    window: int | None = others.get("sliding_window")
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    if record_kernel(query.device.type, query.dtype, query.shape[-1], dropout, deterministic) == "varlen":
+        return attend_at_once(query, key, value, tuple(lengths), scaling, window), None
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    window: int | None = others.get("sliding_window")
     parts = list(lengths)
     records = zip(*(torch.split(whole, parts, dim=2) for whole in (query, key, value)), strict=True)
     attended = [_within(q, k, v, dropout, scaling, window) for q, k, v in records]
     return torch.cat(attended, dim=2).transpose(1, 2), None
+
+
+def record_kernel(
+    device_type: str, dtype: torch.dtype, head_size: int, dropout: float, deterministic: bool
+) -> Literal["varlen", "by record"]:
+    """Return what attends over records in one row: a function of what is computed, never of what was timed.
+
+    One kernel over all records (`torch.nn.attention.varlen`) exists for CUDA in 16 bits, without dropout; the order in
+    which its backward pass adds is not fixed. Elsewhere each record has its own call.
+    """
+    fits = head_size <= _LARGEST_HEAD and head_size % _HEAD_MULTIPLE == 0
+    if device_type == "cuda" and dtype in _VARLEN_TYPES and fits and not dropout and not deterministic:
+        return "varlen"
+    return "by record"
+
+
+def attend_at_once(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    lengths: tuple[int, ...],
+    scaling: float | None,
+    window: int | None,
+    kernel: Callable[..., Any] = varlen_attn,
+) -> Tensor:
+    """Attend within each record by one kernel that knows where records end.
+
+    Parameters
+    ----------
+    query, key, value : Tensor
+        ``[1, heads, tokens, head size]``; key and value may have fewer heads.
+    lengths : tuple of int
+        Tokens of each record, in order.
+    scaling : float, optional
+        Of the products of query and key.
+    window : int, optional
+        Positions that a token sees, itself among them.
+    kernel : callable
+        With the signature of `torch.nn.attention.varlen.varlen_attn`.
+
+    Returns
+    -------
+    Tensor
+        ``[1, tokens, heads, head size]``.
+    """
+    packed = [tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value)]  # [tokens, heads, head size]
+    borders, longest = _borders(lengths, query.device), max(lengths)
+    attended: Tensor = kernel(
+        *packed,
+        borders,
+        borders,
+        longest,
+        longest,
+        scale=scaling,
+        # How many before it a token sees; -1: all of them. None after it.
+        window_size=(-1 if window is None else window - 1, 0),
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
+    return attended[None]
+
+
+@lru_cache(maxsize=8)  # every layer of a pass asks for the same, and a copy to a GPU takes longer than the sum
+def _borders(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return where records begin, and where the last one ends, int32 ``[records + 1]``."""
+    ends = torch.tensor((0, *lengths), dtype=torch.int64).cumsum(0)
+    return ends.to(device=device, dtype=torch.int32)
 
 
 def _within(

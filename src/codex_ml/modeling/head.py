@@ -96,9 +96,10 @@ def _first_choices(logits: Tensor, labels: Tensor, likely: Tensor) -> Tensor:
     """Count the labels ``[rows, 1]`` that are the first of the highest logits, where `likely` says they are among them.
 
     To find the first of equals takes a processor ten times as long as to find the highest: it is looked for where it
-    can matter. A GPU finds both at once, and would have to be waited for to know where.
+    can matter. A GPU finds both at once, and would have to be waited for to know where; a tensor without numbers (a
+    subclass, with which memory is planned) cannot be asked.
     """
-    if logits.device.type == "cpu":
+    if logits.device.type == "cpu" and type(logits) is Tensor:
         rows = likely[:, 0]
         logits, labels = logits[rows], labels[rows]
     return (logits.argmax(dim=-1) == labels[:, 0]).sum()

@@ -13,6 +13,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from codex_ml.errors import UserError
+from codex_ml.modeling.attention import RECORD_KERNELS
 from codex_ml.modeling.layout import PADDED, Layout
 
 # cuBLAS repeats its sums only with a workspace of a fixed size, which it reads once, when CUDA starts.
@@ -60,6 +61,7 @@ class Kernels:
             "refused": None if self.refused is None else list(self.refused),
             "repeatable": self.repeatable,
             "attention_kernels": self._attention_kernels(),
+            "record_attention": RECORD_KERNELS if self.layout.kind == "ragged" else None,
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
             # cuDNN would time its kernels and keep the fastest.
             "cudnn_benchmark": torch.backends.cudnn.benchmark,

@@ -16,7 +16,8 @@ from codex_ml.modeling.normalisation import replace_norms
 LayoutKind = Literal["ragged", "padded"]
 # Families whose losses and gradients are proven equal, record by record, in tests/invariant/test_ragged.py. A family
 # belongs here when its attention goes through transformers' interface and knows neither soft caps nor sinks, its
-# positions come from `position_ids` alone, and nothing but attention mixes the tokens of a row.
+# positions come from `position_ids` alone, nothing but attention mixes the tokens of a row, and its logits are one
+# linear layer over the last hidden states, with no soft cap and no scale after it.
 RAGGED_FAMILIES = frozenset({"gpt2", "llama", "mistral", "qwen2"})
 
 

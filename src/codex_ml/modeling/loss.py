@@ -14,10 +14,7 @@ from transformers import PreTrainedModel
 
 from codex_ml.modeling.attention import LENGTHS_ARGUMENT
 from codex_ml.modeling.head import head_loss
-
-IGNORED_LABEL = -100
-# Families whose logits are one linear layer over the last hidden states, with no soft cap and no scale after it.
-_PLAIN_HEADS = frozenset({"gpt2", "llama", "mistral", "qwen2"})
+from codex_ml.modeling.layout import RAGGED_FAMILIES
 
 
 class SupervisedBatch(Protocol):
@@ -33,10 +30,15 @@ class SupervisedBatch(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """Token ids where supervised and `IGNORED_LABEL` elsewhere, int64 in the shape of the ids, not shifted.
+        """Token ids where supervised and -100 elsewhere, int64 in the shape of the ids, not shifted.
 
         In a ragged row the first token of each record is ignored: what precedes it belongs to another record.
         """
+        ...
+
+    @property
+    def predicting(self) -> Tensor:
+        """Positions whose next label is a token, counted row by row, int64 ``[supervised]``."""
         ...
 
     @property
@@ -94,13 +96,12 @@ def supervised_loss(model: Callable[..., Any], batch: SupervisedBatch) -> Superv
         A loss that is not finite is returned as it is; the caller decides before its optimizer step.
         Without supervised tokens the sum is a zero that can still be differentiated.
     """
-    targets = batch.labels[:, 1:]  # [batch, sequence - 1]
-    wanted = targets != IGNORED_LABEL
+    targets = batch.labels.flatten()[batch.predicting + 1]  # [supervised]
     if batch.record_lengths is not None:
-        return _ragged_loss(model, batch, wanted[0].nonzero()[:, 0], targets[wanted])
+        return _ragged_loss(model, batch, batch.predicting, targets)
     outputs = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
     # Selected before the cast: prompts and padding then cost neither a float32 copy of their logits nor a softmax.
-    return _from_logits(outputs.logits[:, :-1][wanted], targets[wanted])
+    return _from_logits(outputs.logits.flatten(0, 1)[batch.predicting], targets)
 
 
 def makes_logits_in_chunks(model: Callable[..., Any]) -> bool:
@@ -140,12 +141,13 @@ def _from_logits(logits: Tensor, targets: Tensor) -> SupervisedLoss:
 def _parts(model: Callable[..., Any]) -> tuple[nn.Module, nn.Linear] | None:
     """Return decoder and head where logits are one linear layer whose gradient can be made with the loss, or None."""
     bare = model.get_base_model() if isinstance(model, PeftModel) else model
-    if not isinstance(bare, PreTrainedModel) or bare.config.model_type not in _PLAIN_HEADS:
+    if not isinstance(bare, PreTrainedModel) or bare.config.model_type not in RAGGED_FAMILIES:
         return None
     head: Any = bare.get_output_embeddings()  # type: ignore[no-untyped-call]
     # An adapter on the head computes more than this; a trained head sums its gradient in float32 only; and float16
     # would lose small probabilities, which the loss scale saves on the ordinary way.
-    if type(head) is not nn.Linear or type(head.weight) is not nn.Parameter or head.weight.dtype is torch.float16:
+    # Weights that are packed into whole numbers are no matrix.
+    if type(head) is not nn.Linear or not head.weight.is_floating_point() or head.weight.dtype is torch.float16:
         return None
     narrow = head.weight.dtype is not torch.float32 or torch.is_autocast_enabled(head.weight.device.type)
     trained = head.weight.requires_grad and torch.is_grad_enabled()

@@ -10,6 +10,14 @@ import torch
 from codex_ml.errors import ModelError
 
 
+def _bfloat16_instructions() -> str | None:
+    """Return the instructions by which this processor multiplies matrices of bfloat16, or None."""
+    # torch has no public name for what it found out about the processor.
+    if torch.cpu._is_amx_tile_supported():  # noqa: SLF001
+        return "AMX"
+    return "AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else None  # noqa: SLF001
+
+
 @dataclass(frozen=True)
 class DeviceProbe:
     """What the machine offers; tests pass other answers."""
@@ -17,6 +25,7 @@ class DeviceProbe:
     cuda_is_available: Callable[[], bool] = torch.cuda.is_available
     cuda_device_count: Callable[[], int] = torch.cuda.device_count
     cuda_supports_bfloat16: Callable[[], bool] = torch.cuda.is_bf16_supported
+    cpu_computes_bfloat16: Callable[[], str | None] = _bfloat16_instructions
 
 
 @dataclass(frozen=True)
@@ -60,10 +69,22 @@ def choose_device(wish: str, probe: DeviceProbe | None = None) -> Choice:
     return Choice(f"cuda:{index}", "asked for")
 
 
-def choose_dtype(wish: str, device: str, probe: DeviceProbe | None = None) -> Choice:
+def choose_dtype(wish: str, device: str, probe: DeviceProbe | None = None, stored: str | None = None) -> Choice:
     """Return the number format of the base weights for a wish of ``auto``, ``float32`` or ``bfloat16``.
 
-    On CPU, `auto` is float32: it is exact, and only some processors compute bfloat16 faster.
+    On a CPU, `auto` is bfloat16 only for weights that are stored in it, on a processor that computes it: nothing is
+    then rounded that was not before. On CUDA it is bfloat16 wherever the device computes it.
+
+    Parameters
+    ----------
+    wish : str
+        The config's ``model.dtype``.
+    device : str
+        As `choose_device` gives it.
+    probe : DeviceProbe, optional
+        What the machine offers.
+    stored : str, optional
+        Format of the weights on the disk, where it is known.
 
     Raises
     ------
@@ -73,15 +94,26 @@ def choose_dtype(wish: str, device: str, probe: DeviceProbe | None = None) -> Ch
     probe = probe or DeviceProbe()
     on_cuda = device.startswith("cuda")
     if wish == "auto":
-        if on_cuda and probe.cuda_supports_bfloat16():
-            return Choice("bfloat16", "the CUDA device computes bfloat16 natively")
-        return Choice("float32", "exact, and the CPU default" if not on_cuda else "the CUDA device lacks bfloat16")
+        return _automatic_dtype(on_cuda, probe, stored)
     if wish == "bfloat16" and on_cuda and not probe.cuda_supports_bfloat16():
         raise ModelError(
             "model.dtype: bfloat16 was asked for, but the CUDA device does not compute it",
             fix="use model.dtype=float32 or model.dtype=auto",
         )
     return Choice(wish, "asked for")
+
+
+def _automatic_dtype(on_cuda: bool, probe: DeviceProbe, stored: str | None) -> Choice:
+    if on_cuda:
+        if probe.cuda_supports_bfloat16():
+            return Choice("bfloat16", "the CUDA device computes bfloat16 natively")
+        return Choice("float32", "the CUDA device lacks bfloat16")
+    if stored != "bfloat16":
+        return Choice("float32", "exact, and the CPU default")
+    instructions = probe.cpu_computes_bfloat16()
+    if instructions is None:
+        return Choice("float32", "the weights are stored in bfloat16, which this processor does not compute natively")
+    return Choice("bfloat16", f"the weights are stored in it, and this processor computes it ({instructions})")
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,7 +28,7 @@ from codex_ml.models.directory import (
     tokenizer_files_digest,
 )
 from codex_ml.models.presets import PRESETS
-from codex_ml.models.rehearsal import rehearse
+from codex_ml.models.rehearsal import rehearse, stored_dtype
 from codex_ml.models.source import Source, locate_model, locate_tokenizer
 from codex_ml.storage import bytes_digest, file_digest, json_bytes
 
@@ -43,6 +45,15 @@ class BaseModel:
     dtype: Choice
     digest: str
     source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A model whose parameters have shapes and types and no numbers, and what will be chosen when it is loaded."""
+
+    model: PreTrainedModel
+    device: Choice
+    dtype: Choice
 
 
 def load_tokenizer(wish: ModelSection) -> PreTrainedTokenizerBase:
@@ -111,7 +122,7 @@ def load_base_model(
     device = choose_device(wish.device)
     source = locate_model(wish)
     if source is not None:
-        dtype = choose_dtype(wish.dtype, device.value)
+        dtype = _dtype_of(wish, device, source)
         model = load_model_directory(source.directory, dtype.value, source.key)
         digest = model_digest(source.directory, digest_of)
     else:
@@ -120,6 +131,32 @@ def load_base_model(
     _check_vocabulary(model, tokenizer)
     placed: PreTrainedModel = model.to(device.value)  # type: ignore[arg-type]
     return BaseModel(model=placed, device=device, dtype=dtype, digest=digest, source=source)
+
+
+def build_shell(wish: ModelSection, tokenizer: PreTrainedTokenizerBase) -> Shell:
+    """Build the model of a config on the meta device, after the checks that loading makes of its files.
+
+    Parameters
+    ----------
+    wish : ModelSection
+        What the config asks for.
+    tokenizer : PreTrainedTokenizerBase
+        Gives a preset its vocabulary.
+
+    Raises
+    ------
+    ModelError
+        If the files of the model are refused or make no model, or the device or dtype cannot be had.
+    """
+    device = choose_device(wish.device)
+    source = locate_model(wish)
+    if source is None:
+        with torch.device("meta"):
+            model: PreTrainedModel = LlamaForCausalLM(_preset_config(wish.preset or "", tokenizer))
+        return Shell(model, device, _preset_dtype(wish.dtype))
+    dtype = _dtype_of(wish, device, source)
+    with _explained(source.directory, source.key):
+        return Shell(rehearse(source.directory, source.key, torch_dtype(dtype.value)), device, dtype)
 
 
 def load_model_directory(directory: Path, dtype: str, key: str) -> PreTrainedModel:
@@ -131,7 +168,7 @@ def load_model_directory(directory: Path, dtype: str, key: str) -> PreTrainedMod
         If weights are absent, partial or damaged.
     """
     check_model_directory(directory, key)
-    try:
+    with _explained(directory, key):
         rehearse(directory, key)
         loaded: Any = AutoModelForCausalLM.from_pretrained(  # nosec B615: a directory, no hub
             directory,
@@ -141,9 +178,19 @@ def load_model_directory(directory: Path, dtype: str, key: str) -> PreTrainedMod
             trust_remote_code=False,
             output_loading_info=True,
         )
+    model: PreTrainedModel = loaded[0]
+    _check_loading(directory, loaded[1], key)
+    return model
+
+
+@contextmanager
+def _explained(directory: Path, key: str) -> Iterator[None]:
+    """Turn whatever the libraries raise on files that make no model into one error."""
+    try:
+        yield
     except (ModelError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever the libraries raise on files that make no model; some of it bare exceptions
+    except Exception as error:  # some of it bare exceptions
         if "not enough memory" in str(error):
             raise
         raise ModelError(
@@ -151,15 +198,18 @@ def load_model_directory(directory: Path, dtype: str, key: str) -> PreTrainedMod
             why=_first_line(error),
             fix="copy the files again from their source; transformers must know the architecture (model_type)",
         ) from error
-    model: PreTrainedModel = loaded[0]
-    _check_loading(directory, loaded[1], key)
-    return model
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, directory: Path) -> str:
     """Return one digest over the files that decide how text becomes ids, and the end-of-sequence id in use."""
     eos_token_id: Any = tokenizer.eos_token_id
     return tokenizer_files_digest(directory, eos_token_id)
+
+
+def _dtype_of(wish: ModelSection, device: Choice, source: Source) -> Choice:
+    """Return the number format for weights that lie in a directory."""
+    check_model_directory(source.directory, source.key)
+    return choose_dtype(wish.dtype, device.value, stored=stored_dtype(source.directory, source.key))
 
 
 def _preset_dtype(wish: str) -> Choice:
@@ -172,10 +222,13 @@ def _preset_dtype(wish: str) -> Choice:
     return Choice("float32", "a model from a preset is trained in float32")
 
 
-def _make_from_preset(name: str, tokenizer: PreTrainedTokenizerBase, seed: int) -> tuple[PreTrainedModel, str]:
-    preset = PRESETS.get(name)
+def _preset_config(name: str, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
     token_ids = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    config = preset.config(len(tokenizer), token_ids)
+    return PRESETS.get(name).config(len(tokenizer), token_ids)
+
+
+def _make_from_preset(name: str, tokenizer: PreTrainedTokenizerBase, seed: int) -> tuple[PreTrainedModel, str]:
+    config = _preset_config(name, tokenizer)
     # Weights are drawn on the CPU in float32: the same seed gives the same model on every device.
     torch.manual_seed(seed)
     model = LlamaForCausalLM(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from codex_ml.errors import ModelError
 from codex_ml.limits import LimitExceededError, limited
@@ -17,8 +17,19 @@ _CPU_SECONDS, _EXTRA_BYTES = 60.0, 8 << 30
 _LARGEST_SHARE, _FREE_ELEMENTS = 2, 500_000_000
 
 
-def rehearse(directory: Path, key: str) -> None:
-    """Refuse a config whose model would be far larger than its weights: what is missing would be made up in memory.
+def rehearse(directory: Path, key: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Return the model of a directory with its parameters on the meta device, where they have shapes and no numbers.
+
+    Refused is a config whose model would be far larger than its weights: what is missing would be made up in memory.
+
+    Parameters
+    ----------
+    directory : Path
+        Holds ``config.json`` and weights.
+    key : str
+        Of the config, for messages.
+    dtype : torch.dtype, optional
+        Of the parameters; None: what the directory says.
 
     Raises
     ------
@@ -34,7 +45,9 @@ def rehearse(directory: Path, key: str) -> None:
             config = AutoConfig.from_pretrained(  # nosec B615: a directory, no hub
                 directory, local_files_only=True, trust_remote_code=False
             )
-            shell = AutoModelForCausalLM.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
+            shell: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                config, dtype=dtype, trust_remote_code=False
+            )
             wanted = sum(tensor.numel() for tensor in (*shell.parameters(), *shell.buffers()))
     except (LimitExceededError, MemoryError) as error:
         raise ModelError(
@@ -48,3 +61,17 @@ def rehearse(directory: Path, key: str) -> None:
             why=f"config.json describes {wanted:,} numbers, and the weights hold {held:,}",
             fix="copy all *.safetensors of the model, and its config.json, again",
         )
+    return shell
+
+
+def stored_dtype(directory: Path, key: str) -> str | None:
+    """Return the number format in which all weights of a directory lie, as torch names it; None where they differ.
+
+    Raises
+    ------
+    ModelError
+        If the header of a file is damaged.
+    """
+    entries = guard_weights(directory, read_settings(directory / "config.json", key), key)
+    found = {entry.dtype for entry in entries}
+    return {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}.get(found.pop()) if len(found) == 1 else None

@@ -66,7 +66,7 @@ def restore_adapter(model: PeftModel, directory: Path) -> None:
     """
     tensors = read_adapter_tensors(directory)
     expected = get_peft_model_state_dict(model, save_embedding_layers=False)
-    _check_shapes(directory, tensors, expected)
+    check_shapes(directory, tensors, expected)
     set_peft_model_state_dict(model, tensors)
 
 
@@ -97,7 +97,7 @@ def load_adapter(base: PreTrainedModel, directory: Path) -> PeftModel:
             fix="use the base model the adapter was trained on (model.path)",
         ) from error
     try:
-        _check_shapes(directory, tensors, get_peft_model_state_dict(model, save_embedding_layers=False))
+        check_shapes(directory, tensors, get_peft_model_state_dict(model, save_embedding_layers=False))
     except CheckpointError:
         # The caller's base is wrapped already, and must come back as it was.
         model.unload()
@@ -139,7 +139,8 @@ def _portable_config(config: PeftConfig) -> dict[str, Any]:
     return {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(values.items())}
 
 
-def _check_shapes(directory: Path, tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def check_shapes(directory: Path, tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise a `CheckpointError` where saved tensors are not those of a model, by name and shape."""
     differing = sorted(set(tensors) ^ set(expected))
     if differing:
         raise CheckpointError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,12 +18,12 @@ from codex_ml.data.reading.data_files import state_of
 from codex_ml.data.splitting.staging import staging
 from codex_ml.errors import DataError, DiskSpaceError, UserError, is_disk_full
 from codex_ml.recipes.console import say
+from codex_ml.recipes.output_files import in_real_directory, is_same_file, put_in_place, refuse_existing
 from codex_ml.recipes.reading_progress import ReadingProgress
 from codex_ml.recipes.row_findings import FindingTally, RowFilter
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.policy import load_policy
 from codex_ml.storage import Storage, json_bytes
-from codex_ml.untrusted import kind_of
 
 MOST_PLACES = 1000
 _TABLES = frozenset({".csv", ".tsv", ".parquet", ".arrow"})
@@ -139,8 +138,8 @@ def redact_file(
     progress = progress or ReadingProgress(say)
     options, storage = options or RedactionOptions(), storage or Storage()
     filters = filters or SafetyFilters(load_policy(options.policy), pseudonyms=options.pseudonyms)
-    output = _in_real_directory(output)
-    report_path = None if report_path is None else _in_real_directory(report_path)
+    output = in_real_directory(output)
+    report_path = None if report_path is None else in_real_directory(report_path)
     _refuse_targets(source, output, report_path, options)
     report = RedactionReport(filters.policy.name, filters.policy.digest, options.pseudonyms)
     report.output["name"] = output.name
@@ -152,11 +151,11 @@ def redact_file(
             _write_redacted(source, LineOutput(made, output, storage), options, filters, report, progress)
             if made_report is not None:
                 storage.write_bytes(made_report, json_bytes(report.to_dict()))
-            _refuse_existing(output, report_path, options)
+            refuse_existing(_written(output, report_path), overwrite=options.overwrite)
             # The output last: where it lies, its report does too.
             if made_report is not None and report_path is not None:
-                _put_in_place(made_report, report_path, storage)
-            _put_in_place(made, output, storage)
+                put_in_place(made_report, report_path, storage)
+            put_in_place(made, output, storage)
     except OSError as error:
         if not is_disk_full(error):
             raise
@@ -227,56 +226,20 @@ def _refuse_targets(source: Path, output: Path, report_path: Path | None, option
     read = [("--input", source)]
     if (policy_path := Path(options.policy)).is_file():
         read.append(("--policy", policy_path))
-    written = [("--output", output)] + ([] if report_path is None else [("--report", report_path)])
+    written = _written(output, report_path)
     for number, (option, path) in enumerate(written):
         for other_option, other in [*read, *written[:number]]:
-            if _is_same_file(path, other):
+            if is_same_file(path, other):
                 raise UserError(
                     f"{option} and {other_option} name one file: {path.name}",
                     why="it would be written over, and a redaction cannot be taken back",
                     fix=f"name another file: {option} PATH",
                 )
-    _refuse_existing(output, report_path, options)
+    refuse_existing(written, overwrite=options.overwrite)
 
 
-def _refuse_existing(output: Path, report_path: Path | None, options: RedactionOptions) -> None:
-    for option, path in (("--output", output), ("--report", report_path)):
-        if path is None or not os.path.lexists(path):
-            continue
-        if path.is_dir():
-            raise UserError(f"{option}: {path} is a directory", fix=f"name a file in it: {option} {path}/NAME")
-        if path.is_symlink() or kind_of(path.lstat().st_mode) is not None:
-            raise UserError(
-                f"{option}: {path} is not written over",
-                why="it is a link" if path.is_symlink() else f"it is {kind_of(path.lstat().st_mode)}",
-                fix=f"name another file: {option} PATH",
-            )
-        if not options.overwrite:
-            raise UserError(
-                f"{option}: {path} exists",
-                why="a file is not written over unless that is asked for",
-                fix="name another file, or add --overwrite",
-            )
-
-
-def _is_same_file(first: Path, second: Path) -> bool:
-    """Tell whether two paths are one file: by name, link or hard link."""
-    try:
-        return first.resolve() == second.resolve() or first.samefile(second)
-    except (OSError, RuntimeError):
-        # One of them is not there yet, or is a link to itself, which its reader says better.
-        return False
-
-
-def _in_real_directory(path: Path) -> Path:
-    """Return a path with the links of its directory followed, and not that of its own name; loops stay as they are."""
-    return Path(os.path.realpath(path.parent)) / path.name
-
-
-def _put_in_place(made: Path, target: Path, storage: Storage) -> None:
-    storage.fsync_directory(made.parent)
-    storage.replace(made, target)
-    storage.fsync_directory(target.parent)
+def _written(output: Path, report_path: Path | None) -> list[tuple[str, Path]]:
+    return [("--output", output)] + ([] if report_path is None else [("--report", report_path)])
 
 
 def _require_disk(source: Path, output: Path, directory: Path, storage: Storage) -> None:

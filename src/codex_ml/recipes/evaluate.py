@@ -23,17 +23,17 @@ from codex_ml.eval.metrics import chosen_metrics
 from codex_ml.eval.results import EvaluatedModel, EvaluationResult, write_results
 from codex_ml.eval.runner import evaluate_model
 from codex_ml.eval.table import render_table
-from codex_ml.modeling.layout import lay_out
-from codex_ml.models.registry import BaseModel, load_base_model, load_model_directory
+from codex_ml.modeling.layout import Layout, lay_out
+from codex_ml.models.registry import BaseModel, load_base_model
 from codex_ml.monitoring.codex_logging import NdjsonWriter
 from codex_ml.monitoring.debug_log import FILE_NAME as DEBUG_LOG
 from codex_ml.monitoring.debug_log import debug_log
-from codex_ml.peft.adapter_files import adapter_on
 from codex_ml.recipes.config_check import refuse_unsafe_values
 from codex_ml.recipes.console import say
 from codex_ml.recipes.preparation import Prepared, open_digests, prepare
 from codex_ml.recipes.safety_filters import Witness, safety_summary, user_name
-from codex_ml.recipes.weights import keeps_average, refuse_missing_averages, uses_average, weight_digests, weights_of
+from codex_ml.recipes.target_model import check_bases, check_tokenizers, model_of
+from codex_ml.recipes.weights import keeps_average, refuse_missing_averages, uses_average, weight_digests
 from codex_ml.runs.checkpoints import run_of_checkpoint
 from codex_ml.runs.layout import RunLayout, close_record, create_run
 from codex_ml.runs.lock import hold_lock
@@ -83,28 +83,32 @@ def evaluate(
     if config.eval.max_records is not None:
         records = records[: config.eval.max_records]
     _refuse_trained_records(config, targets, prepared)
-    _check_tokenizers(targets, prepared)
+    check_tokenizers(targets, prepared.tokenizer_digest)
     refuse_missing_averages(targets, config.eval.weights)
     digests = open_digests(config)
     base = load_base_model(config.model, prepared.tokenizer, config.run.seed, digests)
-    _check_bases(targets, base)
+    check_bases(targets, base)
     for text in prepared.dataset.warnings:
         outside.say(f"warning: {text}")
     for line in prepared.dataset.account.dropped_lines():
         outside.say(f"warning: {line}")
     # Before anything is written, as a wish that the base cannot meet is refused.
-    outside.say(lay_out(base.model, config.model.batch_layout).line())
+    layout = lay_out(base.model, config.model.batch_layout)
+    outside.say(layout.line())
     outside.say(f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}")
     results: dict[str, EvaluationResult] = {}
     with _receiving_run(config, targets, outside) as receiving:
         digests.save(outside.storage)
         for target in targets:
             run = _own_run(target) or receiving
-            with _open_log(config, prepared, run, outside.storage) as log, _model_of(config, target, base) as model:
+            with (
+                _open_log(config, prepared, run, outside.storage) as log,
+                model_of(target, config.eval.weights, base) as model,
+            ):
                 which = " with its averaged weights" if uses_average(target, config.eval.weights) else ""
                 outside.say(f"evaluating {target.shown}{which} on {len(records)} records of {config.eval.split}")
                 result = _score(config, prepared, model, records, target, log)
-                _write(config, prepared, base, target, result, run, log, outside.storage)
+                _write(config, prepared, base, layout, target, result, run, log, outside.storage)
             results[target.name] = result
     return EvaluateOutcome(receiving.evaluations, _table(results), results)
 
@@ -182,6 +186,7 @@ def _write(
     config: EvaluateConfig,
     prepared: Prepared,
     base: BaseModel,
+    layout: Layout,
     target: Target,
     result: EvaluationResult,
     run: RunLayout,
@@ -195,6 +200,7 @@ def _write(
         "safety_policy": prepared.filters.policy.digest,
     }
     digests |= weight_digests(target, config.eval.weights)
+    computed = {"device": base.device.value, "dtype": base.dtype.value, "batch_layout": layout.kind}
     bypasses = [] if prepared.bypass is None else [prepared.bypass.to_json()]
     safety = safety_summary(prepared.filters, prepared.findings, bypasses)
     # What was found when the records were read is no account of an evaluation, whose filters speak once more.
@@ -202,7 +208,7 @@ def _write(
     write_results(
         run.evaluations / _result_name(config, target),
         result,
-        EvaluatedModel(target.name, config.eval.split, digests, safety),
+        EvaluatedModel(target.name, config.eval.split, digests, safety, computed),
         redact=prepared.filters.redact_value,
         max_bytes=config.logging.max_bytes,
         storage=storage,
@@ -222,20 +228,6 @@ def _write(
                 "signature": metric.signature,
             }
         )
-
-
-@contextmanager
-def _model_of(config: EvaluateConfig, target: Target, base: BaseModel) -> Iterator[nn.Module]:
-    """Give the model of a target; an adapter is put on the shared base and taken off again."""
-    directory = weights_of(target, config.eval.weights)
-    if directory is None:
-        yield base.model
-    elif target.manifest.get("kind") == "adapter":
-        with adapter_on(base.model, directory) as adapted:
-            yield adapted
-    else:
-        model = load_model_directory(directory, base.dtype.value, "--checkpoint")
-        yield model.to(base.device.value)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -299,25 +291,3 @@ def _shared_records(run: RunLayout, scored: Mapping[str, Any]) -> int:
             why=f"{type(error).__name__}: {error}; so it is not known what the checkpoint was trained on",
             fix="restore the file from a copy, or name a checkpoint of another run",
         ) from error
-
-
-def _check_tokenizers(targets: Sequence[Target], prepared: Prepared) -> None:
-    for target in targets:
-        saved = target.manifest.get("tokenizer_digest")
-        if saved is not None and saved != prepared.tokenizer_digest:
-            raise CheckpointError(
-                f"--checkpoint {target.name}: it was trained with another tokenizer",
-                why=f"tokenizer digest {saved} there, {prepared.tokenizer_digest} in this config",
-                fix="evaluate with the config of its run (leave --config-name away), or set model.path to its base",
-            )
-
-
-def _check_bases(targets: Sequence[Target], base: BaseModel) -> None:
-    for target in targets:
-        saved = target.manifest.get("base_model_digest")
-        if target.manifest.get("kind") == "adapter" and saved != base.digest:
-            raise CheckpointError(
-                f"--checkpoint {target.name}: the adapter was trained on another base model",
-                why=f"base digest {saved} there, {base.digest} in this config",
-                fix="set model.path (or model.name and model.revision) to the base model it was trained on",
-            )

@@ -43,6 +43,8 @@ MAY_CHANGE: Mapping[str, str] = MappingProxyType(
         "training.early_stopping_patience": "decides where a run ends",
         "training.early_stopping_min_delta": "decides where a run ends",
         "eval": "scores change no weight",
+        "generation": "texts change no weight",
+        "serve": "answers change no weight",
         "tracking": "trackers change no number",
         "logging": "logs change no number",
     }
@@ -68,7 +70,7 @@ _VALIDATION_DATA = "validation_data_digest"
 # What was chosen in the end, by the setting that decides it.
 _SETTING_OF = {"batch_layout": "model.batch_layout"}
 # Raised with every change to what a step computes, if only in its last bits: a resume after it would be another run.
-_ARITHMETIC = 2
+_ARITHMETIC = 3
 _ARITHMETIC_KEY = "arithmetic"
 # The whole list stands in docs/runs.md; in an error message nobody reads to its end.
 _IN_SHORT = (

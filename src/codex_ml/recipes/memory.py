@@ -62,7 +62,7 @@ class MemoryUse:
         training = self.config.training
         if training.tokens_per_micro_batch is not None:
             return f"training.tokens_per_micro_batch={training.tokens_per_micro_batch}"
-        return f"training.micro_batch_size={training.micro_batch_size}"
+        return f"training.micro_batch_size={training.records_per_pass}"
 
     def _smaller_batches(self) -> list[tuple[str, int]]:
         """Return what makes one pass smaller; text and bytes saved."""
@@ -82,14 +82,14 @@ class MemoryUse:
             smaller = max(tokens // 2, self.longest_tokens)
             if smaller < tokens:
                 found.append((f"training.tokens_per_micro_batch={smaller}", passing - passing * smaller // tokens))
-        elif training.micro_batch_size > 1:
-            window = training.micro_batch_size * training.gradient_accumulation_steps
+        elif training.records_per_pass > 1:
+            window = training.records_per_step
             # Of a divisor, so that the accumulation window, and with it the result, stays what it is.
-            smaller = max(size for size in range(1, training.micro_batch_size // 2 + 1) if window % size == 0)
+            smaller = max(size for size in range(1, training.records_per_pass // 2 + 1) if window % size == 0)
             found.append(
                 (
                     f"training.micro_batch_size={smaller} training.gradient_accumulation_steps={window // smaller}",
-                    passing - passing * smaller // training.micro_batch_size,
+                    passing - passing * smaller // training.records_per_pass,
                 )
             )
         if self.longest_tokens > 1:

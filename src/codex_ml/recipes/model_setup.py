@@ -15,23 +15,19 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from codex_ml.config.schema.adapter import AdapterSection
+from codex_ml.config.schema.model import ModelSection
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.data.tokenize import answer_ends
 from codex_ml.errors import CheckpointError, ModelError
 from codex_ml.modeling.gradient_checkpointing import enable_gradient_checkpointing
-from codex_ml.modeling.head import chunk_rows
 from codex_ml.modeling.kernels import Kernels
 from codex_ml.modeling.layout import lay_out
-from codex_ml.modeling.loss import makes_logits_in_chunks
 from codex_ml.models.model_files import write_generation_config, write_model, write_tokenizer
 from codex_ml.models.registry import BaseModel, load_base_model
-from codex_ml.models.source import locate_tokenizer
 from codex_ml.peft.adapter_files import restore_adapter, write_adapter
 from codex_ml.peft.peft_adapter import TrainableShare, apply_lora, trainable_share
 from codex_ml.recipes.preparation import open_digests
 from codex_ml.runs.digest_cache import DigestCache
-from codex_ml.training.plan import ModelSize
-from codex_ml.training.precision import computing_in
 
 CheckpointKind = Literal["adapter", "model"]
 
@@ -55,6 +51,39 @@ class TrainableModel:
     kernels: Kernels
 
 
+def trainable_wish(config: TrainConfig) -> ModelSection:
+    """Return what is asked of the base, in a number format that can be trained.
+
+    Raises
+    ------
+    ModelError
+        If weights of 16 bits would be trained themselves.
+    """
+    wish = config.model
+    if config.adapter.kind != "none":
+        return wish
+    if wish.dtype == "bfloat16":
+        raise ModelError(
+            "model.dtype: bfloat16 weights cannot be trained themselves",
+            why="an optimizer step is smaller than bfloat16 can represent, and would be lost",
+            fix="use model.dtype=float32 (or auto), or an adapter (adapter.kind=lora), which stays in float32",
+        )
+    return wish.model_copy(update={"dtype": "float32"})
+
+
+def put_adapter_on(model: PreTrainedModel, adapter: AdapterSection) -> PeftModel:
+    """Return a base with the adapter of a config around it.
+
+    Raises
+    ------
+    AdapterError
+        If the adapter cannot be had as asked.
+    """
+    settings = adapter.model_dump()
+    del settings["kind"]
+    return apply_lora(model, settings)
+
+
 def build_trainable_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> TrainableModel:
     """Load the base of a config and put its adapter on, or leave all weights trainable with ``adapter.kind: none``.
 
@@ -63,16 +92,7 @@ def build_trainable_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBas
     ModelError, AdapterError
         If the model or the adapter cannot be had as asked.
     """
-    trains_all = config.adapter.kind == "none"
-    wish = config.model
-    if trains_all and wish.dtype == "bfloat16":
-        raise ModelError(
-            "model.dtype: bfloat16 weights cannot be trained themselves",
-            why="an optimizer step is smaller than bfloat16 can represent, and would be lost",
-            fix="use model.dtype=float32 (or auto), or an adapter (adapter.kind=lora), which stays in float32",
-        )
-    if trains_all:
-        wish = wish.model_copy(update={"dtype": "float32"})
+    trains_all, wish = config.adapter.kind == "none", trainable_wish(config)
     digests = open_digests(config)
     base = load_base_model(wish, tokenizer, config.run.seed, digests)
     attention = _attention(base.model)
@@ -88,32 +108,6 @@ def build_trainable_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBas
         # Only now: peft would prepare a base that does it already for the variant with reentry.
         enable_gradient_checkpointing(base.model)
     return trainable
-
-
-def model_size(config: TrainConfig, trainable: TrainableModel) -> ModelSize:
-    """Return what the plan needs to know of a model and its tokenizer."""
-    beside = locate_tokenizer(config.model).directory.iterdir()
-    settings = trainable.base.model.config
-    return ModelSize(
-        parameters=trainable.share.total,
-        trainable=trainable.share.trainable,
-        weight_bytes=sum(p.numel() * p.element_size() for p in trainable.model.parameters()),
-        layers=int(settings.num_hidden_layers),
-        hidden_size=int(settings.hidden_size),
-        vocabulary_size=int(settings.vocab_size),
-        tokenizer_bytes=sum(f.stat().st_size for f in beside if f.is_file() and f.suffix != ".safetensors"),
-        layout=trainable.kernels.layout.kind,
-        logit_rows=_logit_rows(config, trainable),
-    )
-
-
-def _logit_rows(config: TrainConfig, trainable: TrainableModel) -> int | None:
-    """Return the positions whose logits a pass makes at a time; None: all."""
-    if trainable.kernels.layout.kind == "padded":
-        return None
-    with computing_in(config.training.mixed_precision, trainable.base.device.value):
-        in_chunks = makes_logits_in_chunks(trainable.model)
-    return chunk_rows(int(trainable.base.model.config.vocab_size)) if in_chunks else None
 
 
 def _attention(model: PreTrainedModel) -> str:
@@ -144,9 +138,7 @@ def _adapted(
     digests: DigestCache,
     kernels: Kernels,
 ) -> TrainableModel:
-    settings = adapter.model_dump()
-    del settings["kind"]
-    model: PeftModel = apply_lora(base.model, settings)
+    model = put_adapter_on(base.model, adapter)
 
     def write_alone(directory: Path) -> None:
         write_adapter(model, directory)

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from transformers import PreTrainedModel
+
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import DataError, ModelError, UserError
 from codex_ml.generation.generator import maximum_positions
@@ -36,7 +38,7 @@ def refuse_several_processes(environment: Mapping[str, str]) -> None:
         )
 
 
-def refuse_records_beyond_positions(config: TrainConfig, prepared: Prepared, trainable: TrainableModel) -> None:
+def refuse_records_beyond_positions(config: TrainConfig, prepared: Prepared, model: PreTrainedModel) -> None:
     """Stop when a record is longer than the model has positions for.
 
     Raises
@@ -44,7 +46,7 @@ def refuse_records_beyond_positions(config: TrainConfig, prepared: Prepared, tra
     DataError
         With how many there are, and the longest by its id.
     """
-    limit = maximum_positions(trainable.base.model)
+    limit = maximum_positions(model)
     if limit is None:
         return
     splits = ["train", "valid"] if config.training.eval_steps is not None else ["train"]

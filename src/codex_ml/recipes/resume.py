@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from codex_ml.errors import CheckpointError, UserError
 from codex_ml.monitoring.codex_logging import no_redaction, write_ndjson
@@ -25,6 +26,11 @@ from codex_ml.runs.lock import hold_lock
 from codex_ml.runs.manifest import MANIFEST_NAME
 from codex_ml.runs.naming import near_names
 from codex_ml.storage import Storage
+
+if TYPE_CHECKING:  # a list of runs asks this file, and must not import torch
+    from codex_ml.config.schema.root import TrainConfig
+    from codex_ml.training.checkpoint import LoadedState
+    from codex_ml.training.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -150,3 +156,16 @@ def _newest_of(layout: RunLayout, record: RunRecord) -> ResumePoint:
     else:
         message = f"resuming {layout.directory.name} from {checkpoint.name}"
     return ResumePoint(layout, record, checkpoint, tuple(passed_over), message)
+
+
+def changes(config: TrainConfig, loaded: LoadedState, plan: Plan) -> list[str]:
+    """Return what a resumed run does otherwise than the one it goes on from."""
+    before = loaded.values["total_steps"]
+    if before == plan.total_steps:
+        return []
+    if loaded.state.step >= plan.total_steps:
+        return [f"the run now has {plan.total_steps} steps instead of {before}, and all of them are made"]
+    return [
+        f"the run now has {plan.total_steps} steps instead of {before}: the learning rate of the steps to come follows "
+        f"the {config.training.schedule} schedule of the new length"
+    ]

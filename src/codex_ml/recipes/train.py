@@ -20,10 +20,12 @@ from codex_ml.recipes.config_check import refuse_unsafe_values
 from codex_ml.recipes.console import say
 from codex_ml.recipes.failures import failures_explained, second_to
 from codex_ml.recipes.fingerprint import check_fingerprint, run_fingerprint, settings_fingerprint
+from codex_ml.recipes.fitting import cut_as_before, fitted
 from codex_ml.recipes.hooks import training_hooks
 from codex_ml.recipes.kernels import FindRefused, prepare_process, try_kernels
 from codex_ml.recipes.memory import MemoryUse
-from codex_ml.recipes.model_setup import TrainableModel, build_trainable_model, model_size
+from codex_ml.recipes.model_setup import TrainableModel, build_trainable_model
+from codex_ml.recipes.planning import outline
 from codex_ml.recipes.preflight import (
     refuse_end_before_checkpoint,
     refuse_precision_that_does_not_fit,
@@ -33,7 +35,7 @@ from codex_ml.recipes.preflight import (
 )
 from codex_ml.recipes.preparation import Prepared, prepare
 from codex_ml.recipes.records import environment_summary, write_run_files
-from codex_ml.recipes.resume import ResumePoint, close_dead_run, find_resume_point
+from codex_ml.recipes.resume import ResumePoint, changes, close_dead_run, find_resume_point
 from codex_ml.recipes.safety_filters import Witness, bypass_warnings, user_name
 from codex_ml.recipes.session import Session, SessionDependencies, open_session
 from codex_ml.recipes.signals import listen_for_stop
@@ -43,7 +45,7 @@ from codex_ml.tracking.opening import TrackingDependencies, check_sinks
 from codex_ml.training.averaging import AveragedWeights, averaging_lines
 from codex_ml.training.checkpoint import LoadedState
 from codex_ml.training.job import TrainingJob
-from codex_ml.training.plan import Plan, make_plan
+from codex_ml.training.plan import Plan
 from codex_ml.training.precision import precision_lines
 from codex_ml.training.state import TrainerState
 from codex_ml.training.store import CheckpointStore, DirectoryStore
@@ -100,9 +102,10 @@ def train(
     prepare_process(config, os.environ)
     check_sinks(config.tracking.sinks, outside.tracking)
     resume, loaded = _resume(config, outside)
+    config = cut_as_before(config, loaded)
     if loaded is not None and config.training.max_steps is not None and _is_over(resume, loaded.state, config):
         return _already_finished(resume, loaded.state)
-    prepared, trainable, plan = _prepare(config, loaded, outside, outside.storage)
+    config, prepared, trainable, plan = _prepare(config, loaded, outside, outside.storage)
     introduction = _introduction(config, prepared, trainable, plan)
     for line in introduction:
         outside.say(line)
@@ -111,7 +114,7 @@ def train(
     if loaded is not None:
         if loaded.weights is None:
             trainable.restore_weights(loaded.directory)
-        for line in _changes(config, loaded, plan):
+        for line in changes(config, loaded, plan):
             outside.say(line)
     require_disk(config, plan, outside.storage, resume)
     trainable = try_kernels(config, prepared.dataset.require("train"), trainable, outside.find_refused)
@@ -171,7 +174,8 @@ def plan_only(config: TrainConfig, collaborators: TrainCollaborators | None = No
     check_sinks(config.tracking.sinks, outside.tracking)
     resume = _find_resume(config)
     # Without a disk to write on: the cache of tokenised data is used, and left as it is.
-    prepared, trainable, plan = _prepare(config, _load_state(config, resume, outside), outside)
+    loaded = _load_state(config, resume, outside)
+    config, prepared, trainable, plan = _prepare(cut_as_before(config, loaded), loaded, outside)
     require_disk(config, plan, outside.storage, resume)
     plan = calibrate(config, prepared.dataset.require("train"), trainable, plan, prepared.pad_token_id, outside.machine)
     lines = [*_introduction(config, prepared, trainable, plan), *prepared.dataset.account.lines()]
@@ -218,7 +222,9 @@ def _load_state(config: TrainConfig, resume: ResumePoint, outside: TrainCollabor
             why=f"{', '.join(absent)} is absent from it",
             fix="resume from a checkpoint that training wrote",
         )
-    check_fingerprint(loaded.values["fingerprint"], settings_fingerprint(config), resume.checkpoint)
+    check_fingerprint(
+        loaded.values["fingerprint"], settings_fingerprint(cut_as_before(config, loaded)), resume.checkpoint
+    )
     if (asked := config.training.max_steps) is not None:
         refuse_end_before_checkpoint(config, resume.checkpoint, loaded.state.step, asked)
     patience = config.training.early_stopping_patience
@@ -230,22 +236,24 @@ def _load_state(config: TrainConfig, resume: ResumePoint, outside: TrainCollabor
 
 def _prepare(
     config: TrainConfig, loaded: LoadedState | None, outside: TrainCollaborators, storage: Storage | None = None
-) -> tuple[Prepared, TrainableModel, Plan]:
-    """Read the data, build the model and plan the run; whatever does not fit together is refused."""
+) -> tuple[TrainConfig, Prepared, TrainableModel, Plan]:
+    """Read the data, plan the run and build the model; whatever does not fit together is refused.
+
+    The config comes back with a number for what it left to the memory at hand.
+    """
     witness = Witness("train", outside.who, outside.clock)
     prepared = prepare(config, outside.say, storage=storage, witness=witness)
-    records = prepared.dataset.require("train")
+    outlined = outline(config, prepared)
+    refuse_records_beyond_positions(config, prepared, outlined.shell.model)
+    config, plan = fitted(config, prepared, outlined, outside.machine.available_bytes)
     trainable = build_trainable_model(config, prepared.tokenizer)
-    refuse_records_beyond_positions(config, prepared, trainable)
     refuse_precision_that_does_not_fit(config, trainable)
     if loaded is not None:
         current = run_fingerprint(config, prepared, trainable.base, trainable.kernels.layout.kind)
         has_validated = bool(loaded.state.validation_losses)
         check_fingerprint(loaded.values["fingerprint"], current, loaded.directory, has_validated)
-    plan = make_plan(config.training, records, model_size(config, trainable), config.run.seed)
-    if loaded is not None:
         refuse_end_before_checkpoint(config, loaded.directory, loaded.state.step, plan.total_steps)
-    return prepared, trainable, plan
+    return config, prepared, trainable, plan
 
 
 def _is_over(resume: ResumePoint, state: TrainerState, config: TrainConfig) -> bool:
@@ -296,19 +304,6 @@ def _introduction(config: TrainConfig, prepared: Prepared, trainable: TrainableM
         found = ", ".join(f"{rule} {count}" for rule, count in sorted(prepared.findings.items()))
         lines.append(f"safety findings in the data: {found} (positions in events.ndjson)")
     return [*lines, *plan.lines()]
-
-
-def _changes(config: TrainConfig, loaded: LoadedState, plan: Plan) -> list[str]:
-    """Return what a resumed run does otherwise than the one it goes on from."""
-    before = loaded.values["total_steps"]
-    if before == plan.total_steps:
-        return []
-    if loaded.state.step >= plan.total_steps:
-        return [f"the run now has {plan.total_steps} steps instead of {before}, and all of them are made"]
-    return [
-        f"the run now has {plan.total_steps} steps instead of {before}: the learning rate of the steps to come follows "
-        f"the {config.training.schedule} schedule of the new length"
-    ]
 
 
 def _memory_use(config: TrainConfig, prepared: Prepared, trainable: TrainableModel, plan: Plan) -> MemoryUse:

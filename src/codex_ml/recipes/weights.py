@@ -38,7 +38,7 @@ def weight_digests(target: Target, wish: WeightsWish) -> dict[str, str]:
     }
 
 
-def refuse_missing_averages(targets: Sequence[Target], wish: WeightsWish) -> None:
+def refuse_missing_averages(targets: Sequence[Target], wish: WeightsWish, key: str = "eval.weights") -> None:
     """Stop when averaged weights are asked for of a checkpoint that has none.
 
     Raises
@@ -49,7 +49,7 @@ def refuse_missing_averages(targets: Sequence[Target], wish: WeightsWish) -> Non
     for target in targets:
         if wish == "averaged" and target.directory is not None and not keeps_average(target):
             raise CheckpointError(
-                f"--checkpoint {target.name}: eval.weights=averaged, and it holds no averaged weights",
+                f"--checkpoint {target.name}: {key}=averaged, and it holds no averaged weights",
                 why=f"its run was trained without training.ema_decay, so there is no {AVERAGED_DIRECTORY}/ in it",
-                fix="set eval.weights=auto, which takes the average where there is one",
+                fix=f"set {key}=auto, which takes the average where there is one",
             )

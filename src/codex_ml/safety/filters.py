@@ -24,6 +24,8 @@ _LONGEST_NAMED_CHARACTERS = 256
 _LONGEST_NAME_CHARACTERS = 64
 # Signs and blanks that may stand before it.
 _MOST_BEFORE_NAMED = 2
+# What a log says again and again (keys, names of metrics) is not searched again: so many short texts, all found clean.
+_LONGEST_REMEMBERED_CHARACTERS, _MOST_REMEMBERED = 64, 4096
 # Looks at one text; two are the rule, where the second finds nothing new.
 _MOST_LOOKS = 12
 
@@ -88,6 +90,7 @@ class SafetyFilters:
         self.bypass_reason = None if enabled else bypass_reason
         self._matcher = PolicyMatcher(policy.rules if enabled else (), policy.allow)
         self._find_in = find or self._matcher.find
+        self._known_clean: set[tuple[str, str | None]] = set()
         self._markers = Markers([rule.id for rule in policy.rules] + [FAILURE], pseudonyms=pseudonyms)
 
     @property
@@ -133,7 +136,14 @@ class SafetyFilters:
 
     def redact(self, text: str, name: str | None = None) -> str:
         """Return the text as it may be shown or written; `name` as in `apply`."""
-        return self.apply(text, name).text
+        if len(text) > _LONGEST_REMEMBERED_CHARACTERS:
+            return self.apply(text, name).text
+        if (text, name) in self._known_clean:
+            return text
+        filtered = self.apply(text, name)
+        if not filtered.findings and len(self._known_clean) < _MOST_REMEMBERED:
+            self._known_clean.add((text, name))
+        return filtered.text
 
     def redact_value(self, value: object, name: str | None = None) -> object:
         """Return a JSON value with every string in it redacted, keys and long numbers too.

@@ -46,6 +46,11 @@ class PlacedFinding:
     place: Place
     length: int
 
+    @property
+    def start(self) -> int:
+        """Characters before it in the whole text."""
+        return self.place.offset
+
 
 class StreamFilter:
     """Give out of a text that comes in pieces what may be shown; the pieces' borders change nothing.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from codex_ml.errors import CheckpointError
@@ -24,6 +24,7 @@ from codex_ml.runs.layout import TRAINER_STATE_NAME, TRAINING_STATE_NAME
 from codex_ml.runs.manifest import verify_checkpoint, write_manifest
 from codex_ml.storage import Storage, json_bytes
 from codex_ml.training.state import TrainerState
+from codex_ml.training.tensor_file import tensor_file_pieces
 from codex_ml.untrusted import UntrustedFileError, read_json
 
 # What recipes put beside the counters, where they do.
@@ -90,7 +91,7 @@ def save_checkpoint(checkpoints: Path, content: CheckpointContent, storage: Stor
     for entry in sorted(staged.rglob("*")):
         entry.chmod(0o700 if entry.is_dir() else 0o600)
         storage.fsync_file(entry)
-    storage.write_bytes(staged / TRAINING_STATE_NAME, save(content.tensors))
+    storage.write_pieces(staged / TRAINING_STATE_NAME, tensor_file_pieces(content.tensors))
     storage.write_bytes(staged / TRAINER_STATE_NAME, json_bytes({"trainer": content.state.to_json(), **content.values}))
     write_manifest(staged, {"step": content.state.step, **content.manifest}, storage)
     storage.fsync_directory(staged)

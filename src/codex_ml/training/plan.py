@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codex_ml.config.schema.training import DEFAULT_EPOCHS, TrainingSection
-from codex_ml.data.batches import BatchLayout, cut_window, steps_per_epoch, window_of_step
+from codex_ml.data.batches import BatchLayout, cut_window, micro_batches_by_tokens, steps_per_epoch, window_of_step
 from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.data.tokens.token_arrays import lengths_of, supervised_counts_of
 from codex_ml.errors import DiskSpaceError
@@ -27,7 +27,7 @@ _OVERHEAD_BYTES = 2**19
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Parameters and shape of a model, as far as memory depends on them.
+    """Parameters and shape of a model, as far as memory depends on them; the weights are those without the adapter.
 
     `logit_rows` are the positions whose logits exist at a time, None where a pass makes all of them.
     """
@@ -35,6 +35,7 @@ class ModelSize:
     parameters: int
     trainable: int
     weight_bytes: int
+    adapter_bytes: int
     layers: int
     hidden_size: int
     vocabulary_size: int
@@ -58,41 +59,50 @@ class Plan:
     gradient_checkpointing: bool = False
     # What gradient checkpointing saves of the activations, or would save.
     checkpointing_saves_bytes: int = 0
-    # Positions of the largest pass that the order of data can bring.
+    # Positions and records of the largest pass that the order of data can bring.
     largest_pass_positions: int = 0
-    # Whether the memory of a pass was measured on this model.
-    memory_measured: bool = False
+    largest_pass: tuple[int, ...] = ()
+    # Why the memory of a pass is an estimate by a formula; None where it was counted on this model.
+    estimated_because: str | None = None
+    # What to do where it does not fit, or how it was made to.
+    memory_advice: str | None = None
     # How long the run will take, where that was measured.
     time_line: str | None = None
 
     def lines(self) -> list[str]:
         """Return the plan as lines for people."""
-        memory = ", ".join(f"{part} {format_bytes(count)}" for part, count in self.memory_bytes.items())
+        memory = ", ".join(f"{part} {format_bytes(count)}" for part, count in self.memory_bytes.items() if count)
         lines = [
             f"steps: {self.total_steps} ({self.total_steps / self.steps_per_epoch:.2f} epochs of "
             f"{self.steps_per_epoch} steps over {self.records} records)",
             f"tokens an epoch: {self.tokens_per_epoch:,}, of them supervised {self.supervised_tokens_per_epoch:,}",
-            f"{self._memory_of()}: {format_bytes(sum(self.memory_bytes.values()))} = {memory}",
-            f"disk: {format_bytes(self.disk_bytes)} at most ({format_bytes(self.checkpoint_bytes)} a checkpoint)",
+            f"{self._memory_of()}: {format_bytes(self.total_bytes)} = {memory}",
         ]
-        if self.time_line is not None:
-            lines.append(self.time_line)
+        if self.memory_advice is not None:
+            lines.append(self.memory_advice)
         if self.gradient_checkpointing:
-            lines.insert(
-                3,
+            lines.append(
                 f"gradient checkpointing: saves {format_bytes(self.checkpointing_saves_bytes)} of activations "
-                "(estimate), for a second forward pass in each step; the results are the same",
+                "(estimate), for a second forward pass in each step; the results are the same"
             )
-        return lines
+        lines.append(
+            f"disk: {format_bytes(self.disk_bytes)} at most ({format_bytes(self.checkpoint_bytes)} a checkpoint)"
+        )
+        return lines if self.time_line is None else [*lines, self.time_line]
+
+    @property
+    def total_bytes(self) -> int:
+        """Memory of all parts together."""
+        return sum(self.memory_bytes.values())
 
     def _memory_of(self) -> str:
-        return f"memory of tensors ({'measured on a short row' if self.memory_measured else 'estimate'})"
+        how = "counted" if self.estimated_because is None else f"estimate, {self.estimated_because}"
+        return f"memory of tensors ({how})"
 
 
 def count_steps(settings: TrainingSection, records: int) -> tuple[int, int]:
     """Return (steps an epoch, steps in all); the last window of an epoch may be smaller and still is a step."""
-    window = settings.micro_batch_size * settings.gradient_accumulation_steps
-    epoch = steps_per_epoch(records, window)
+    epoch = steps_per_epoch(records, settings.records_per_step)
     if settings.max_steps is not None:
         return epoch, settings.max_steps
     return epoch, epoch * (settings.epochs or DEFAULT_EPOCHS)
@@ -106,7 +116,8 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
     """
     epoch_steps, total_steps = count_steps(settings, len(records))
     lengths = lengths_of(records)
-    longest_positions = _most_positions(settings, lengths, size.layout, seed, total_steps)
+    largest = largest_pass(settings, lengths, size.layout, seed, total_steps)
+    longest_positions = _positions(lengths[largest], size.layout)
     trainable_bytes = size.trainable * _FLOAT32_BYTES
     averaged_bytes = trainable_bytes if settings.ema_decay is not None else 0
     value_bytes = _FLOAT32_BYTES if settings.mixed_precision == "none" else _HALF_BYTES
@@ -114,6 +125,7 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
     checkpointed = activation_bytes(size, longest_positions, value_bytes, checkpointed=True)
     memory = {
         "weights": size.weight_bytes,
+        "adapter": size.adapter_bytes,
         "gradients": trainable_bytes,
         "optimizer": _ADAM_MOMENTS * trainable_bytes,
         "activations": checkpointed if settings.gradient_checkpointing else activations,
@@ -143,27 +155,43 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
         gradient_checkpointing=settings.gradient_checkpointing,
         checkpointing_saves_bytes=activations - checkpointed,
         largest_pass_positions=longest_positions,
+        largest_pass=tuple(largest),
+        estimated_because="by a formula, not counted",
     )
 
 
-def _most_positions(
+def largest_pass(
     settings: TrainingSection, lengths: NDArray[Any], layout: BatchLayout, seed: int, total_steps: int
-) -> int:
-    """Return the positions of the largest pass: of the run's own order, as far as that is looked through."""
-    window = settings.micro_batch_size * settings.gradient_accumulation_steps
+) -> list[int]:
+    """Return the records of the pass with most positions: of the run's own order, as far as that is looked through.
+
+    Parameters
+    ----------
+    settings : TrainingSection
+        How a step is cut into passes.
+    lengths : array
+        Tokens of each record.
+    layout : str
+        ``ragged`` or ``padded``.
+    seed, total_steps : int
+        Decide which records meet.
+    """
+    size, budget, window = settings.records_per_pass, settings.tokens_per_micro_batch, settings.records_per_step
     if total_steps > _STEPS_LOOKED_THROUGH:
-        # Whatever the order brings: the longest records together, or one that is longer than the budget alone.
-        budget = settings.tokens_per_micro_batch
-        together = settings.micro_batch_size if budget is None else window
-        longest = np.sort(lengths)[::-1][:together]
-        largest = _positions(longest, layout)
-        return largest if budget is None else min(largest, max(int(longest[0]), budget))
-    largest = 0
+        # Whatever the order brings: the longest records together.
+        longest = [int(index) for index in np.argsort(-lengths, kind="stable")[:window]]
+        if budget is None:
+            return longest[:size]
+        own = [int(lengths[index]) for index in longest]
+        return micro_batches_by_tokens(longest, own, budget, padded=layout == "padded")[0]
+    largest, most = [0], 0
     for step in range(total_steps):
         indices = window_of_step(seed, step, len(lengths), window)
         own = [int(lengths[index]) for index in indices]
-        parts = cut_window(indices, own, settings.micro_batch_size, settings.tokens_per_micro_batch, layout)
-        largest = max([largest, *(_positions(lengths[part], layout) for part in parts)])
+        for part in cut_window(indices, own, size, budget, layout):
+            positions = _positions(lengths[part], layout)
+            if positions > most:
+                largest, most = part, positions
     return largest
 
 

@@ -26,6 +26,7 @@ from codex_ml.errors import (
 from codex_ml.storage import Storage
 from codex_ml.training.callbacks import VALIDATION_LOSS, Hook, ValidationAbandonedError, line_is_due
 from codex_ml.training.checkpoint import LoadedState
+from codex_ml.training.garbage import FrozenGarbage, frozen_garbage
 from codex_ml.training.gradients import check_gradient
 from codex_ml.training.job import TrainingJob
 from codex_ml.training.optim import build_optimizer, restore_optimizer, restore_weights, set_learning_rate
@@ -128,7 +129,8 @@ def run_training(
     """
     loop = _Loop(job, state, dependencies or TrainerDependencies())
     loop.prepare(resume)
-    return loop.run(hooks)
+    with frozen_garbage() as garbage:
+        return loop.run(hooks, garbage)
 
 
 class _Loop:
@@ -168,7 +170,7 @@ class _Loop:
         restore_random(resume.tensors, resume.values["random"])
         self.saver.point_and_prune(self.state)
 
-    def run(self, hooks: Sequence[Hook]) -> TrainingResult:
+    def run(self, hooks: Sequence[Hook], garbage: FrozenGarbage) -> TrainingResult:
         """Take the remaining steps."""
         self.model.train()
         started = self.dependencies.clock()
@@ -189,6 +191,7 @@ class _Loop:
             now = self.dependencies.clock()
             metrics = self._metrics(window, now - step_started, (now - started) / (self.state.step - first_step))
             stopped = self._after_step(hooks, metrics)
+            garbage.freeze_once()
         return TrainingResult(self.state, self.saver.last_checkpoint, stopped)
 
     def _after_step(self, hooks: Sequence[Hook], metrics: Mapping[str, float]) -> str | None:

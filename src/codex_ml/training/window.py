@@ -73,7 +73,7 @@ class WindowGradients:
         self._parameters = list(trainable_parameters(job.model).values())
         self._device = self._parameters[0].device
         self._training: TrainingSection = job.settings
-        self._window_size = job.settings.micro_batch_size * job.settings.gradient_accumulation_steps
+        self._window_size = job.settings.records_per_step
 
     def compute(self, step: int) -> WindowOutcome:
         """Return the outcome of the window of ``step`` (counted from 0); what is not finite is the caller's to judge.
@@ -134,7 +134,7 @@ class WindowGradients:
         lengths = [len(self._job.records[index].input_ids) for index in indices]
         training = self._training
         return cut_window(
-            indices, lengths, training.micro_batch_size, training.tokens_per_micro_batch, self._job.layout
+            indices, lengths, training.records_per_pass, training.tokens_per_micro_batch, self._job.layout
         )
 
     def _clipped_norm(self) -> float:

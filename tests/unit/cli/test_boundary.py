@@ -222,4 +222,4 @@ def test_run_command_terminal_that_is_gone_leaves_the_exit_code(tmp_path):
     )
     os.close(ours)
     os.close(theirs)
-    assert process.wait(timeout=60) == 5
+    assert process.wait(timeout=180) == 5

@@ -74,7 +74,7 @@ def test_runs_list_killed_process_is_closed_and_living_one_is_not(command_line, 
         alive = command_line.run("runs", "list", "--json", directory=tmp_path)
         assert json.loads(alive.stdout)[0]["status"] == "RUNNING"
         process.send_signal(signal.SIGKILL)
-        process.wait(timeout=30)
+        process.wait(timeout=120)
     dead = command_line.run("runs", "list", "--json", directory=tmp_path)
     assert json.loads(dead.stdout)[0]["status"] == "KILLED"
     assert "died without a word" in dead.stderr

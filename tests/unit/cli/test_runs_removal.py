@@ -35,7 +35,7 @@ def answered(command_line, directory: Path, answer: str, *arguments: str) -> tup
     )
     os.close(theirs)
     os.write(ours, f"{answer}\n".encode())
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=180)
     os.close(ours)
     return process.returncode, output
 

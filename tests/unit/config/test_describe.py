@@ -39,4 +39,9 @@ def test_valid_keys_of_a_section_are_its_names(section, keys):
 
 def test_section_names_of_evaluate_lack_training():
     """Each command has its own sections."""
-    assert set(section_names(TrainConfig)) - set(section_names(EvaluateConfig)) == {"adapter", "training"}
+    assert set(section_names(TrainConfig)) - set(section_names(EvaluateConfig)) == {
+        "adapter",
+        "training",
+        "generation",
+        "serve",
+    }

@@ -108,6 +108,25 @@ def test_defaults_of_every_key_match_the_agreed_table():
         "eval.max_new_tokens": 64,
         "eval.max_records": None,
         "eval.bleu_tokenize": "13a",
+        "generation.max_new_tokens": None,
+        "generation.temperature": 0.0,
+        "generation.top_k": None,
+        "generation.top_p": None,
+        "generation.stop": [],
+        "generation.seed": 0,
+        "generation.batch_size": 32,
+        "generation.weights": "auto",
+        "serve.host": "127.0.0.1",
+        "serve.port": 8000,
+        "serve.base_name": "base",
+        "serve.max_running": 8,
+        "serve.max_waiting": 32,
+        "serve.max_new_tokens": 1024,
+        "serve.max_body_bytes": 1 << 20,
+        "serve.body_timeout_seconds": 10.0,
+        "serve.request_timeout_seconds": 300.0,
+        "serve.send_timeout_seconds": 30.0,
+        "serve.grace_seconds": 30.0,
         "safety.enabled": True,
         "safety.policy": "default",
         "safety.pseudonyms": False,
@@ -280,7 +299,12 @@ def test_train_config_dumped_as_json_loads_again():
 
 def test_evaluate_config_sections_are_those_of_training_without_training():
     """An evaluation reads the run's own model, data, eval and safety, so a run's config file holds all it needs."""
-    assert set(EvaluateConfig.model_fields) == set(TrainConfig.model_fields) - {"adapter", "training"}
+    assert set(EvaluateConfig.model_fields) == set(TrainConfig.model_fields) - {
+        "adapter",
+        "training",
+        "generation",
+        "serve",
+    }
 
 
 @pytest.mark.parametrize(

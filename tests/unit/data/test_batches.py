@@ -80,6 +80,7 @@ def test_collate_pads_right_and_masks_by_position() -> None:
     assert batch.input_ids.tolist() == [[1, 5, 2], [4, 2, 2]]
     assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch.labels.tolist() == [[-100, 5, 2], [-100, -100, -100]]
+    assert batch.predicting.tolist() == [0, 1]
     assert {batch.input_ids.dtype, batch.attention_mask.dtype, batch.labels.dtype} == {torch.int64}
     assert batch.to("cpu").labels.tolist() == batch.labels.tolist()
 
@@ -93,6 +94,7 @@ def test_concatenate_begins_positions_anew_and_predicts_nothing_across_a_border(
     assert batch.input_ids.tolist() == [[1, 5, 2, 4, 7, 9]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1, 0]]
     assert batch.labels.tolist() == [[-100, 5, 2, -100, 7, -100]]
+    assert batch.predicting.tolist() == [0, 1, 3]
     assert batch.record_lengths == (3, 2, 1)
     assert (batch.tokens, batch.padding) == (6, 0)
     assert {batch.input_ids.dtype, batch.position_ids.dtype, batch.labels.dtype} == {torch.int64}

@@ -15,7 +15,10 @@ from codex_ml.monitoring.codex_logging import no_redaction, read_ndjson
 from codex_ml.storage import Storage, file_digest
 
 SAFETY = {"enabled": False, "policy": "default", "policy_digest": "sha256:cc", "bypass_reason": "made-up data"}
-EVALUATED = EvaluatedModel("step-00000100", "test", {"adapter": "sha256:aa", "base_model": "sha256:bb"}, SAFETY)
+COMPUTED = {"device": "cpu", "dtype": "float32", "batch_layout": "ragged"}
+EVALUATED = EvaluatedModel(
+    "step-00000100", "test", {"adapter": "sha256:aa", "base_model": "sha256:bb"}, SAFETY, COMPUTED
+)
 RESULT = EvaluationResult(
     metrics={
         "bleu": MetricResult("bleu", 100 / 3, "0-100", True, "bleu|order:4", {"tokenize": "13a"}),
@@ -62,7 +65,10 @@ def test_write_results_files_hold_the_same_numbers(tmp_path: Path) -> None:
         "settings": {},
         "undefined": 2,
     }
-    assert {key: content[key] for key in ("schema_version", "checkpoint", "split", "records_scored", "digests")} == {
+    assert {
+        key: content[key] for key in ("schema_version", "checkpoint", "split", "records_scored", "digests", "computed")
+    } == {
+        "computed": COMPUTED,
         "schema_version": 1,
         "checkpoint": "step-00000100",
         "split": "test",
@@ -121,7 +127,7 @@ def test_write_results_leftovers_of_a_killed_process_are_cleared(tmp_path: Path)
 def test_write_results_failure_leaves_the_earlier_result(tmp_path: Path, failing: str) -> None:
     """When the disk fails in the middle, the earlier files are all there and nothing half-written is."""
     before = write_results(tmp_path / "base", RESULT, EVALUATED, redact=no_redaction).read_bytes()
-    other = EvaluatedModel("step-00000200", "test", {}, SAFETY)
+    other = EvaluatedModel("step-00000200", "test", {}, SAFETY, COMPUTED)
     with pytest.raises(OSError, match="disk is full"):
         write_results(tmp_path / "base", RESULT, other, redact=no_redaction, storage=FailingStorage(failing))
     assert (tmp_path / "base" / "results.json").read_bytes() == before

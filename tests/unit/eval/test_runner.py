@@ -18,7 +18,9 @@ from codex_ml.data.pipeline import build_dataset
 from codex_ml.errors import NonFiniteError, UserError
 from codex_ml.eval.results import EvaluationResult
 from codex_ml.eval.runner import evaluate_model
-from codex_ml.generation.generator import generate
+from codex_ml.generation.generator import TextGenerator
+from codex_ml.generation.requests import GenerationRequest
+from codex_ml.generation.sampling import SamplingSettings
 
 ALL_METRICS = ["bleu", "rouge_l", "f1", "exact_match", "loss", "perplexity", "token_accuracy"]
 PAIRS = (
@@ -122,8 +124,8 @@ def test_evaluate_all_metrics_every_record_is_scored_once(
     assert result.metrics["loss"].value == pytest.approx(loss_sum / tokens, rel=1e-6)
     assert result.metrics["perplexity"].value == pytest.approx(math.exp(loss_sum / tokens), rel=1e-5)
     assert (result.records_scored, result.supervised_tokens) == (len(records), tokens)
-    answers = generate(
-        model, tiny_tokenizer, [record.input_ids[: record.prompt_length] for record in records], max_new_tokens=8
+    answers = TextGenerator(model, tiny_tokenizer).generate(
+        [GenerationRequest(tuple(record.input_ids[: record.prompt_length]), SamplingSettings(8)) for record in records]
     )
     assert [(one.record_id, one.prediction) for one in result.predictions] == [
         (record.record_id, answer.text) for record, answer in zip(records, answers, strict=True)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from codex_ml.modeling.loss import IGNORED_LABEL, supervised_loss
+from codex_ml.data.batches import IGNORED_LABEL, predicting_positions
+from codex_ml.modeling.loss import supervised_loss
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class Batch:
     labels: Tensor
     position_ids: None = None
     record_lengths: None = None
+
+    @property
+    def predicting(self) -> Tensor:
+        """Positions whose next token has a label."""
+        return torch.from_numpy(predicting_positions(self.labels.numpy()))
 
 
 RECORDS = [([9, 40, 41, 42], 2), ([7, 50, 51, 52, 53, 54, 55], 4), ([12, 60], 1)]  # ids, prompt length

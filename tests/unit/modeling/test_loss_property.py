@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from codex_ml.modeling.loss import IGNORED_LABEL, supervised_loss
+from codex_ml.data.batches import IGNORED_LABEL, predicting_positions
+from codex_ml.modeling.loss import supervised_loss
 
 VOCABULARY = 11
 RECORDS = st.lists(
@@ -29,6 +30,11 @@ class Batch:
     labels: Tensor
     position_ids: None = None
     record_lengths: None = None
+
+    @property
+    def predicting(self) -> Tensor:
+        """Positions whose next token has a label."""
+        return torch.from_numpy(predicting_positions(self.labels.numpy()))
 
 
 def bigram_model(input_ids: Tensor, **_unused: Any) -> SimpleNamespace:

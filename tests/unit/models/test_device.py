@@ -11,7 +11,7 @@ from codex_ml.models.device import Choice, DeviceProbe, choose_device, choose_dt
 
 def machine(devices: int, bfloat16: bool = True) -> DeviceProbe:
     """Return the probe of a machine with so many CUDA devices."""
-    return DeviceProbe(lambda: devices > 0, lambda: devices, lambda: bfloat16)
+    return DeviceProbe(lambda: devices > 0, lambda: devices, lambda: bfloat16, lambda: "AMX" if bfloat16 else None)
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,24 @@ def test_choose_device_default_probe_agrees_with_torch() -> None:
 def test_torch_dtype_names_are_those_of_torch() -> None:
     """The two names mean the two dtypes."""
     assert (torch_dtype("float32"), torch_dtype("bfloat16")) == (torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("stored", "computes", "value", "reason"),
+    [
+        ("bfloat16", True, "bfloat16", "the weights are stored in it, and this processor computes it (AMX)"),
+        ("bfloat16", False, "float32", "stored in bfloat16, which this processor does not compute natively"),
+        ("float32", True, "float32", "exact, and the CPU default"),
+        (None, True, "float32", "exact, and the CPU default"),
+    ],
+)
+def test_choose_dtype_auto_on_a_cpu_rounds_nothing(stored: str | None, computes: bool, value: str, reason: str) -> None:
+    """Bfloat16 where the weights are stored so and the processor computes it; float32 weights stay what they are."""
+    choice = choose_dtype("auto", "cpu", machine(0, computes), stored)
+    assert choice.value == value
+    assert reason in choice.reason
+
+
+def test_device_probe_names_instructions_or_none() -> None:
+    """Of this machine, whatever it is."""
+    assert DeviceProbe().cpu_computes_bfloat16() in ("AMX", "AVX512-BF16", None)

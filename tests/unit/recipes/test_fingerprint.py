@@ -67,7 +67,7 @@ def _with_other_value(key: str) -> tuple[TrainConfig, Any, Any]:
 
 def test_fingerprint_keys_stand_on_one_list_only():
     """No key or section of the lists is unknown or stands on both; what stands on neither is compared."""
-    assert set(MAY_CHANGE) <= {*KEYS, "eval", "tracking", "logging"}
+    assert set(MAY_CHANGE) <= {*KEYS, "eval", "generation", "serve", "tracking", "logging"}
     assert not any(may_change(key) for key in BY_CONTENT)
     assert set(BY_CONTENT) <= set(KEYS)
     assert all(MAY_CHANGE.values())
@@ -98,7 +98,7 @@ def test_fingerprint_key_that_may_change_is_not_compared_by_value(key, tmp_path)
 def test_changeable_keys_name_whole_sections_once():
     """A section of which everything may change is one entry of the message."""
     keys = changeable_keys()
-    assert {"eval.*", "tracking.*", "logging.*", "training.max_steps"} <= set(keys)
+    assert {"eval.*", "generation.*", "tracking.*", "logging.*", "training.max_steps"} <= set(keys)
     assert "eval.split" not in keys
     assert "training.*" not in keys
     assert len(keys) == len(set(keys))

@@ -15,9 +15,10 @@ MIB = 1 << 20
 def use(parts: dict[str, int], **settings: Any) -> MemoryUse:
     """Return the use of a run whose plan has these parts in MiB."""
     named = {"weights": 0, "gradients": 0, "optimizer": 0, "activations": 0, "logits": 0} | parts
+    micro, windows = settings.get("micro", 8), settings.get("windows", 1)
     training = SimpleNamespace(
-        micro_batch_size=settings.get("micro", 8),
-        gradient_accumulation_steps=settings.get("windows", 1),
+        records_per_pass=micro,
+        records_per_step=micro * windows,
         gradient_checkpointing=settings.get("checkpointing", True),
         tokens_per_micro_batch=settings.get("tokens"),
     )

@@ -37,7 +37,7 @@ def test_hold_lock_of_live_process_is_refused_and_kill_frees_it(tmp_path: Path) 
             pytest.fail("two processes hold one lock")
         assert f"process {holder.pid}" in caught.value.why
         holder.kill()
-        holder.wait(timeout=30)
+        holder.wait(timeout=120)
     assert not is_locked(path)
     with hold_lock(path):
         assert is_locked(path)

@@ -276,3 +276,26 @@ def test_redact_value_reaches_every_string_key_and_number(default_filters: Safet
             "loss": 2500000.0,
         },
     }
+
+
+def test_redact_what_a_log_repeats_is_searched_once_and_no_finding_is_remembered() -> None:
+    """Short clean texts by text and key; what holds a finding, and what is long, is searched every time."""
+    looked: list[str] = []
+    (rule,) = (rule for rule in load_policy("default").rules if rule.id == "email")
+
+    def find(text: str) -> list[RuleMatch]:
+        looked.append(text)
+        start = text.find("a@b.example")
+        return [RuleMatch(rule, start, start + 11)] if start >= 0 else []
+
+    filters = SafetyFilters(load_policy("default"), find=find)
+    for _ in range(2):
+        assert filters.redact("loss") == "loss"
+    assert looked == ["loss"]
+    assert filters.redact("loss", "name") == "loss"
+    assert len(looked) == 3  # by itself and under its key
+    looked.clear()
+    for _ in range(2):
+        assert "a@b.example" not in filters.redact("to a@b.example")
+        assert filters.redact("x" * 65) == "x" * 65
+    assert looked.count("to a@b.example") == looked.count("x" * 65) == 2

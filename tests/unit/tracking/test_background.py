@@ -11,7 +11,7 @@ from codex_ml.tracking.background import BackgroundSink
 from codex_ml.tracking.sinks import RunInfo
 
 RUN = RunInfo(run_id="r1", name="demo", directory_name="demo")
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 50.0
 
 
 class FakeSink:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -42,14 +42,15 @@ class FailingStorage(Storage):
         if self.count >= self.fails_at:
             raise OSError(5, "Input/output error")
 
-    def write_bytes(self, path: Path, data: bytes) -> None:
+    def write_pieces(self, path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         """Write half of the data, then fail."""
         try:
             self._operate()
         except OSError:
+            data = b"".join(pieces)
             path.write_bytes(data[: len(data) // 2])
             raise
-        super().write_bytes(path, data)
+        super().write_pieces(path, pieces)
 
     def fsync_file(self, path: Path) -> None:
         """Fail or sync."""
@@ -188,9 +189,9 @@ def test_save_checkpoint_manifest_is_written_after_every_sync(tmp_path: Path) ->
         def __init__(self) -> None:
             self.log: list[str] = []
 
-        def write_bytes(self, path: Path, data: bytes) -> None:
+        def write_pieces(self, path: Path, pieces: Iterable[bytes | memoryview]) -> None:
             self.log.append(f"write {path.name}")
-            super().write_bytes(path, data)
+            super().write_pieces(path, pieces)
 
         def fsync_file(self, path: Path) -> None:
             self.log.append("sync " + ("directory" if path.name.startswith(".staging") else path.name))

@@ -17,6 +17,7 @@ SIZE = ModelSize(
     parameters=1_000,
     trainable=100,
     weight_bytes=4_000,
+    adapter_bytes=400,
     layers=2,
     hidden_size=8,
     vocabulary_size=32,
@@ -62,6 +63,7 @@ def test_make_plan_memory_and_disk_follow_what_is_trained() -> None:
     plan = make_plan(settings(micro_batch_size=2, keep_last=3, keep_best=2), [record(4, 2), record(5, 1)], SIZE)
     assert plan.memory_bytes == {
         "weights": 4_000,
+        "adapter": 400,
         "gradients": 400,
         "optimizer": 800,
         "activations": 68 * 8 * 2 * 10,
@@ -136,7 +138,7 @@ def test_plan_lines_hold_every_number_for_people() -> None:
     lines = make_plan(settings(max_steps=3, micro_batch_size=2), [record(4, 2), record(5, 1)], SIZE).lines()
     assert lines[0] == "steps: 3 (3.00 epochs of 1 steps over 2 records)"
     assert lines[1] == "tokens an epoch: 9, of them supervised 3"
-    assert lines[2].startswith("memory of tensors (estimate): ")
+    assert lines[2].startswith("memory of tensors (estimate, by a formula, not counted): ")
     assert lines[3].startswith("disk: ")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,13 @@ class SmallDisk(Storage):
         self.operations.append(path.name)
         super().make_one_directory(path)
 
-    def write_bytes(self, path: Path, data: bytes) -> None:
+    def write_pieces(self, path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         """Write half of a file and run full, where the test said so."""
         if path.name == self.full_at:
+            data = b"".join(pieces)
             path.write_bytes(data[: len(data) // 2])
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        super().write_bytes(path, data)
+        super().write_pieces(path, pieces)
 
 
 def content(step: int) -> CheckpointContent:

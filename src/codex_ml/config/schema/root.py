@@ -1,4 +1,4 @@
-"""The whole configuration of a training run and of an evaluation: all sections, and the rules across them."""
+"""The whole configuration of each command that reads one: all its sections, and the rules across them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from codex_ml.config.schema.adapter import AdapterSection
 from codex_ml.config.schema.base import Rule, Section, Violation
 from codex_ml.config.schema.data import DataSection
 from codex_ml.config.schema.eval import EvalSection
+from codex_ml.config.schema.generation import GenerationSection
 from codex_ml.config.schema.logging import LoggingSection
 from codex_ml.config.schema.model import ModelSection
 from codex_ml.config.schema.run import RunSection
 from codex_ml.config.schema.safety import SafetySection
+from codex_ml.config.schema.serve import ServeSection
 from codex_ml.config.schema.tracking import TrackingSection
 from codex_ml.config.schema.training import TrainingSection
 
@@ -82,7 +84,7 @@ def _preset_trains_all(config: TrainConfig) -> Violation | None:
 
 
 class RunConfig(Section):
-    """What training and evaluation have in common."""
+    """What all of them have in common."""
 
     schema_version: int = Field(
         default=CURRENT_SCHEMA_VERSION,
@@ -116,6 +118,10 @@ class TrainConfig(RunConfig):
 
     adapter: AdapterSection = Field(default_factory=AdapterSection, description="What is trained on top of the model.")
     training: TrainingSection = Field(default_factory=TrainingSection, description="How it is trained.")
+    generation: GenerationSection = Field(
+        default_factory=GenerationSection, description="How texts are generated from its checkpoints."
+    )
+    serve: ServeSection = Field(default_factory=ServeSection, description="How its checkpoints are served.")
 
 
 class EvaluateConfig(RunConfig):
@@ -129,3 +135,19 @@ class EvaluateConfig(RunConfig):
             _evaluation_has_data,
         ),
     )
+
+
+class GenerateConfig(RunConfig):
+    """Everything `codex-ml generate` reads; of the data only how a file of prompts is read."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("model-given", ("model.path", "model.name", "model.preset"), _model_given),
+    )
+
+    generation: GenerationSection = Field(default_factory=GenerationSection, description="How texts are generated.")
+
+
+class ServeConfig(GenerateConfig):
+    """Everything `codex-ml serve` reads."""
+
+    serve: ServeSection = Field(default_factory=ServeSection, description="Where it listens, and how much it takes.")

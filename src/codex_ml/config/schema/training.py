@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,8 @@ from codex_ml.config.schema.base import Rule, Section, Violation
 MixedPrecision = Literal["none", "float16", "bfloat16"]
 # Used when neither training.epochs nor training.max_steps is given.
 DEFAULT_EPOCHS = 3
+# Records of a pass where nothing is said; with `auto`, of a step for each of gradient_accumulation_steps.
+DEFAULT_MICRO_BATCH_SIZE = 8
 
 
 def _one_length(training: TrainingSection) -> Violation | None:
@@ -20,6 +22,16 @@ def _one_length(training: TrainingSection) -> Violation | None:
         "epochs",
         "training.epochs and training.max_steps are both set, and only one can say when to stop",
         "set one of the two to null",
+    )
+
+
+def _one_cut(training: TrainingSection) -> Violation | None:
+    if training.micro_batch_size != "auto" or training.tokens_per_micro_batch is None:
+        return None
+    return Violation(
+        "tokens_per_micro_batch",
+        "training.micro_batch_size=auto and training.tokens_per_micro_batch both say how a step is cut",
+        "set training.tokens_per_micro_batch=null, or training.micro_batch_size to a number",
     )
 
 
@@ -65,6 +77,7 @@ class TrainingSection(Section):
     section_key: ClassVar[str] = "training"
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("training-one-length", ("epochs", "max_steps"), _one_length),
+        Rule("training-one-cut", ("micro_batch_size", "tokens_per_micro_batch"), _one_cut),
         Rule("training-patience", ("early_stopping_patience", "eval_steps"), _patience_needs_evaluation),
         Rule("training-kept-steps-are-saved", ("keep_every_steps", "save_steps"), _kept_steps_are_saved),
         Rule("training-warmup-ends", ("warmup_steps", "max_steps"), _warmup_ends),
@@ -74,7 +87,11 @@ class TrainingSection(Section):
         default=None, ge=1, description=f"Passes over the training records; with max_steps null too: {DEFAULT_EPOCHS}."
     )
     max_steps: int | None = Field(default=None, ge=1, description="Optimizer steps after which training ends.")
-    micro_batch_size: int = Field(default=8, ge=1, description="Records in one forward pass.")
+    micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default=DEFAULT_MICRO_BATCH_SIZE,
+        description="Records in one forward pass; auto: as many of a step of "
+        f"{DEFAULT_MICRO_BATCH_SIZE} x gradient_accumulation_steps records as fit into half of the memory at hand.",
+    )
     gradient_accumulation_steps: int = Field(default=1, ge=1, description="Micro-batches in one optimizer step.")
     tokens_per_micro_batch: int | None = Field(
         default=None,
@@ -134,3 +151,15 @@ class TrainingSection(Section):
         description="Smallest fall of the validation loss that counts as an improvement, measured from the last loss "
         "that did.",
     )
+
+    @property
+    def records_per_pass(self) -> int:
+        """Records in one forward pass, once that is a number."""
+        assert self.micro_batch_size != "auto", "the recipe resolves it before anything is planned"
+        return self.micro_batch_size
+
+    @property
+    def records_per_step(self) -> int:
+        """Records of a full accumulation window: the same however it is cut."""
+        size = DEFAULT_MICRO_BATCH_SIZE if self.micro_batch_size == "auto" else self.micro_batch_size
+        return size * self.gradient_accumulation_steps

@@ -90,6 +90,8 @@ class CheckHelper:
 
     def answer(self) -> Checked | None:
         """Wait for the answer to what was asked first; None when none will come."""
+        if not self._asked:
+            return None  # it was given up: an answer that it left in the pipe belongs to no question any more
         try:
             lengths = _ANSWER.unpack(self._read(_ANSWER.size))
             groups, records, faults = (self._read(length) for length in lengths)

@@ -130,3 +130,17 @@ def test_checked_lines_helper_that_dies_loses_nothing(large: Path, tmp_path: Pat
     with CheckHelper(tmp_path, 1, None, {}) as helper:
         found = [list(checked.groups) for _, checked in checked_lines(_KilledMeanwhile(large, helper), check, helper)]
     assert found == expected
+
+
+def test_answer_of_a_helper_that_was_given_up_is_none_even_if_one_lies_ready(tmp_path: Path) -> None:
+    """It died between an answer and the next question, so what its pipe still holds must not be taken for the next."""
+    line = b'{"text": "a"}'
+    with CheckHelper(tmp_path, 1, None, {}) as helper:
+        assert helper.ask([line])
+        while not helper.has_answer:
+            time.sleep(0.01)
+        helper._process.kill()
+        helper._process.wait()
+        assert not helper.ask([line])
+        assert helper.has_answer
+        assert helper.answer() is None

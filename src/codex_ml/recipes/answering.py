@@ -1,0 +1,211 @@
+"""A model made ready to answer: loaded and checked, its prompts encoded as in training, its filters on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from codex_ml.clock import utc_now
+from codex_ml.config.paths import check_paths
+from codex_ml.config.schema.root import GenerateConfig
+from codex_ml.data.conversations.messages import Message, MessagesRecord
+from codex_ml.data.tokenize import RecordTokenizer
+from codex_ml.errors import UserError
+from codex_ml.generation.generator import TextGenerator, maximum_positions
+from codex_ml.generation.requests import Generation, GenerationRequest
+from codex_ml.generation.sampling import SamplingSettings
+from codex_ml.models.registry import BaseModel, load_base_model, load_tokenizer, tokenizer_digest
+from codex_ml.models.source import locate_tokenizer
+from codex_ml.recipes.config_check import refuse_unsafe_values
+from codex_ml.recipes.console import say
+from codex_ml.recipes.generation_log import GenerationLog
+from codex_ml.recipes.preparation import open_digests
+from codex_ml.recipes.safety_filters import Witness, bypass_warnings, open_filters, user_name
+from codex_ml.recipes.target_model import check_bases, check_tokenizers, model_of
+from codex_ml.recipes.weights import refuse_missing_averages
+from codex_ml.runs.targets import Target
+from codex_ml.safety.audit import Bypass, SafetyAudit
+from codex_ml.safety.filters import SafetyFilters
+from codex_ml.safety.streaming import StreamFilter
+from codex_ml.storage import Storage
+
+_DEFAULT_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class GenerateCollaborators:
+    """What the jobs that generate use of the outside world; tests pass others."""
+
+    storage: Storage = field(default_factory=Storage)
+    say: Callable[[str], None] = say
+    clock: Callable[[], datetime] = utc_now
+    who: Callable[[], str] = user_name
+
+
+class Answerer:
+    """Answers prompts and conversations with one model.
+
+    Parameters
+    ----------
+    config : GenerateConfig
+        Limits and sampling.
+    target : Target
+        What answers.
+    base : BaseModel
+        What it stands on.
+    generator : TextGenerator
+        The model behind the filters.
+    prompts : RecordTokenizer
+        Makes tokens of prompts, as in training.
+    tokenizer_digest : str
+        Of the tokenizer.
+    filters : SafetyFilters
+        The policy.
+    bypass : Bypass or None
+        That the filters are off, where they are.
+    log : GenerationLog
+        Takes what the filters find.
+    """
+
+    def __init__(
+        self,
+        config: GenerateConfig,
+        target: Target,
+        base: BaseModel,
+        generator: TextGenerator,
+        prompts: RecordTokenizer,
+        tokenizer_digest: str,
+        filters: SafetyFilters,
+        bypass: Bypass | None,
+        log: GenerationLog,
+    ) -> None:
+        self.config, self.target, self.base = config, target, base
+        self.generator, self.prompts, self.tokenizer_digest = generator, prompts, tokenizer_digest
+        self.filters, self.bypass, self.log = filters, bypass, log
+        self.audit = SafetyAudit(log.write, stage="generation")
+        self.positions = maximum_positions(base.model)
+
+    def request(self, prompt: str | Sequence[Message], seed: int) -> GenerationRequest:
+        """Return the request for a prompt or a conversation.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be encoded, or leaves no room for the answer that is asked for.
+        """
+        if isinstance(prompt, str):
+            # A tokenizer without a begin token has no empty prompt; the generator puts its end token there.
+            ids = self.prompts.encode_prompt(prompt) if prompt else self._empty_prompt()
+        else:
+            ids = self.prompts.encode_prompt(MessagesRecord(messages=tuple(prompt)))
+        wish = self.config.generation
+        return GenerationRequest(
+            ids,
+            SamplingSettings(self._new_tokens(len(ids)), wish.temperature, wish.top_k, wish.top_p, wish.stop, seed),
+        )
+
+    def stream(self, request: GenerationRequest, name: str) -> Iterator[str | Generation]:
+        """Yield an answer piece by piece, and at its end the whole result; what the filters found is in the log."""
+        for piece in self.generator.stream([request]):
+            if piece.text:
+                yield piece.text
+            if piece.generation is not None:
+                self.note(piece.generation, name)
+                yield piece.generation
+
+    def note(self, generation: Generation, name: str) -> None:
+        """Write what the filters found in a prompt and its answer to the log."""
+        action = "block" if generation.finish_reason == "blocked" else "redact"
+        prompt_action = action if not generation.token_count else "redact"
+        self.audit.record(name, "prompt", generation.prompt_findings, prompt_action)
+        self.audit.record(name, "output", generation.output_findings, action)
+
+    def _new_tokens(self, prompt_length: int) -> int:
+        room = None if self.positions is None else self.positions - prompt_length
+        asked = self.config.generation.max_new_tokens
+        if asked is None:
+            if room is not None and room < 1:
+                raise ValueError(
+                    f"the prompt has {prompt_length} tokens, and the model {self.positions} positions for it and the "
+                    "answer together"
+                )
+            return _DEFAULT_NEW_TOKENS if room is None else min(_DEFAULT_NEW_TOKENS, room)
+        if room is not None and asked > room:
+            raise ValueError(
+                f"the prompt has {prompt_length} tokens, and of the {self.positions} positions of the model not "
+                f"{asked} are left for the answer (generation.max_new_tokens)"
+            )
+        return asked
+
+    def _empty_prompt(self) -> tuple[int, ...]:
+        try:
+            return self.prompts.encode_prompt("")
+        except ValueError:
+            return ()
+
+
+@contextmanager
+def open_answerer(
+    config: GenerateConfig, target: Target, collaborators: GenerateCollaborators | None = None
+) -> Iterator[Answerer]:
+    """Load what answers, after every check that needs no weights.
+
+    Raises
+    ------
+    CodexError
+        Of the kind that fits: configuration, model, checkpoint, safety.
+    """
+    outside = collaborators or GenerateCollaborators()
+    check_paths(config, with_data=False)
+    refuse_unsafe_values(config)
+    assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
+    filters = open_filters(config.safety)
+    for line in bypass_warnings(filters):
+        outside.say(line)
+    bypass = Witness("generate", outside.who, outside.clock).bypass(filters)
+    tokenizer = load_tokenizer(config.model)
+    digest = tokenizer_digest(tokenizer, locate_tokenizer(config.model).directory)
+    check_tokenizers([target], digest)
+    refuse_missing_averages([target], config.generation.weights, "generation.weights")
+    digests = open_digests(config)
+    base = load_base_model(config.model, tokenizer, config.run.seed, digests)
+    check_bases([target], base)
+    outside.say(f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}")
+    with (
+        GenerationLog(
+            config.run.output_dir, config.logging.max_bytes, filters.redact_value, outside.clock, outside.storage
+        ) as log,
+        model_of(target, config.generation.weights, base) as model,
+    ):
+        generator = TextGenerator(
+            model,
+            tokenizer,
+            filter_prompt=filters.apply,
+            filter_output=filters.apply,
+            open_output_stream=partial(StreamFilter, filters),
+        )
+        answerer = Answerer(config, target, base, generator, RecordTokenizer(tokenizer), digest, filters, bypass, log)
+        if bypass is not None:
+            answerer.audit.bypass(bypass)
+        yield answerer
+
+
+def require_template(answerer: Answerer) -> None:
+    """Stop where a conversation is asked for and nothing says how one is written.
+
+    Raises
+    ------
+    UserError
+        If the tokenizer has no chat template.
+    """
+    tokenizer: Any = answerer.prompts.tokenizer
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"--chat: {answerer.target.shown} has no chat template",
+            why="its tokenizer does not say how the turns of a conversation are written",
+            fix="use --prompt TEXT, or a model with a chat template",
+        )
