@@ -1,0 +1,37 @@
+"""The `serve` section: where `codex-ml serve` listens, and how much it takes."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from codex_ml.config.schema.base import Section
+
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")]
+
+
+class ServeSection(Section):
+    """Address and bounds of the service."""
+
+    section_key: ClassVar[str] = "serve"
+
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on; beyond loopback a token is required."
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0: any that is free.")
+    base_name: ModelName = Field(default="base", description="Name by which clients ask for the base model.")
+    max_running: int = Field(default=8, ge=1, description="Requests that are answered side by side.")
+    max_waiting: int = Field(default=32, ge=1, description="Requests that may wait; one more is refused (429).")
+    max_new_tokens: int = Field(default=1024, ge=1, description="Longest answer that a client can ask for, in tokens.")
+    max_body_bytes: int = Field(default=1 << 20, ge=1024, description="Largest body of a request, in bytes.")
+    body_timeout_seconds: float = Field(default=10.0, gt=0, description="Time for a body to come.")
+    request_timeout_seconds: float = Field(
+        default=300.0, gt=0, description="Time from a request to the end of its answer."
+    )
+    send_timeout_seconds: float = Field(
+        default=30.0, gt=0, description="Time a client may leave a piece of its answer unread."
+    )
+    grace_seconds: float = Field(
+        default=30.0, ge=0, description="Time for what was taken to be answered when the service is stopped."
+    )

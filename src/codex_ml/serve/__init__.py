@@ -1,0 +1,1 @@
+"""Part of codex-ml; see the README beside this file."""
