@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses=4 --dist=loadfile
 .DEFAULT_GOAL := help
 .PHONY: help demo test unit integration e2e invariant faults regression coverage-test coverage-report
 .PHONY: bench lint types contracts quality gates hooks gates-setup sbom coverage-badge mutation docs lock pretrain-base
-.PHONY: clean clean-venv
+.PHONY: wheelhouse wheelhouse-cuda base-image image-cpu image-cuda compose-check image-test clean clean-venv
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' codex.mk | expand -t 18
@@ -115,6 +115,30 @@ docs: $(VENV)/.installed-dev  ## Build the documentation into .cache/site
 
 sbom: $(VENV)/.installed-dev  ## Write the bill of materials again (docs/sbom.cdx.json)
 	$(BIN)/python tools/make_sbom.py
+
+# The programs of the images need nothing but Python: a machine that only builds has no environment of ours.
+IMAGES := PYTHONPATH=tools $(PYTHON) -m images
+
+wheelhouse:  ## Make the wheels of the CPU image; needs a package index
+	$(IMAGES).wheelhouse
+
+wheelhouse-cuda:  ## Make the wheels of the CUDA image; needs an index with torch for CUDA
+	$(IMAGES).wheelhouse --cuda --directory wheelhouse-cuda
+
+base-image:  ## Make the base image without a registry; needs root, mmdebstrap, a Debian mirror
+	$(IMAGES).base_image
+
+image-cpu:  ## Build codex:cpu without a network
+	$(IMAGES).build cpu
+
+image-cuda:  ## Build codex:cuda without a network
+	$(IMAGES).build cuda
+
+compose-check:  ## Check docker-compose.yml
+	if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else docker-compose config --quiet; fi
+
+image-test:  ## Build and use both images in a private daemon without a network; needs root
+	$(IMAGES).image_test
 
 lock: $(VENV)/.installed-dev  ## Write constraints.txt again from a clean environment
 	$(BIN)/python tools/lock.py

@@ -63,8 +63,10 @@ def environment_target(site_packages: Sequence[Path]) -> Target:
     """
     packages: dict[str, str] = {}
     for distribution in importlib.metadata.distributions(path=[str(path) for path in site_packages]):
-        # A field that is missing is None to the standard library and a KeyError to its backport, which takes over once imported.
-        name, version = (distribution.metadata[key] if key in distribution.metadata else "" for key in ("Name", "Version"))
+        metadata = distribution.metadata
+        # What is missing is None to the standard library and a KeyError to its backport, once that was imported.
+        name = metadata["Name"] if "Name" in metadata else ""  # noqa: SIM401 - there is no `get` in its interface
+        version = metadata["Version"] if "Version" in metadata else ""  # noqa: SIM401
         if not name or not version:
             raise AuditError(f"an installed package has no name or version: {getattr(distribution, '_path', '')}")
         # The first found is the one that is imported.

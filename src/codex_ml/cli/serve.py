@@ -43,7 +43,10 @@ def serve(
         Path | None, typer.Option("--token-file", metavar="PATH", help="File with the token that requests must show.")
     ] = None,
     token_variable: Annotated[
-        str | None, typer.Option("--token-variable", metavar="NAME", help="Environment variable with that token.")
+        str | None,
+        typer.Option(
+            "--token-variable", metavar="NAME", help="Environment variable with that token (CODEX_ML_API_TOKEN)."
+        ),
     ] = None,
     config_name: ConfigName = None,
     config_dir: ConfigDirectory = None,

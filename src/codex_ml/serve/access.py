@@ -10,6 +10,8 @@ from pathlib import Path
 from codex_ml.errors import UserError
 
 LEAST_TOKEN_CHARACTERS = 16
+# Read when no other place is named; a container is given its token so.
+TOKEN_VARIABLE = "CODEX_ML_API_TOKEN"
 _LOOPBACK_NAME = "localhost"
 
 
@@ -45,7 +47,9 @@ class BearerToken:
 
 
 def read_token(path: Path | None, variable: str | None, environment: Mapping[str, str]) -> BearerToken | None:
-    """Return the token from a file, else from an environment variable; None where neither is named.
+    """Return the token from a file, else from an environment variable.
+
+    Where neither is named it is that of ``CODEX_ML_API_TOKEN``, and None where that is not set or empty.
 
     Raises
     ------
@@ -64,7 +68,9 @@ def read_token(path: Path | None, variable: str | None, environment: Mapping[str
             ) from None
         return BearerToken(secret, source=str(path))
     if variable is None:
-        return None
+        if not environment.get(TOKEN_VARIABLE, "").strip():
+            return None
+        variable = TOKEN_VARIABLE
     if variable not in environment:
         raise UserError(f"{variable}: the environment variable with the bearer token is not set", fix="set it")
     return BearerToken(environment[variable].strip(), source=variable)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.errors import UserError
-from codex_ml.serve.access import BearerToken, check_binding, names_loopback, read_token
+from codex_ml.serve.access import TOKEN_VARIABLE, BearerToken, check_binding, names_loopback, read_token
 
 WORDS = "only-for-this-test"
 
@@ -51,6 +51,17 @@ def test_read_token_from_file_or_variable_is_read(tmp_path: Path) -> None:
     assert from_variable is not None
     assert from_variable.admits(f"Bearer {WORDS}")
     assert read_token(None, None, {}) is None
+
+
+def test_read_token_nothing_named_takes_the_known_variable() -> None:
+    """A container is given its token so; compose sets it empty where the machine has none."""
+    known = read_token(None, None, {TOKEN_VARIABLE: WORDS})
+    assert known is not None
+    assert known.admits(f"Bearer {WORDS}")
+    assert read_token(None, None, {TOKEN_VARIABLE: ""}) is None
+    other = read_token(None, "ELSEWHERE", {TOKEN_VARIABLE: WORDS, "ELSEWHERE": WORDS[::-1]})
+    assert other is not None
+    assert not other.admits(f"Bearer {WORDS}")
 
 
 def test_read_token_absent_or_unreadable_is_user_error(tmp_path: Path) -> None:

@@ -1,0 +1,189 @@
+"""Makes the wheelhouse of an image: codex-ml and everything it needs as wheels, named by digest.
+
+This is the one step that needs a package index (or ``PIP_FIND_LINKS``); it can be done on another machine of the same
+kind and brought on a medium. A wheelhouse is whole or absent. Third-party wheels are kept until a pin changes; that of
+codex-ml is made again each time, the same bytes for the same source (``SOURCE_DATE_EPOCH``, else the last commit).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+PINS = "constraints.txt"
+REQUIREMENTS = "requirements.txt"
+STAMP = "made-from.txt"
+# The bytes must not depend on when they were packed; outside a repository this is the time that hatchling takes.
+EPOCH_WITHOUT_GIT = "1580601600"
+WHEEL_NAME = re.compile(r"^(?P<name>[^-]+)-(?P<version>[^-]+)(-\d[^-]*)?-[^-]+-[^-]+-[^-]+\.whl$")
+CUDA_PARTS = re.compile(r"^(nvidia[-_](?!ml[-_]py)|triton[-_])", re.IGNORECASE)
+
+
+class WheelhouseError(Exception):
+    """Why there is no wheelhouse; the message says what to do."""
+
+
+def sha256(file: Path) -> str:
+    """Return the digest of a file, in hexadecimal."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def requirements_of(wheels: Iterable[Path]) -> str:
+    """Return a requirements file that names exactly these wheels, by digest.
+
+    Raises
+    ------
+    WheelhouseError
+        If there are none, a file is no wheel, or a package is there twice: pip could take either.
+    """
+    lines: dict[str, str] = {}
+    for wheel in sorted(wheels):
+        match = WHEEL_NAME.match(wheel.name)
+        if match is None:
+            raise WheelhouseError(f"{wheel.name} is not the name of a wheel")
+        name = re.sub(r"[-_.]+", "-", match["name"]).lower()
+        if name in lines:
+            raise WheelhouseError(f"{name} is in the wheelhouse twice: remove the directory and make it again")
+        lines[name] = f"{name}=={match['version']} --hash=sha256:{sha256(wheel)}\n"
+    if not lines:
+        raise WheelhouseError("the wheelhouse is empty")
+    return "".join(lines.values())
+
+
+def check_kind(wheels: Iterable[Path], *, cuda: bool) -> None:
+    """Refuse a wheelhouse whose torch is not of the kind that was asked for.
+
+    Raises
+    ------
+    WheelhouseError
+        If a CPU wheelhouse has CUDA libraries (gigabytes that no CPU uses), or a CUDA one has none.
+    """
+    parts = sorted(wheel.name.split("-")[0] for wheel in wheels if CUDA_PARTS.match(wheel.name))
+    if parts and not cuda:
+        raise WheelhouseError(
+            f"the package index gives torch for CUDA ({len(parts)} packages, {parts[0]} first), not for CPUs: name an "
+            "index or a directory with the CPU build in PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS"
+        )
+    if cuda and not parts:
+        raise WheelhouseError(
+            "the package index gives torch for CPUs, not for CUDA: name an index or a directory with the CUDA build in "
+            "PIP_INDEX_URL or PIP_FIND_LINKS"
+        )
+
+
+def source_date_epoch(root: Path, environment: Mapping[str, str]) -> str:
+    """Return the time that is written into archives, in seconds since 1970."""
+    if given := environment.get("SOURCE_DATE_EPOCH"):
+        return given
+    answer = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=root, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or EPOCH_WITHOUT_GIT
+
+
+def made_from(root: Path, extras: str) -> str:
+    """Return what the third-party wheels depend on: pins, requirements, extras, and this Python."""
+    files = [sha256(root / name) for name in (PINS, "pyproject.toml")]
+    return "\n".join([*files, extras, ".".join(map(str, sys.version_info[:2])), ""])
+
+
+class Wheelhouse:
+    """One directory of wheels.
+
+    Parameters
+    ----------
+    root : Path
+        The checkout.
+    directory : Path
+        Where the wheels are to lie.
+    extras : str
+        Optional parts of codex-ml, separated by commas.
+    cuda : bool
+        Whether torch is to be its CUDA build.
+    """
+
+    def __init__(self, root: Path, directory: Path, extras: str, *, cuda: bool) -> None:
+        self._root, self._directory, self._extras, self._cuda = root, directory, extras, cuda
+
+    def make(self) -> None:
+        """Make it, or only the wheel of codex-ml where no pin has changed.
+
+        Raises
+        ------
+        WheelhouseError, subprocess.CalledProcessError
+            If it cannot be; what was there before is left as it was.
+        """
+        self._directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".wheelhouse.", dir=self._directory.parent) as temporary:
+            wheels = Path(temporary) / "wheels"
+            wheels.mkdir()
+            pip = self._pip(Path(temporary))
+            own = self._own_wheel(pip, wheels)
+            stamp = made_from(self._root, self._extras)
+            if (self._directory / STAMP).is_file() and (self._directory / STAMP).read_text() == stamp:
+                for wheel in self._directory.glob("*.whl"):
+                    if wheel.name.split("-")[0] != own.name.split("-")[0]:
+                        os.link(wheel, wheels / wheel.name)
+            else:
+                self._fetch(pip, wheels, own)
+            check_kind(wheels.glob("*.whl"), cuda=self._cuda)
+            (wheels / REQUIREMENTS).write_text(requirements_of(wheels.glob("*.whl")))
+            (wheels / STAMP).write_text(stamp)
+            old = Path(temporary) / "old"
+            if self._directory.exists():
+                self._directory.rename(old)
+            wheels.rename(self._directory)
+
+    def _pip(self, temporary: Path) -> list[str]:
+        # Of its own, so that nothing but Python itself has to be there.
+        venv.create(temporary / "pip", with_pip=True)
+        return [str(temporary / "pip" / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+
+    def _own_wheel(self, pip: Sequence[str], wheels: Path) -> Path:
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": source_date_epoch(self._root, os.environ)}
+        command = [*pip, "wheel", "--no-deps", "--wheel-dir", str(wheels), str(self._root)]
+        subprocess.run(command, check=True, env=environment)
+        (own,) = wheels.glob("*.whl")
+        # umask must not decide who can read it in the image.
+        own.chmod(0o644)
+        return own
+
+    def _fetch(self, pip: Sequence[str], wheels: Path, own: Path) -> None:
+        command = [*pip, "wheel", "--constraint", str(self._root / PINS), "--wheel-dir", str(wheels)]
+        # torch first: asked for by another package, an index may give its newest build, with CUDA.
+        subprocess.run([*command, "torch"], check=True)
+        subprocess.run([*command, "--find-links", str(wheels), f"{own}[{self._extras}]"], check=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make a wheelhouse and return the exit code."""
+    parser = argparse.ArgumentParser(description="Makes the wheelhouse of an image: every package as a wheel.")
+    parser.add_argument("--root", type=Path, default=Path(), help="the checkout (default: the working directory)")
+    parser.add_argument("--directory", type=Path, default=Path("wheelhouse"), help="where (default: wheelhouse)")
+    parser.add_argument("--cuda", action="store_true", help="torch for CUDA, and what reads a GPU's state")
+    chosen = parser.parse_args(arguments)
+    root = chosen.root.resolve()
+    if sys.version_info[:2] != (3, 11):
+        print(f"note: wheels for Python {sys.version_info[0]}.{sys.version_info[1]}; the base image must have the same")
+    extras = "tracking,serve,cuda" if chosen.cuda else "tracking,serve"
+    directory = root / chosen.directory
+    try:
+        Wheelhouse(root, directory, extras, cuda=chosen.cuda).make()
+    except (WheelhouseError, OSError, subprocess.CalledProcessError) as error:
+        print(f"no wheelhouse was made: {error}", file=sys.stderr)
+        return 2
+    wheels = list(directory.glob("*.whl"))
+    mebibytes = sum(wheel.stat().st_size for wheel in wheels) / 2**20
+    print(f"{chosen.directory}: {len(wheels)} wheels, {mebibytes:.0f} MiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
