@@ -148,6 +148,19 @@ def test_source_archive_holds_no_litter_and_gives_the_same_wheel(archives, tree,
     assert contents(direct) == contents(wheel)
 
 
+def test_wheel_made_elsewhere_later_is_the_same_bytes(archives, tree, offline, tmp_path) -> None:
+    """Other times and rights of the files change nothing, so that two machines can compare digests."""
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(tree, elsewhere, copy_function=shutil.copyfile)
+    for file in elsewhere.rglob("*.py"):
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+        file.chmod(0o660)
+    built = offline(*build_command(tmp_path / "dist", elsewhere, "--wheel"), directory=elsewhere)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (other,) = (tmp_path / "dist").glob("*.whl")
+    assert other.read_bytes() == archives[0].read_bytes()
+
+
 def contents(wheel: Path) -> dict[str, str]:
     """Return the digest of every file in a wheel."""
     with zipfile.ZipFile(wheel) as archive:

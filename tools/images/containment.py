@@ -109,12 +109,13 @@ def check_health_can_fail(shell: Shell) -> None:
     StepError
         If it does not, within a minute.
     """
+    # A start period of 0 would mean that of the image.
     options = [
         "--read-only",
         "--network=none",
         "--health-interval=1s",
         "--health-retries=1",
-        "--health-start-period=0s",
+        "--health-start-period=1s",
     ]
     entry = ["--entrypoint", "/opt/codex/bin/python", "codex:cpu", "-c", "import time; time.sleep(300)"]
     container = shell.run("docker", "run", "--detach", *options, *entry).strip()

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from images import base_image
@@ -83,14 +83,10 @@ class ImageTest:
             for one in made:
                 one.result()
         docker = debian_docker()
-        with self._step("daemon without a network"):
-            entering = private_daemon(docker)
-            daemon = entering.__enter__()
-        try:
+        with ExitStack() as stack:
+            with self._step("daemon without a network"):
+                daemon = stack.enter_context(private_daemon(docker))
             self._with_daemon(daemon, self._shell(docker, daemon))
-        finally:
-            with self._step("daemon ended"):
-                entering.__exit__(None, None, None)
 
     def _shell(self, docker: str, daemon: Daemon) -> Shell:
         # `docker` must be the same client for what is typed, for make and for compose.
