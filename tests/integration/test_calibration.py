@@ -133,6 +133,19 @@ def test_calibration_time_follows_the_tokens_of_the_run(overrides: list[str]) ->
     assert "for 4 steps (from 4 steps in 2.0 s;" in line
 
 
+@pytest.mark.parametrize(
+    ("first", "others", "expected"), [(9.0, 3.0, "from 1 steps in 3.0 s"), (100.0, 3.0, "from 1 steps in 100.0 s")]
+)
+def test_calibration_long_first_step_counts_only_where_a_second_is_not_worth_the_wait(
+    overrides: list[str], first: float, others: float, expected: str
+) -> None:
+    """A large model touches its memory for the first time then; only a very long step stands for all."""
+    times: Iterator[float] = iter([0.0, first, *(first + others * tick for tick in (1, 2, 3, 4))])
+    line = Dry(*overrides).calibrated(Machine(clock=lambda: next(times))).time_line
+    assert line is not None
+    assert expected in line
+
+
 def test_calibration_without_memory_for_a_step_measures_no_time(overrides: list[str]) -> None:
     """Nothing is computed that would not fit, and the plan says why there is no time."""
     dry = Dry(*overrides)
