@@ -40,7 +40,7 @@ def why_not(environment: Mapping[str, str]) -> str | None:
     if subprocess.run(["unshare", "-n", "true"], check=False, capture_output=True).returncode != 0:
         return "this machine gives root no network namespace (a container without rights?)"
     missing = [name for name in NEEDED if shutil.which(name, path=environment.get("PATH")) is None]
-    if missing and shutil.which("apt-get") is None:
+    if missing and shutil.which("apt-get", path=environment.get("PATH")) is None:
         return f"{', '.join(missing)} cannot be installed: this machine has no apt-get"
     return None
 

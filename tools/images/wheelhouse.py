@@ -80,6 +80,21 @@ def check_kind(wheels: Iterable[Path], *, cuda: bool) -> None:
         )
 
 
+def check_unchanged(directory: Path) -> None:
+    """Refuse to take over wheels that are no longer those that were fetched.
+
+    Raises
+    ------
+    WheelhouseError
+        If the digests of the wheels are not those that were written down.
+    """
+    noted = directory / REQUIREMENTS
+    if not noted.is_file() or noted.read_text() != requirements_of(directory.glob("*.whl")):
+        raise WheelhouseError(
+            f"the wheels in {directory} are not those of its {REQUIREMENTS}: remove it and make it again"
+        )
+
+
 def source_date_epoch(root: Path, environment: Mapping[str, str]) -> str:
     """Return the time that is written into archives, in seconds since 1970."""
     if given := environment.get("SOURCE_DATE_EPOCH"):
@@ -128,6 +143,7 @@ class Wheelhouse:
             own = self._own_wheel(pip, wheels)
             stamp = made_from(self._root, self._extras)
             if (self._directory / STAMP).is_file() and (self._directory / STAMP).read_text() == stamp:
+                check_unchanged(self._directory)
                 for wheel in self._directory.glob("*.whl"):
                     if wheel.name.split("-")[0] != own.name.split("-")[0]:
                         os.link(wheel, wheels / wheel.name)

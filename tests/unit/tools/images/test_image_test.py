@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from images.image_test import NEEDED, install_packages, main, why_not
+from images.image_test import NEEDED, install_packages, main
 from images.shell import Shell, StepError
 
 
 def test_main_that_cannot_run_is_skipped_or_fails_when_required(capsys) -> None:
     """A reason is printed; where Docker is required a skip is a failure."""
     nothing = {"PATH": ""}
-    if os.geteuid() == 0:
-        # As root only a machine without apt-get and without Docker has a reason.
-        assert why_not({"PATH": os.environ["PATH"]}) is None
-        return
     assert main([], nothing) == 0
-    assert "skipped: it needs root" in capsys.readouterr().out
+    assert "skipped: " in capsys.readouterr().out
     assert main([], {**nothing, "CODEX_REQUIRE_DOCKER": "1"}) == 1
     assert "FAIL" in capsys.readouterr().out
 

@@ -13,6 +13,7 @@ from images.wheelhouse import (
     Wheelhouse,
     WheelhouseError,
     check_kind,
+    check_unchanged,
     made_from,
     requirements_of,
     source_date_epoch,
@@ -70,6 +71,16 @@ def test_check_kind_other_torch_than_asked_for_is_refused(wheels) -> None:
         check_kind(cuda, cuda=False)
     with pytest.raises(WheelhouseError, match="PIP_FIND_LINKS"):
         check_kind(cpu, cuda=True)
+
+
+def test_check_unchanged_wheel_that_was_exchanged_is_refused(wheels, tmp_path: Path) -> None:
+    """What was fetched once is taken over by its digest, not by its name."""
+    found = wheels("a-1-py3-none-any.whl", "b-1-py3-none-any.whl")
+    (tmp_path / "requirements.txt").write_text(requirements_of(found))
+    check_unchanged(tmp_path)
+    found[0].write_bytes(b"another")
+    with pytest.raises(WheelhouseError, match="remove it and make it again"):
+        check_unchanged(tmp_path)
 
 
 def test_source_date_epoch_is_given_or_of_the_commit(tmp_path: Path) -> None:
