@@ -36,6 +36,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
+# The pins of these environments have hashes, and pip installs only files with these hashes.
 $(CACHE)/environments/semgrep/installed.txt: tools/semgrep/constraints.txt | $(VENV)/.installed-dev
 	$(BIN)/python tools/tool_environments.py --setup semgrep
 
@@ -140,7 +141,7 @@ compose-check:  ## Check docker-compose.yml
 image-test:  ## Build and use both images in a private daemon without a network; needs root
 	$(IMAGES).image_test
 
-lock: $(VENV)/.installed-dev  ## Write constraints.txt again from a clean environment
+lock: $(VENV)/.installed-dev  ## Write constraints.txt and the hashed lock files again from a clean environment
 	$(BIN)/python tools/lock.py
 
 pretrain-base: $(VENV)/.installed  ## Make the example's tokenizer and base model again

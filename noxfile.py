@@ -27,6 +27,7 @@ LINT_HOOKS = (
     "mock-sweep",
     "test-names",
     "dead-options",
+    "hashed-lock",
     "bandit",
     "semgrep",
     "secrets",

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from safety_set.format_named import named_positives
+from safety_set.format_negatives import format_negatives
+from safety_set.format_types import format_positives
 from safety_set.further_types_more import ALL_FURTHER
 from safety_set.labelled import Labelled
 from safety_set.negatives import hard_negatives, ordinary_texts
@@ -64,6 +67,32 @@ def score(filters: SafetyFilters, show: list[str]) -> dict[str, Any]:
         **{f"{name}_texts": count for name, (_, count) in untouched.items()},
         "phrase_cases_right": sum(phrases),
         "phrase_cases": len(phrases),
+    }
+
+
+def score_formats(filters: SafetyFilters, show: list[str]) -> dict[str, Any]:
+    """Return the recall by type and by format on values in other formats, and the share of untouched negatives."""
+    by_type: dict[str, Counter[str]] = defaultdict(Counter)
+    by_format: dict[str, Counter[str]] = defaultdict(Counter)
+    by_group: dict[str, Counter[str]] = defaultdict(Counter)
+    for item in (*format_positives(), *named_positives()):
+        covered = _covered(filters.apply(item.text))
+        span = item.spans[0]
+        # A blank or an invisible character at the border of a value reveals nothing.
+        found = all(place in covered for place in range(span.start, span.end) if item.text[place].isalnum())
+        for counts in (by_type[span.type], by_format[item.context], by_group[item.context.partition(":")[0]]):
+            counts["found" if found else "missed"] += 1
+        if not found:
+            show.append(f"missed {span.type} in {item.context}: {item.text!r}")
+    negatives = format_negatives()
+    return {
+        "format_positives": sum(counts.total() for counts in by_type.values()),
+        "recall_formats": _recall(by_type.values()),
+        "recall_formats_by_type": {name: _recall([counts]) for name, counts in sorted(by_type.items())},
+        "recall_formats_by_class": {name: _recall([counts]) for name, counts in sorted(by_group.items())},
+        "recall_formats_by_format": {name: _recall([counts]) for name, counts in sorted(by_format.items())},
+        "format_negatives_untouched": _untouched(filters, negatives, show),
+        "format_negatives_texts": len(negatives),
     }
 
 
@@ -161,15 +190,15 @@ def main() -> None:
     parser.add_argument(
         "--misses", action="store_true", help="print what was judged otherwise than labelled, with text"
     )
+    parser.add_argument("--formats", action="store_true", help="score only the values in other formats")
     parser.add_argument("--json", type=Path, help="write the figures to a file")
     options = parser.parse_args()
     filters = SafetyFilters(load_policy(options.policy))
     lines: list[str] = []
-    figures = (
-        score(filters, lines)
-        if options.prose is None
-        else look_at_prose(filters, options.prose, options.records, lines)
-    )
+    if options.prose is not None:
+        figures = look_at_prose(filters, options.prose, options.records, lines)
+    else:
+        figures = {**({} if options.formats else score(filters, lines)), **score_formats(filters, lines)}
     if options.misses or options.prose is not None:
         print("\n".join(lines))
     print(json.dumps(figures, indent=2, ensure_ascii=False))

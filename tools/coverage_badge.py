@@ -67,13 +67,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Draws the coverage of the last make test as a badge.")
     parser.add_argument("--root", type=Path, default=Path(), help="the checkout (default: the working directory)")
     parser.add_argument("--check", action="store_true", help=f"write nothing; fail when {BADGE} is stale")
+    parser.add_argument(
+        "--within", type=int, default=0, help="percentage points by which a checked badge may differ (default: 0)"
+    )
     chosen = parser.parse_args(arguments)
     file = chosen.root / BADGE
     try:
         percent = measured_percent(chosen.root)
         badge = draw(percent)
         if chosen.check:
-            is_current = file.is_file() and file.read_text(encoding="utf-8") == badge
+            lowest, highest = max(0, percent - chosen.within), min(100, percent + chosen.within)
+            accepted = [draw(near) for near in range(lowest, highest + 1)]
+            is_current = file.is_file() and file.read_text(encoding="utf-8") in accepted
             problems = (
                 [] if is_current else [f"{BADGE} is stale, {percent} % were measured: make coverage-badge, and commit"]
             )

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from semgrep_exemptions import Exemptions, read_exemptions
 from tool_environments import ENVIRONMENTS, SEMGREP
 from tracked_files import report, tracked_files
 
@@ -26,7 +27,7 @@ SCANNED = ("src/*.py", "tracking/*.py", "scripts/*.py", "tools/*.py", "examples/
 OFFLINE = {"SEMGREP_SEND_METRICS": "off", "SEMGREP_ENABLE_VERSION_CHECK": "0"}
 
 
-def problems_of_scan(result: Mapping[str, Any], expected: Sequence[str]) -> list[str]:
+def problems_of_scan(result: Mapping[str, Any], expected: Sequence[str], exemptions: Exemptions) -> list[str]:
     """Return the findings of a scan, its errors, and the files it should have read and did not.
 
     Parameters
@@ -35,12 +36,15 @@ def problems_of_scan(result: Mapping[str, Any], expected: Sequence[str]) -> list
         The JSON that ``semgrep scan --json`` prints.
     expected : sequence of str
         The files that were to be scanned.
+    exemptions : Exemptions
+        The lines that a comment exempts from a rule.
     """
-    problems = [
-        f"{finding['path']}:{finding['start']['line']}: {finding['check_id'].rpartition('.')[2]} "
-        f"{finding['extra']['message'].strip()}"
-        for finding in result["results"]
-    ]
+    problems = []
+    for finding in result["results"]:
+        path, line, rule = finding["path"], finding["start"]["line"], finding["check_id"].rpartition(".")[2]
+        if not exemptions.covers(path, line, rule):
+            problems.append(f"{path}:{line}: {rule} {finding['extra']['message'].strip()}")
+    problems.extend(exemptions.all_problems())
     problems.extend(f"semgrep: {error.get('message', error)}" for error in result["errors"])
     scanned = set(result["paths"]["scanned"])
     problems.extend(f"{file}: not scanned" for file in expected if file not in scanned)
@@ -114,7 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         problems = problems_of_proof(run(program, ["--test", str(RULES)], root), rule_files)
         scan = ["--no-git-ignore", "--disable-nosem", "--config", str(RULES), *files]
-        problems.extend(problems_of_scan(run(program, scan, root), files))
+        sources = {file: (root / file).read_text(encoding="utf-8", errors="replace") for file in files}
+        problems.extend(problems_of_scan(run(program, scan, root), files, read_exemptions(sources)))
     except (ValueError, KeyError, TypeError) as error:
         problems = [f"semgrep gave no report that can be read: {error}"]
     return report(problems, f"{len(files)} files, {len(rule_files)} rule files")

@@ -1,5 +1,7 @@
 """Looks for secrets in every file under version control with the `secret` rules of the packaged safety policy.
 
+UTF-16 and UTF-32 files, compressed files, archives and base64 of PEM keys are read too (``secret_views.py``).
+
 What may stay (the made-up keys in the tests of these very rules) is listed in ``secrets_allowed.txt``, one line each:
 path, rule, and the first 16 digits of the SHA-256 of what was found, or ``*`` for all that the rule finds in that file.
 An entry that no longer finds anything is an error too, so that the list cannot grow old.
@@ -16,6 +18,7 @@ from pathlib import Path
 
 from codex_ml.safety.matching import PolicyMatcher
 from codex_ml.safety.policy import load_policy
+from secret_views import NotScannedError, views_of
 from tracked_files import report, tracked_files
 
 ALLOW_LIST = Path("tools") / "secrets_allowed.txt"
@@ -44,6 +47,21 @@ def secrets_in(text: str, path: str, matcher: PolicyMatcher) -> list[Secret]:
         Secret(path, text.count("\n", 0, match.start) + 1, match.rule.id, _fingerprint(text[match.start : match.end]))
         for match in matcher.find(text)
     ]
+
+
+def secrets_in_file(data: bytes, path: str, matcher: PolicyMatcher) -> list[Secret]:
+    """Return every secret in a file, each once even if several views of the file contain it.
+
+    Raises
+    ------
+    NotScannedError
+        If a compressed file cannot be unpacked within the bounds.
+    """
+    found: dict[tuple[str, str, str], Secret] = {}
+    for place, text in views_of(data, path):
+        for secret in secrets_in(text, place, matcher):
+            found.setdefault((place, secret.rule_id, secret.fingerprint), secret)
+    return list(found.values())
 
 
 def read_allow_list(text: str) -> set[tuple[str, str, str]]:
@@ -88,13 +106,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     matcher, rule_count = secret_matcher()
     files = tracked_files(root)
     secrets = []
+    not_scanned = []
     for file in files:
-        # Latin-1 gives every byte a character: a key in a binary file is found too.
-        text = file.read_bytes().decode("latin-1")
-        secrets.extend(secrets_in(text, file.relative_to(root).as_posix(), matcher))
+        try:
+            secrets.extend(secrets_in_file(file.read_bytes(), file.relative_to(root).as_posix(), matcher))
+        except NotScannedError as error:
+            not_scanned.append(str(error))
     list_file = root / ALLOW_LIST
     allowed = read_allow_list(list_file.read_text(encoding="utf-8")) if list_file.is_file() else set()
-    problems = problems_of(secrets, allowed)
+    problems = [*not_scanned, *problems_of(secrets, allowed)]
     if not rule_count:
         problems.append("the packaged policy has no secret rules: nothing was looked for")
     return report(problems, f"{len(files)} files, {rule_count} rules")

@@ -1,4 +1,4 @@
-"""The environments of tools whose pins clash with ours: one a tool below ``.cache/environments``, pinned, made once.
+"""Environments of tools whose pins conflict with those of codex-ml: below ``.cache/environments``, locked by hash.
 
 ``--setup NAME`` makes them; where pip finds packages is its ordinary configuration.
 """
@@ -55,7 +55,9 @@ class ToolEnvironment:
             print(f"installing {self.name} into {directory.relative_to(root)} …", flush=True)
             venv.create(directory, with_pip=True, clear=True)
             pip = [str(directory / "bin" / "python"), "-m", "pip", "install", "-qq"]
-            subprocess.run([*pip, "--requirement", str(root / self.pins)], check=True, cwd=root)
+            # pip compares the hash of every file before any of its code runs.
+            requirements = ["--require-hashes", "--requirement", str(root / self.pins)]
+            subprocess.run([*pip, *requirements], check=True, cwd=root)
             (directory / STAMP).write_bytes((root / self.pins).read_bytes())
         return self.program_path(root)
 
@@ -63,7 +65,8 @@ class ToolEnvironment:
 SEMGREP = ToolEnvironment("semgrep", Path("tools") / "semgrep" / "constraints.txt", "semgrep")
 PIP_AUDIT = ToolEnvironment("pip-audit", Path("tools") / "environments" / "pip-audit.txt", "pip-audit")
 COSMIC_RAY = ToolEnvironment("cosmic-ray", Path("tools") / "environments" / "cosmic-ray.txt", "cosmic-ray")
-ALL = {one.name: one for one in (SEMGREP, PIP_AUDIT, COSMIC_RAY)}
+UV = ToolEnvironment("uv", Path("tools") / "environments" / "uv.txt", "uv")
+ALL = {one.name: one for one in (SEMGREP, PIP_AUDIT, COSMIC_RAY, UV)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ _.model_config  # pydantic reads it
 _._check_rules  # a pydantic validator
 _._check_rule  # a pydantic validator
 _.showwarning  # the warnings module calls it
+_.unraisablehook  # the interpreter calls it
 _.show_version  # an option whose callback Typer calls
 _.error_type  # a parameter of __exit__, which Python passes
 _.pad_token  # set for the tokenizer, which reads it
@@ -69,4 +70,11 @@ _.ready
 _.capture_signals
 _.disabled
 _.force_exit
+_.limit_concurrency
 _.should_exit
+_.generation_config  # of a model: transformers writes it into a checkpoint
+_.LOSS  # components.py names it
+_.PERPLEXITY
+_.TOKEN_ACCURACY
+_.constant
+_.cosine

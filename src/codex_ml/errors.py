@@ -23,9 +23,6 @@ STOP_EXIT_CODES = {
 # What the notes of an exception (PEP 678) begin with that the command line shows below its block: what is still good,
 # and what went wrong besides, while the run was ending.
 NOTE_KEPT, NOTE_ALSO = "kept: ", "also: "
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# How libraries written in Rust (safetensors, tokenizers) name the same errors of the system in their own exceptions.
-_NO_ROOM_TEXTS = tuple(f"os error {number}" for number in _NO_ROOM)
 # How allocators that are not Python's say that they failed; torch is told by its words, not imported.
 _NO_MEMORY_TEXTS = (
     "DefaultCPUAllocator",
@@ -147,6 +144,23 @@ class NetworkBlockedError(CodexError):
     """Something in this process tried to reach another machine while offline."""
 
 
+class OutputError(CodexError):
+    """Standard output takes no more, so the results of a command are lost.
+
+    Parameters
+    ----------
+    reason : str
+        The system's words for it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"standard output: the results cannot be written (got: {reason})",
+            why="what was printed so far may be cut short",
+            fix="send the output to a place with room, and run the command again",
+        )
+
+
 class StopSignal(KeyboardInterrupt):
     """SIGINT, SIGTERM or SIGHUP that asks to leave at once; what was being written is whole or absent.
 
@@ -181,11 +195,45 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY_TEXTS)
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """Tell whether the disk, the quota or a limit on file sizes had no room, also in the words of a library."""
+def is_panic(error: BaseException) -> bool:
+    """Tell whether a library written in Rust panicked: pyo3 raises a ``PanicException``, which is no `Exception`.
+
+    Each library has a class of its own, so it is told by its name (https://pyo3.rs, ``pyo3::panic``).
+    """
+    return type(error).__name__ == "PanicException" and type(error).__module__ == "pyo3_runtime"
+
+
+@dataclass(frozen=True)
+class NoRoom:
+    """Why a file could not grow, and what helps.
+
+    Attributes
+    ----------
+    problem : str
+        What had no room, as a sentence.
+    fix : str
+        What the user can do, as a command without a full stop.
+    """
+
+    problem: str
+    fix: str
+
+
+_NO_ROOM = {
+    errno.ENOSPC: NoRoom("the disk is full", "free space"),
+    errno.EDQUOT: NoRoom("the disk quota of this user is used up", "free space or raise the quota"),
+    errno.EFBIG: NoRoom("a file reached the file-size limit of this process", "raise the limit (ulimit -f)"),
+}
+
+
+def no_room(error: BaseException) -> NoRoom | None:
+    """Return which limit a write ran into: the disk, the quota, or the limit on file sizes; None for other errors.
+
+    Libraries written in Rust (safetensors, tokenizers) name the number of the system's error in their own exceptions.
+    """
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in _NO_ROOM
-    return any(text in str(error) for text in _NO_ROOM_TEXTS)
+        return _NO_ROOM.get(error.errno)
+    return next((limit for number, limit in _NO_ROOM.items() if f"(os error {number})" in str(error)), None)
 
 
 def free_what_failed(error: BaseException | None) -> None:

@@ -9,10 +9,12 @@ import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
+from typing import BinaryIO
 
 from codex_ml.errors import UserError
 from codex_ml.offline import GUARD, NetworkGuard
-from codex_ml.storage import PARTIAL_SUFFIX, Storage
+from codex_ml.staged import open_locked_file, remove_abandoned, staged_path, staged_pattern
+from codex_ml.storage import Storage
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 30.0
@@ -62,20 +64,24 @@ class Fetcher:
             )
         storage = storage or Storage()
         storage.make_directory(target.parent)
-        staged = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+        remove_abandoned(target.parent, staged_pattern(target), storage)
+        staged = staged_path(target)
         was_active = self._guard.active
         self._guard.deactivate()
         try:
-            found = self._transfer(url, staged)
-            if found != sha256:
-                raise UserError(
-                    f"{url} gives another file than expected",
-                    why=f"sha256 is {found}, expected is {sha256}",
-                    fix="see whether the file was changed by its owner; what was fetched is not kept",
-                )
-            storage.fsync_file(staged)
-            storage.replace(staged, target)
-            storage.fsync_directory(target.parent)
+            # Locked until it has its name: another process removes what is not.
+            with open_locked_file(staged) as file:
+                found = self._transfer(url, file)
+                if found != sha256:
+                    raise UserError(
+                        f"{url} gives another file than expected",
+                        why=f"sha256 is {found}, expected is {sha256}",
+                        fix="see whether the file was changed by its owner; what was fetched is not kept",
+                    )
+                file.flush()
+                storage.fsync_file(staged)
+                storage.replace(staged, target)
+                storage.fsync_directory(target.parent)
         except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
             raise UserError(
                 f"{url} cannot be fetched",
@@ -87,7 +93,7 @@ class Fetcher:
                 self._guard.activate()
             staged.unlink(missing_ok=True)
 
-    def _transfer(self, url: str, staged: Path) -> str:
+    def _transfer(self, url: str, file: BinaryIO) -> str:
         """Write what a URL gives into a file and return its SHA-256."""
         if not url.startswith(("https://", "http://")):
             raise UserError(f"{url} is not fetched", why="only https and http are", fix="correct the URL")
@@ -95,7 +101,7 @@ class Fetcher:
         size_bytes = 0
         # Bandit fears other schemes; they were refused just above.
         request = urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS)  # nosec B310
-        with request as answer, staged.open("wb") as file:
+        with request as answer:
             while chunk := answer.read(_CHUNK_BYTES):
                 size_bytes += len(chunk)
                 if size_bytes > self._largest_bytes:

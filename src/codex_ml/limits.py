@@ -23,8 +23,9 @@ def limited(cpu_seconds: float, extra_bytes: int | None = None) -> Iterator[None
     """Bound the processor time, and the further memory, of a ``with`` block.
 
     The time is that of the process (``ITIMER_VIRTUAL``), so a machine that is busy with something else changes nothing.
-    It is enforced in the main thread only, where Python handles signals; a single operation of the interpreter is not
-    broken off in its middle, but regular expressions look for signals while they backtrack.
+    It is enforced in the main thread only, where Python handles signals; `codex_ml.stoppable_process` bounds the work
+    of other threads. A single operation of the interpreter is not broken off in its middle, but regular expressions
+    look for signals while they backtrack.
 
     Parameters
     ----------
@@ -65,16 +66,21 @@ def _memory(extra_bytes: int | None) -> Iterator[None]:
     if extra_bytes is None:
         yield
         return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = _address_space_bytes() + extra_bytes
-    bound = wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
-    resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    lower_limit(resource.RLIMIT_AS, address_space_bytes() + extra_bytes)
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def _address_space_bytes() -> int:
+def lower_limit(limit: int, value: int) -> None:
+    """Lower a soft limit of this process (``RLIMIT_AS``, ``RLIMIT_CPU``) to a value; one that is lower stays."""
+    soft, hard = resource.getrlimit(limit)
+    resource.setrlimit(limit, (value if soft == resource.RLIM_INFINITY else min(soft, value), hard))
+
+
+def address_space_bytes() -> int:
+    """Return the size of this process's address space in bytes."""
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
     return pages * resource.getpagesize()

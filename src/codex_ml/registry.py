@@ -60,6 +60,15 @@ class Registry(Generic[T]):
         self._read_plugins()
         return sorted(self._entries)
 
+    def unknown(self, name: str) -> tuple[str, str] | None:
+        """Return the problem of an unknown name and its fix; None for a known name, which is not imported."""
+        names = self.names()
+        if name in names:
+            return None
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"unknown {self._kind} {name!r}", f"{hint}available: {', '.join(names) or 'none'}"
+
     def get(self, name: str) -> T:
         """Return the component, importing it first when it was registered lazily.
 
@@ -68,14 +77,8 @@ class Registry(Generic[T]):
         UserError
             If no component has this name; the message suggests the nearest and lists all.
         """
-        self._read_plugins()
-        if name not in self._entries:
-            near = difflib.get_close_matches(name, self._entries, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(
-                f"unknown {self._kind} {name!r}",
-                fix=f"{hint}available: {', '.join(self.names()) or 'none'}",
-            )
+        if (unknown := self.unknown(name)) is not None:
+            raise UserError(unknown[0], fix=unknown[1])
         entry = self._entries[name]
         if isinstance(entry, str):
             entry = self._import(name, entry)
@@ -85,6 +88,7 @@ class Registry(Generic[T]):
     def _import(self, name: str, reference: str) -> T:
         module_name, _, attribute = reference.partition(":")
         try:
+            # allowed: no-dynamic-import no-dynamic-attribute, from a table of this package or an installed plugin
             return cast("T", operator.attrgetter(attribute)(importlib.import_module(module_name)))
         except (ImportError, AttributeError) as error:
             raise UserError(

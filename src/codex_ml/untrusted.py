@@ -6,6 +6,7 @@ import json
 import math
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +15,8 @@ MAX_JSON_BYTES = 16 << 20
 # Which record lies where, of a data set of tens of millions.
 MAX_MEMBERSHIP_BYTES = 256 << 20
 MAX_JSON_NESTING = 64
+# Of a file of a model that is read as a whole; the largest tokenizer.json known has 35 MB.
+MAX_MODEL_FILE_BYTES = 256 << 20
 
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
@@ -122,6 +125,18 @@ def parse_json(content: bytes, *, strict: bool = True) -> Any:
         raise UntrustedFileError(f"it is not valid JSON: {error}") from error
     _check_nesting(value)
     return value
+
+
+def settings_of(value: Any, place: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yield dotted place, name and value of every setting, at any depth (which reading has bounded)."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            dotted = f"{place}.{name}" if place else str(name)
+            yield dotted, str(name), item
+            yield from settings_of(item, dotted)
+    elif isinstance(value, list):
+        for item in value:
+            yield from settings_of(item, place)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def large_model(tmp_path: Path, tiny_llama_directory: Path) -> Path:
     """Return the tiny llama with a further file of weights (mostly a hole) that is large enough to be remembered."""
     directory = Path(shutil.copytree(tiny_llama_directory, tmp_path / "model"))
-    header = {"further": {"dtype": "U8", "shape": [SMALLEST_BYTES], "data_offsets": [0, SMALLEST_BYTES]}}
+    header = {"further": {"dtype": "F32", "shape": [SMALLEST_BYTES // 4], "data_offsets": [0, SMALLEST_BYTES]}}
     head = json.dumps(header).encode()
     with (directory / "further.safetensors").open("wb") as file:
         file.write(len(head).to_bytes(8, "little") + head)

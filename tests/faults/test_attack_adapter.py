@@ -72,6 +72,7 @@ def test_base_path_elsewhere_is_ignored(adapter, base):
         ("target_modules", {"a": 1}),
         ("exclude_modules", "(a|a)*b"),
         ("layers_pattern", "(a+)+"),
+        ("layers_pattern", ["layers"]),
         ("rank_pattern", {"(a+)+$": 8}),
         ("rank_pattern", {"q_proj": 10**12}),
         ("alpha_pattern", {"^(.*)*$": 8}),

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.data.jsonl import MAX_LINE_BYTES, JsonlFile
+from codex_ml.data.readers import open_records
 from codex_ml.errors import DataError
 
 pytestmark = pytest.mark.timeout(300)
@@ -131,4 +132,19 @@ def test_keys_that_collide_in_a_hash_table_take_no_longer(tmp_path):
     file.write_bytes(row + b"\n")
     started = time.process_time()
     assert len(list(JsonlFile(file))) == 1
+    assert time.process_time() - started < MOST_CPU_SECONDS
+
+
+@pytest.mark.parametrize("is_doubled", [False, True])
+def test_header_of_two_hundred_thousand_columns_takes_linear_time(is_doubled, tmp_path):
+    """Comparing each name with every other took five minutes for this header."""
+    names = [f"column_{number}" for number in range(200_000)] + ["column_7"] * is_doubled
+    file = tmp_path / "wide.csv"
+    file.write_text(",".join(names) + "\n" + ",".join("x" * len(names)) + "\n")
+    started = time.process_time()
+    if is_doubled:
+        with pytest.raises(DataError, match="two columns have the name 'column_7'"):
+            list(open_records(file).raw_lines())
+    else:
+        assert len(list(open_records(file).raw_lines())) == 1
     assert time.process_time() - started < MOST_CPU_SECONDS

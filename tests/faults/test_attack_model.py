@@ -128,7 +128,7 @@ def test_snapshot_in_a_cache_may_link_into_its_blobs_and_nowhere_else(model, tmp
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "model.safetensors", "config.json", "x"])
 def test_pipe_is_refused_and_never_opened(model, name):
-    """Opening it would wait for ever."""
+    """Opening a pipe for reading would block."""
     (model / name).unlink(missing_ok=True)
     os.mkfifo(model / name)
     assert name in _refused(model)

@@ -65,11 +65,21 @@ def poisoned(tiny_llama_directory, tiny_tokenizer, tmp_path) -> list[str]:
     directory = Path(shutil.copytree(tiny_llama_directory, tmp_path / "poisoned"))
     (file,) = directory.glob("*.safetensors")
     tensors = load_file(file)
-    (name,) = [name for name in tensors if "embed_tokens" in name]
     rare = tiny_tokenizer("\u00a7", add_special_tokens=False)["input_ids"]
-    tensors[name][rare] = float("nan")
+    # Loading refuses weights that are not finite. Here only the rare token has a nonzero last dimension, and the first
+    # layer scales that dimension beyond the range of float32.
+    for name, tensor in tensors.items():
+        if "embed_tokens" in name:
+            tensor[:, -1] = 0.0
+            tensor[rare] = 0.0
+            tensor[rare, -1] = 1.0
+        elif "o_proj" in name or "down_proj" in name:
+            tensor[-1] = 0.0
+        elif "layers.0.mlp.gate_proj" in name or "layers.0.mlp.up_proj" in name:
+            tensor[:, -1] = 1e25
     save_file(tensors, file, metadata={"format": "pt"})
-    return [f"model.path={directory}", f"data.path={data}", "data.split.ratios=[1.0,0.0,0.0]"]
+    settings = ["data.split.ratios=[1.0,0.0,0.0]", "adapter.target_modules=[q_proj,v_proj]"]
+    return [f"model.path={directory}", f"data.path={data}", *settings]
 
 
 def test_loss_that_is_not_finite_stops_before_the_step_and_names_records_and_checkpoint(train_here, poisoned):

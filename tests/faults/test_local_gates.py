@@ -96,6 +96,11 @@ def plant_token(checkout: Path) -> None:
     (checkout / "notes.txt").write_text("key: " + "gh" + "p_" + "a1B2c3D4e5" * 3 + "a1B2c3\n")
 
 
+def plant_token_in_utf16(checkout: Path) -> None:
+    """Plant a token in a UTF-16 file, as some Windows editors write it."""
+    (checkout / "notes.txt").write_bytes(("key: " + "gh" + "p_" + "a1B2c3D4e5" * 3 + "a1B2c3\n").encode("utf-16"))
+
+
 def plant_empty_source(checkout: Path) -> None:
     """Leave the folder of the sources without a file."""
     shutil.rmtree(checkout / "src")
@@ -121,9 +126,11 @@ def test_gate_clean_checkout_passes_without_a_network(checkout: Path) -> None:
     [
         (write_source("eval(input())\n"), ["bandit", "semgrep"], "B307"),
         (write_source("import pickle\n\npickle.load(open('a', 'rb'))\n"), ["bandit"], "B301"),
+        (write_source("import _pickle\n"), ["semgrep"], "planted.py:1: no-pickle"),
         (write_source("def broken(:\n"), ["bandit"], "not scanned"),
         (plant_empty_source, ["bandit"], "nothing was scanned"),
         (plant_token, ["secrets"], "notes.txt"),
+        (plant_token_in_utf16, ["secrets"], "notes.txt:1: github_token"),
         (forbid_mit, ["licences"], "not allowed"),
         (lambda root: write_database(root, age_days=1, package="pyyaml"), ["audit"], f"pyyaml {version('pyyaml')}"),
         (lambda root: write_database(root, age_days=40), ["audit"], "40.0 days old"),
@@ -135,9 +142,11 @@ def test_gate_clean_checkout_passes_without_a_network(checkout: Path) -> None:
     ids=[
         "eval",
         "pickle",
+        "pickle by its private module name",
         "broken file",
         "empty source folder",
         "token",
+        "token in UTF-16",
         "licence",
         "vulnerable package",
         "database of 40 days",

@@ -104,6 +104,7 @@ def test_verify_changes_nothing_in_the_run(workspace) -> None:
     [
         ("base/model.safetensors", -5, "base_model.files.model.safetensors"),
         ("base/tokenizer.json", -5, "base_model.files.tokenizer.json"),
+        ("base/generation_config.json", -5, "base_model.files.generation_config.json"),
         ("records.jsonl", 12, "data.splits.train.source.digest"),
         ("policy.yaml", -6, "safety.policy_digest"),
         ("RUN/config.yaml", -5, "config_digest"),
@@ -348,3 +349,21 @@ def test_verify_command_line_exit_codes_json_and_no_torch(workspace, command_lin
     assert "✗ base_model.files.model.safetensors: recorded sha256:" in bad.stdout
     assert bad.stderr.startswith("error: the run ")
     assert "Traceback" not in bad.stderr
+
+
+def test_verify_extra_chat_template_added_after_the_run_is_named(workspace) -> None:
+    """It would replace the template of the model: both digests and the file list differ."""
+    templates = workspace / "base" / "additional_chat_templates"
+    templates.mkdir()
+    (templates / "default.jinja").write_text("changed")
+    keys = set(failing(verify(workspace)))
+    name = "additional_chat_templates/default.jinja"
+    assert {f"base_model.files.{name}", "base_model.digest", "compute.extra_tokenizer_digest"} <= keys
+
+
+def test_verify_base_model_with_a_link_that_leads_out_is_not_read(workspace) -> None:
+    """Verification does not digest files that it cannot read safely, and reports them as unchecked."""
+    (workspace / "base" / "tokenizer.model").symlink_to("/proc/self/environ")
+    check = failing(verify(workspace))["base_model"]
+    assert check.state == "unchecked"
+    assert "leads out" in check.note

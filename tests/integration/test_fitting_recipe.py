@@ -11,6 +11,7 @@ from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_train
 from codex_ml.recipes.calibration import Machine
 from codex_ml.recipes.train import TrainCollaborators, TrainOutcome, plan_only, train
+from codex_ml.tracking.opening import TrackingDependencies
 
 MIB = 1 << 20
 
@@ -90,3 +91,14 @@ def test_auto_beside_a_token_budget_is_refused(overrides: list[str], tmp_path: P
     assert answer.returncode == 2
     assert "training.tokens_per_micro_batch" in answer.stderr
     assert "both say how a step is cut" in answer.stderr
+
+
+def test_dry_run_names_a_tracker_that_is_not_installed(overrides: list[str]) -> None:
+    """The run would go without it, so the plan has the same warning."""
+    asked = validate_train(compose("train", overrides=[*overrides, "tracking.sinks=[mlflow]"]))
+    for found, warnings in ((None, 1), (object(), 0)):
+        tracking = TrackingDependencies(find_spec=lambda _, found=found: found)  # type: ignore[misc]
+        lines = plan_only(asked, TrainCollaborators(say=lambda _: None, tracking=tracking))
+        shown = [line for line in lines if line.startswith("warning: mlflow is not installed")]
+        assert len(shown) == warnings
+        assert all("pip install 'codex-ml[tracking]'" in line for line in shown)

@@ -9,8 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from safety_quality import look_at_prose, score
+from safety_quality import look_at_prose, score, score_formats
 from safety_set.check_digits import account, card, segwit_address
+from safety_set.format_named import named_positives
+from safety_set.format_negatives import format_negatives
+from safety_set.format_types import format_positives
 from safety_set.labelled import Labelled
 from safety_set.negatives import hard_negatives, ordinary_texts
 from safety_set.phrase_cases import PHRASE_CASES
@@ -128,3 +131,24 @@ def test_labelled_texts_hold_what_is_labelled() -> None:
     """A value that stands twice in what is shown would be labelled at the wrong place."""
     sample = [item for item in positives() if item.context == "bare"]
     assert all(isinstance(item, Labelled) and item.spans for item in sample)
+
+
+def test_set_of_formats_has_its_published_size() -> None:
+    """Every text occurs once, every label has a nonempty span, and the negatives cover three fields."""
+    positives_of_formats = [*format_positives(), *named_positives()]
+    assert len(positives_of_formats) >= 1000
+    assert len({item.context for item in positives_of_formats}) >= 150
+    assert all(0 <= span.start < span.end <= len(item.text) for item in positives_of_formats for span in item.spans)
+    texts = [item.text for item in (*positives_of_formats, *format_negatives())]
+    assert len(set(texts)) == len(texts)
+    assert {item.context for item in format_negatives()} == {"medical", "bank", "technical"}
+    assert len(format_negatives()) >= 222
+
+
+def test_score_formats_reaches_the_published_figures() -> None:
+    """A worse fold or rule lowers the recall of its class of formats."""
+    lines: list[str] = []
+    figures = score_formats(SafetyFilters(load_policy("default")), lines)
+    assert figures["recall_formats"] >= 0.985, lines
+    assert min(value for name, value in figures["recall_formats_by_class"].items() if name != "spaced") >= 0.94, lines
+    assert figures["format_negatives_untouched"] == 1.0, lines

@@ -3,162 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import time
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+import threading
 from typing import Any
 
 import pytest
-from fake_source import FakeSource
-from starlette.types import ASGIApp, Message
+from served_app import Client, Make, asked, events, run
 
-from codex_ml.serve.access import BearerToken
-from codex_ml.serve.app import CHAT, COMPLETIONS, HEALTH, METRICS, MODELS, READY, build_app
-from codex_ml.serve.engine import Engine, Limits
+from codex_ml.serve.app import CHAT, COMPLETIONS, HEALTH, METRICS, MODELS, READY
 from codex_ml.serve.job import Job
-from codex_ml.serve.service import Service, ServiceLimits
-from codex_ml.serve.service_metrics import ServiceMetrics
 from codex_ml.serve.text_source import Wish
-
-TOKEN = "a-token-of-a-test-only"
-
-
-@dataclass
-class Client:
-    """One request and what came back; it may leave, or stop to read."""
-
-    app: ASGIApp
-    path: str
-    method: str = "POST"
-    fields: Any = None
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-    reads: bool = True
-    left: asyncio.Event = field(default_factory=asyncio.Event)
-    answered: asyncio.Event = field(default_factory=asyncio.Event)
-    messages: list[Message] = field(default_factory=list)
-    _sent: bool = False
-
-    async def run(self) -> Client:
-        """Send the request, and take the response to its end."""
-        body = self.body or (b"" if self.fields is None else json.dumps(self.fields).encode())
-        headers = {"host": "127.0.0.1:8000", **self.headers}
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": self.method,
-            "path": self.path,
-            "raw_path": self.path.encode(),
-            "query_string": b"",
-            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 8000),
-            "scheme": "http",
-        }
-
-        async def receive() -> Message:
-            if not self._sent:
-                self._sent = True
-                return {"type": "http.request", "body": body, "more_body": False}
-            await self.left.wait()
-            return {"type": "http.disconnect"}
-
-        async def send(message: Message) -> None:
-            if not self.reads and message["type"] == "http.response.body":
-                await asyncio.Event().wait()
-            self.messages.append(message)
-            self.answered.set()
-
-        await asyncio.wait_for(self.app(scope, receive, send), 20)
-        return self
-
-    @property
-    def status(self) -> int:
-        """The status of the response."""
-        return int(self.messages[0]["status"])
-
-    @property
-    def content(self) -> bytes:
-        """The body of the response."""
-        return b"".join(message.get("body", b"") for message in self.messages)
-
-    @property
-    def json(self) -> Any:
-        """The body as JSON."""
-        return json.loads(self.content)
-
-
-@dataclass
-class Setting:
-    """An application and the models behind it."""
-
-    source: FakeSource
-    engine: Engine
-    app: ASGIApp
-
-    def client(self, path: str = COMPLETIONS, **options: Any) -> Client:
-        """Return a client of it."""
-        return Client(self.app, path, **options)
-
-
-Make = Callable[..., Setting]
-
-
-@pytest.fixture
-def make() -> Iterator[Make]:
-    """Return what makes an application; its models are stopped after the test."""
-    made: list[Setting] = []
-
-    def build(*, token: str | None = None, loopback_only: bool = True, **limits: Any) -> Setting:
-        source = FakeSource()
-        metrics = ServiceMetrics()
-        engine = Engine(source, Limits(limits.pop("most_running", 4), limits.pop("most_waiting", 8)), metrics)
-        metrics.watch(lambda: engine.waiting, lambda: engine.running)
-        bounds = {
-            "most_body_bytes": 4096,
-            "body_seconds": 5.0,
-            "request_seconds": 10.0,
-            "send_seconds": 5.0,
-            "most_new_tokens": 50,
-            **limits,
-        }
-        service = Service(engine, source.names(), ServiceLimits(**bounds), time.time)
-        app = build_app(
-            service,
-            engine,
-            metrics,
-            token=None if token is None else BearerToken(token, source="a test"),
-            loopback_only=loopback_only,
-            clock=time.monotonic,
-        )
-        engine.start()
-        made.append(Setting(source, engine, app))
-        return made[-1]
-
-    yield build
-    for setting in made:
-        setting.source.go.set()
-        setting.engine.give_up()
-
-
-def run(body: Coroutine[Any, Any, Any]) -> Any:
-    """Run something asynchronous."""
-    return asyncio.run(body)
-
-
-def asked(prompt: str, **further: Any) -> dict[str, Any]:
-    """Return the fields of a request."""
-    return {"model": "base", "prompt": prompt, **further}
-
-
-def events(client: Client) -> list[Any]:
-    """Return the events of a stream; the last is the word that it is done."""
-    lines = client.content.decode().split("\n\n")
-    assert lines[-1] == ""
-    assert all(line.startswith("data: ") for line in lines[:-1])
-    return [line[6:] if line == "data: [DONE]" else json.loads(line[6:]) for line in lines[:-1]]
 
 
 def test_completions_whole_answer_has_text_reason_and_usage(make: Make) -> None:
@@ -308,34 +161,6 @@ def test_answer_that_would_wait_too_long_is_not_waited_for(make: Make) -> None:
     run(body())
 
 
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({}, 401),
-        ({"authorization": f"Bearer {TOKEN}x"}, 401),
-        ({"authorization": f"Basic {TOKEN}"}, 401),
-        ({"authorization": f"Bearer {TOKEN}"}, 200),
-    ],
-)
-def test_token_is_required_for_all_but_health(make: Make, headers: dict[str, str], status: int) -> None:
-    """Models, metrics and answers; health checks say yes or no to everybody."""
-    setting = make(token=TOKEN, loopback_only=False)
-    for path, method in ((MODELS, "GET"), (METRICS, "GET"), (COMPLETIONS, "POST")):
-        client = run(setting.client(path, method=method, fields=asked("a"), headers=headers).run())
-        assert client.status == status
-        assert TOKEN not in client.content.decode()
-    for path in (HEALTH, READY):
-        assert run(setting.client(path, method="GET", headers={"host": "anything"}).run()).status == 200
-
-
-@pytest.mark.parametrize(
-    ("host", "status"), [("127.0.0.1:1", 200), ("localhost", 200), ("evil.example", 421), ("", 421)]
-)
-def test_host_on_loopback_must_be_a_name_of_this_machine(make: Make, host: str, status: int) -> None:
-    """A page elsewhere whose name leads to loopback is turned away."""
-    assert run(make().client(MODELS, method="GET", headers={"host": host}).run()).status == status
-
-
 def test_models_metrics_and_unknown_routes(make: Make) -> None:
     """What there is, what was counted, and where to look; no page that loads scripts from elsewhere."""
     setting = make()
@@ -359,3 +184,26 @@ def test_ready_is_no_while_it_stops_and_health_is_yes(make: Make) -> None:
     assert run(setting.client(READY, method="GET").run()).status == 503
     assert run(setting.client(HEALTH, method="GET").run()).status == 200
     assert run(setting.client(fields=asked("a")).run()).status == 503
+
+
+@pytest.mark.parametrize("prompt", ["panic", "panics"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_library_that_panics_answers_500_and_the_service_goes_on(make: Make, prompt: str, stream: bool) -> None:
+    """The request ends with an error, the next is answered, and the health checks agree."""
+    setting = make()
+    client = run(setting.client(fields=asked(prompt, stream=stream)).run())
+    error = events(client)[-1]["error"] if stream and prompt == "panics" else client.json["error"]
+    assert error["code"] == "internal_error"
+    after = run(setting.client(fields=asked("after")).run())
+    assert after.json["choices"][0]["text"] == "base: after "
+    for path in (HEALTH, READY):
+        assert run(setting.client(path, method="GET").run()).status == 200
+
+
+def test_health_of_a_dead_worker_is_503(make: Make) -> None:
+    """So that a supervisor starts the service again."""
+    setting = make()
+    setting.engine._thread = threading.Thread()  # one that does not live
+    client = run(setting.client(HEALTH, method="GET").run())
+    assert (client.status, client.content) == (503, b"the worker thread has ended\n")
+    assert run(setting.client(READY, method="GET").run()).status == 503

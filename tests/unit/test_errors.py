@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
+from safetensors import SafetensorError
 
 from codex_ml import errors
-from codex_ml.errors import CodexError, ConfigError, ConfigProblem, InterruptedRun, UserError
+from codex_ml.errors import CodexError, ConfigError, ConfigProblem, InterruptedRun, UserError, no_room
 
 
 def test_block_all_parts_given_has_a_line_each() -> None:
@@ -66,3 +69,25 @@ def test_free_what_failed_error_that_is_its_own_cause_ends() -> None:
     alone = ValueError("alone")
     alone.__cause__ = alone
     errors.free_what_failed(alone)
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (OSError(errno.ENOSPC, "x"), "the disk is full"),
+        (OSError(errno.EDQUOT, "x"), "the disk quota of this user is used up"),
+        (OSError(errno.EFBIG, "x"), "a file reached the file-size limit of this process"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "the disk is full"),
+        (
+            SafetensorError("I/O error: File too large (os error 27)"),
+            "a file reached the file-size limit of this process",
+        ),
+        (OSError(errno.EACCES, "os error 28"), None),
+        (SafetensorError("No such file or directory (os error 2)"), None),
+        (SafetensorError("header too large"), None),
+    ],
+)
+def test_no_room_names_the_limit_in_the_words_of_the_system_or_of_a_library(error: Exception, problem: str) -> None:
+    """Each limit has its own fix; Rust libraries give the system error only as text."""
+    limit = no_room(error)
+    assert (limit.problem if limit is not None else None) == problem

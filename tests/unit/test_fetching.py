@@ -13,6 +13,8 @@ import pytest
 from codex_ml.errors import UserError
 from codex_ml.fetching import Fetcher
 from codex_ml.offline import NetworkGuard
+from codex_ml.staged import remove_abandoned, staged_pattern
+from codex_ml.storage import Storage
 
 CONTENT = b"forty lines\n" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -54,6 +56,27 @@ def test_fetcher_online_brings_the_file_whole(address: str, tmp_path: Path) -> N
     assert target.read_bytes() == CONTENT
     assert [entry.name for entry in target.parent.iterdir()] == ["a.txt"]
     assert guard.active
+
+
+class _OtherProcessStarts(Storage):
+    """Storage on which another process with the same target starts just before the final rename."""
+
+    def __init__(self, target: Path) -> None:
+        super().__init__()
+        self._target = target
+        self.removed: list[str] = []
+
+    def fsync_file(self, path: Path) -> None:
+        super().fsync_file(path)
+        self.removed += remove_abandoned(self._target.parent, staged_pattern(self._target), Storage())
+
+
+def test_fetcher_file_that_waits_for_its_name_is_not_taken_for_abandoned(address: str, tmp_path: Path) -> None:
+    """The lock is held until the file has its final name."""
+    storage = _OtherProcessStarts(tmp_path / "a.txt")
+    Fetcher(online=True, environment={}, guard=NetworkGuard())(f"{address}/a.txt", SHA256, tmp_path / "a.txt", storage)
+    assert storage.removed == []
+    assert (tmp_path / "a.txt").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,17 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hashed_lock import LockError
 from images.base_image import NAME
-from images.wheelhouse import REQUIREMENTS, sha256
+from images.wheelhouse import (
+    REQUIREMENTS,
+    WheelhouseError,
+    check_locked,
+    check_unchanged,
+    is_for_cuda,
+    read_image_lock,
+    sha256,
+)
 
 KINDS = {"cpu": "wheelhouse", "cuda": "wheelhouse-cuda"}
 
@@ -65,6 +74,24 @@ def labels(root: Path, wheelhouse: Path, base_image: str, docker: str) -> dict[s
     }
 
 
+def check_wheelhouse(root: Path, wheelhouse: Path) -> None:
+    """Compare each wheel with the list in the wheelhouse, and with the lock files of this checkout.
+
+    Raises
+    ------
+    BuildError, LockError
+        If a wheel differs from the expected one, or a lock file cannot be read.
+    """
+    if not (wheelhouse / REQUIREMENTS).is_file():
+        raise BuildError(f"{wheelhouse.name} is not there: run make {wheelhouse.name} first")
+    try:
+        check_unchanged(wheelhouse)
+        # The content of the wheelhouse decides: the build of the CUDA image can be tried with wheels for CPUs.
+        check_locked(wheelhouse, read_image_lock(root, cuda=is_for_cuda(wheelhouse)))
+    except WheelhouseError as error:
+        raise BuildError(str(error)) from error
+
+
 def build_command(docker: str, kind: str, tag: str, arguments: Mapping[str, str]) -> list[str]:
     """Return the call of Docker."""
     pairs = [text for name, value in arguments.items() for text in ("--build-arg", f"{name}={value}")]
@@ -88,11 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if docker is None:
             raise BuildError("docker is not installed")
+        check_wheelhouse(root, root / wheelhouse)
         made_of = labels(root, root / wheelhouse, chosen.base_image, docker)
         made_of |= {"BASE_IMAGE": chosen.base_image, "WHEELHOUSE": wheelhouse}
         command = build_command(docker, chosen.kind, chosen.tag or f"codex:{chosen.kind}", made_of)
         return subprocess.run(command, cwd=root, env=build_environment(docker, os.environ), check=False).returncode
-    except (BuildError, OSError, subprocess.CalledProcessError) as error:
+    except (BuildError, LockError, OSError, subprocess.CalledProcessError) as error:
         print(f"no image was built: {error}", file=sys.stderr)
         return 2
 

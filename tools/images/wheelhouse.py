@@ -1,8 +1,10 @@
 """Makes the wheelhouse of an image: codex-ml and everything it needs as wheels, named by digest.
 
 This is the one step that needs a package index (or ``PIP_FIND_LINKS``); it can be done on another machine of the same
-kind and brought on a medium. A wheelhouse is whole or absent. Third-party wheels are kept until a pin changes; that of
-codex-ml is made again each time, the same bytes for the same source (``SOURCE_DATE_EPOCH``, else the last commit).
+kind and brought on a medium. Every file, including the build backends, is compared with ``requirements-hashed.txt``
+before its code runs. A wheelhouse is complete or does not exist. Third-party wheels are kept until a pin changes; the
+wheel of codex-ml is made each time, with the same bytes for the same source (``SOURCE_DATE_EPOCH``, else the last
+commit).
 """
 
 from __future__ import annotations
@@ -15,16 +17,24 @@ import subprocess
 import sys
 import tempfile
 import venv
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-PINS = "constraints.txt"
+from hashed_lock import BUILD, CORE, CUDA_LOCK, LOCK, Locked, LockError, canonical, chosen, lock_text, read_lock
+
+OWN = "codex-ml"
 REQUIREMENTS = "requirements.txt"
 STAMP = "made-from.txt"
 # The bytes must not depend on when they were packed; outside a repository this is the time that hatchling takes.
 EPOCH_WITHOUT_GIT = "1580601600"
 WHEEL_NAME = re.compile(r"^(?P<name>[^-]+)-(?P<version>[^-]+)(-\d[^-]*)?-[^-]+-[^-]+-[^-]+\.whl$")
-CUDA_PARTS = re.compile(r"^(nvidia[-_](?!ml[-_]py)|triton[-_])", re.IGNORECASE)
+CUDA_PARTS = re.compile(r"^(nvidia[-_](?!ml[-_]py)|triton$|cuda[-_])", re.IGNORECASE)
+NO_TORCH = (
+    "pip finds no build of torch whose SHA-256 is in the lock: name an index with the build for CPUs in "
+    "PIP_EXTRA_INDEX_URL or a directory in PIP_FIND_LINKS (for CUDA: PIP_INDEX_URL), or add the hash of another build "
+    "(docs/dependencies.md)"
+)
 
 
 class WheelhouseError(Exception):
@@ -50,7 +60,7 @@ def requirements_of(wheels: Iterable[Path]) -> str:
         match = WHEEL_NAME.match(wheel.name)
         if match is None:
             raise WheelhouseError(f"{wheel.name} is not the name of a wheel")
-        name = re.sub(r"[-_.]+", "-", match["name"]).lower()
+        name = canonical(match["name"])
         if name in lines:
             raise WheelhouseError(f"{name} is in the wheelhouse twice: remove the directory and make it again")
         lines[name] = f"{name}=={match['version']} --hash=sha256:{sha256(wheel)}\n"
@@ -60,14 +70,14 @@ def requirements_of(wheels: Iterable[Path]) -> str:
 
 
 def check_kind(wheels: Iterable[Path], *, cuda: bool) -> None:
-    """Refuse a wheelhouse whose torch is not of the kind that was asked for.
+    """Refuse a build of torch that is not of the requested kind.
 
     Raises
     ------
     WheelhouseError
-        If a CPU wheelhouse has CUDA libraries (gigabytes that no CPU uses), or a CUDA one has none.
+        If torch in a CPU wheelhouse needs CUDA libraries (gigabytes that no CPU uses), or torch in a CUDA one none.
     """
-    parts = sorted(wheel.name.split("-")[0] for wheel in wheels if CUDA_PARTS.match(wheel.name))
+    parts = sorted(part for wheel in wheels if wheel.name.startswith("torch-") for part in cuda_requirements(wheel))
     if parts and not cuda:
         raise WheelhouseError(
             f"the package index gives torch for CUDA ({len(parts)} packages, {parts[0]} first), not for CPUs: name an "
@@ -78,6 +88,58 @@ def check_kind(wheels: Iterable[Path], *, cuda: bool) -> None:
             "the package index gives torch for CPUs, not for CUDA: name an index or a directory with the CUDA build in "
             "PIP_INDEX_URL or PIP_FIND_LINKS"
         )
+
+
+def cuda_requirements(wheel: Path) -> list[str]:
+    """Return the CUDA packages that a wheel requires by its metadata."""
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(one for one in archive.namelist() if one.endswith(".dist-info/METADATA"))
+        metadata = archive.read(name).decode("utf-8")
+    required = re.findall(r"^Requires-Dist: *([A-Za-z0-9._-]+)", metadata, re.MULTILINE)
+    return [one for one in required if CUDA_PARTS.match(one)]
+
+
+def check_locked(directory: Path, locked: Mapping[str, Locked]) -> None:
+    """Refuse a wheelhouse whose files are not those of the lock.
+
+    This program makes the wheel of codex-ml and builds wheels from source distributions: they are not in the lock, and
+    `check_unchanged` compares them with the list of the wheelhouse.
+
+    Raises
+    ------
+    WheelhouseError
+        If a wheel has another version or another hash than the lock, or is not in it.
+    """
+    for wheel in sorted(directory.glob("*.whl")):
+        match = WHEEL_NAME.match(wheel.name)
+        name = canonical(match["name"]) if match else wheel.name
+        if match is None or name == OWN:
+            continue
+        expected = locked.get(name)
+        if expected is None or match["version"].partition("+")[0] != expected.version:
+            version = expected.version if expected else "no such package"
+            raise WheelhouseError(f"{wheel.name}: not the version in the lock (expected {version}): remove {directory}")
+        if not expected.is_source_only and sha256(wheel) not in expected.digests:
+            raise WheelhouseError(
+                f"{wheel.name}: its SHA-256 is not in the lock: it was replaced, or is another build (see "
+                "docs/dependencies.md)"
+            )
+
+
+def is_for_cuda(directory: Path) -> bool:
+    """Return whether the torch of a wheelhouse is its CUDA build."""
+    return any(cuda_requirements(wheel) for wheel in directory.glob("torch-*.whl"))
+
+
+def read_image_lock(root: Path, *, cuda: bool) -> dict[str, Locked]:
+    """Return the locked packages of an image.
+
+    Raises
+    ------
+    LockError
+        If a lock file is missing or cannot be read.
+    """
+    return read_lock(root / (CUDA_LOCK if cuda else LOCK))
 
 
 def check_unchanged(directory: Path) -> None:
@@ -104,8 +166,8 @@ def source_date_epoch(root: Path, environment: Mapping[str, str]) -> str:
 
 
 def made_from(root: Path, extras: str) -> str:
-    """Return what the third-party wheels depend on: pins, requirements, extras, and this Python."""
-    files = [sha256(root / name) for name in (PINS, "pyproject.toml")]
+    """Return a text of everything the third-party wheels depend on: locks, requirements, extras, and this Python."""
+    files = [sha256(root / name) for name in (LOCK, CUDA_LOCK, "pyproject.toml")]
     return "\n".join([*files, extras, ".".join(map(str, sys.version_info[:2])), ""])
 
 
@@ -132,14 +194,15 @@ class Wheelhouse:
 
         Raises
         ------
-        WheelhouseError, subprocess.CalledProcessError
+        WheelhouseError, LockError, subprocess.CalledProcessError
             If it cannot be; what was there before is left as it was.
         """
+        locked = read_image_lock(self._root, cuda=self._cuda)
         self._directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".wheelhouse.", dir=self._directory.parent) as temporary:
             wheels = Path(temporary) / "wheels"
             wheels.mkdir()
-            pip = self._pip(Path(temporary))
+            pip = self._pip(Path(temporary), locked)
             own = self._own_wheel(pip, wheels)
             stamp = made_from(self._root, self._extras)
             if (self._directory / STAMP).is_file() and (self._directory / STAMP).read_text() == stamp:
@@ -148,8 +211,9 @@ class Wheelhouse:
                     if wheel.name.split("-")[0] != own.name.split("-")[0]:
                         os.link(wheel, wheels / wheel.name)
             else:
-                self._fetch(pip, wheels, own)
+                self._fetch(pip, wheels, locked)
             check_kind(wheels.glob("*.whl"), cuda=self._cuda)
+            check_locked(wheels, locked)
             (wheels / REQUIREMENTS).write_text(requirements_of(wheels.glob("*.whl")))
             (wheels / STAMP).write_text(stamp)
             old = Path(temporary) / "old"
@@ -157,25 +221,46 @@ class Wheelhouse:
                 self._directory.rename(old)
             wheels.rename(self._directory)
 
-    def _pip(self, temporary: Path) -> list[str]:
-        # Of its own, so that nothing but Python itself has to be there.
+    def _pip(self, temporary: Path, locked: Mapping[str, Locked]) -> list[str]:
+        # A separate environment, so that only Python has to be installed; its build backends are checked by hash too.
         venv.create(temporary / "pip", with_pip=True)
-        return [str(temporary / "pip" / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        pip = [str(temporary / "pip" / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        if backends := chosen(locked, {BUILD}):
+            requirements = write_requirements(temporary / "build.txt", backends)
+            subprocess.run(
+                [*pip, "install", "--no-deps", "--require-hashes", "--requirement", requirements], check=True
+            )
+        return pip
 
     def _own_wheel(self, pip: Sequence[str], wheels: Path) -> Path:
         environment = {**os.environ, "SOURCE_DATE_EPOCH": source_date_epoch(self._root, os.environ)}
-        command = [*pip, "wheel", "--no-deps", "--wheel-dir", str(wheels), str(self._root)]
+        command = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(self._root)]
         subprocess.run(command, check=True, env=environment)
         (own,) = wheels.glob("*.whl")
         # umask must not decide who can read it in the image.
         own.chmod(0o644)
         return own
 
-    def _fetch(self, pip: Sequence[str], wheels: Path, own: Path) -> None:
-        command = [*pip, "wheel", "--constraint", str(self._root / PINS), "--wheel-dir", str(wheels)]
-        # torch first: asked for by another package, an index may give its newest build, with CUDA.
-        subprocess.run([*command, "torch"], check=True)
-        subprocess.run([*command, "--find-links", str(wheels), f"{own}[{self._extras}]"], check=True)
+    def _fetch(self, pip: Sequence[str], wheels: Path, locked: Mapping[str, Locked]) -> None:
+        wanted = chosen(locked, {CORE, *self._extras.split(",")})
+        # Build isolation would install build backends without a comparison of hashes.
+        command = [*pip, "wheel", "--no-deps", "--require-hashes", "--no-build-isolation", "--use-pep517"]
+        command += ["--wheel-dir", str(wheels), "--requirement"]
+        # torch first: if the index has the wrong build, nothing else is fetched.
+        torch = {name: package for name, package in wanted.items() if name == "torch"}
+        try:
+            subprocess.run([*command, write_requirements(wheels.parent / "torch.txt", torch)], check=True)
+        except subprocess.CalledProcessError as error:
+            raise WheelhouseError(NO_TORCH) from error
+        check_kind(wheels.glob("*.whl"), cuda=self._cuda)
+        others = {name: package for name, package in wanted.items() if name not in torch}
+        subprocess.run([*command, write_requirements(wheels.parent / "wanted.txt", others)], check=True)
+
+
+def write_requirements(file: Path, packages: Mapping[str, Locked]) -> str:
+    """Write a requirements file with hashes for pip, and return its path."""
+    file.write_text(lock_text("", packages.values()), encoding="utf-8")
+    return str(file)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -192,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory = root / chosen.directory
     try:
         Wheelhouse(root, directory, extras, cuda=chosen.cuda).make()
-    except (WheelhouseError, OSError, subprocess.CalledProcessError) as error:
+    except (WheelhouseError, LockError, OSError, subprocess.CalledProcessError) as error:
         print(f"no wheelhouse was made: {error}", file=sys.stderr)
         return 2
     wheels = list(directory.glob("*.whl"))

@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any, ParamSpec, TextIO
@@ -27,10 +27,13 @@ from codex_ml.errors import (
     CodexError,
     StopSignal,
     free_what_failed,
-    is_disk_full,
     is_out_of_memory,
+    is_panic,
+    no_room,
 )
 from codex_ml.offline import GUARD, go_offline
+from codex_ml.stopping import STOP, StopRequest
+from codex_ml.terminal import drop_output, finish_output, visible, visible_json, write_message, write_result
 
 Arguments = ParamSpec("Arguments")
 _PRIVATE_UMASK = 0o077
@@ -86,13 +89,8 @@ def run_command(body: Callable[[], int], *, has_model: bool = True) -> None:
     # What one library deprecates in another is no business of the user of either.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate)\.")
     warnings.showwarning = show_warning
-    asked: list[int] = []
-
-    def leave_at_once(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        _leave_at_once(number, frame)
-
-    handlers_before = _leave_when_asked(leave_at_once)
+    sys.unraisablehook = _pass_over_stop
+    handlers_before = _leave_when_asked(_leave_at_once)
     try:
         # Before any command imports a library that would read its switches; a command whose config says
         # `offline: false` lifts the guard later, never the switches.
@@ -101,59 +99,42 @@ def run_command(body: Callable[[], int], *, has_model: bool = True) -> None:
         code = body()
     except BrokenPipeError:
         # Whoever read our output went away in the middle of the work: nothing is left to say to them.
-        _point_at_nothing(sys.stdout)
+        drop_output(sys.stdout)
         code = EXIT_RUN_FAILED
-    except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001 - the last border: all that is left becomes one block
+    except BaseException as raised:
+        # The last border: all that is left becomes one block; SystemExit is not ours.
+        if not (isinstance(raised, Exception | KeyboardInterrupt) or is_panic(raised)):
+            raise
         # It leaves anyway; one more signal would only put a traceback in place of the reason.
         _leave_when_asked(signal.SIG_IGN)
-        error = _what_ended_it(raised, asked)
+        error = _what_ended_it(raised, STOP)
         if os.environ.get("CODEX_ML_DEBUG") == "1":
-            typer.echo(fit_to_show("".join(traceback.format_exception(error))), err=True)
+            write_message(fit_to_show("".join(traceback.format_exception(error))))
         block, code = error_block(error, has_model=has_model)
         # The filters of the text need some memory, too.
         free_what_failed(error)
         # An interruption of ours has nothing to hide, and the filters may be what it has interrupted half imported.
         shown = block if isinstance(error, StopSignal) and "\n" not in block else fit_to_show(block)
         # A terminal that hung up takes no line; the exit code still says how it ended.
-        with contextlib.suppress(OSError):
-            typer.echo(shown, err=True)
+        write_message(shown)
     finally:
         for number, handler in handlers_before.items():
             signal.signal(number, handler)
-        _let_go_of_dead_streams()
-    raise typer.Exit(code)
+        STOP.forget()
+    raise typer.Exit(finish_output(code))
 
 
-def _what_ended_it(error: Exception | KeyboardInterrupt, asked: Sequence[int]) -> Exception | KeyboardInterrupt:
+def _what_ended_it(error: BaseException, request: StopRequest) -> BaseException:
     """Return the error to show: the stop that was asked for, where a library made something else of it.
 
     An import that a signal interrupts can leave half a module behind, over which transformers then raises errors of its
     own. What we found wrong ourselves is said in any case.
     """
-    if not asked or isinstance(error, CodexError | StopSignal):
+    if request.signal is None or isinstance(error, CodexError | StopSignal):
         return error
-    stopped = StopSignal(asked[0])
+    stopped = StopSignal(request.signal)
     stopped.__cause__ = error
     return stopped
-
-
-def _let_go_of_dead_streams() -> None:
-    """Point a stream that takes no more at nothing.
-
-    The interpreter writes out what is left in it when it ends, and where that fails puts its own exit code, 120, in
-    place of ours.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            _point_at_nothing(stream)
-
-
-def _point_at_nothing(stream: TextIO) -> None:
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, stream.fileno())
-    os.close(nothing)
 
 
 def leave_before_anything_begins() -> None:
@@ -184,25 +165,51 @@ def _leave_when_asked(
 
 
 def _leave_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signature of a signal handler
-    """Leave a command that has nothing to finish first, such as one that still reads data; training asks for more."""
-    raise StopSignal(number)
+    """Leave a command that has nothing to finish first, such as one that still reads data; training asks for more.
+
+    Where the exception is lost (a library catches everything around an import), the next stage checks the record.
+    """
+    STOP.record(number)
+    STOP.leave(number)
 
 
-def print_results(lines: Iterable[str]) -> None:
-    """Print results on standard output; a reader that went away (`| head`) does not make finished work a failure."""
+def print_results(lines: Iterable[str], *, is_visible: bool = False) -> None:
+    """Print results on standard output; a reader that went away (`| head`) does not make finished work a failure.
+
+    Parameters
+    ----------
+    lines : iterable of str
+        The results.
+    is_visible : bool
+        The lines have passed `visible`, and hold colours of ours.
+
+    Raises
+    ------
+    OutputError
+        If standard output takes no more, as on a full disk.
+    """
     try:
         for line in lines:
-            typer.echo(visible(line))
-        sys.stdout.flush()
+            write_result(line, is_visible=is_visible)
     except BrokenPipeError:
         # Else the interpreter would complain once more when it closes the stream.
-        _point_at_nothing(sys.stdout)
+        drop_output(sys.stdout)
+
+
+def print_json(value: Any) -> None:
+    """Print a result as JSON, as `print_results` prints lines."""
+    print_results([visible_json(value)], is_visible=True)
 
 
 def print_piece(text: str) -> None:
     """Print a piece of a text on standard output at once, as `print_results` prints a whole line."""
-    sys.stdout.write(visible(text))
-    sys.stdout.flush()
+    write_result(text, end="")
+
+
+def _pass_over_stop(lost: sys.UnraisableHookArgs) -> None:
+    """Print an exception that Python cannot raise, unless it is our stop: that is recorded, and ends the command."""
+    if not isinstance(lost.exc_value, StopSignal):
+        sys.__unraisablehook__(lost)
 
 
 def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
@@ -216,7 +223,7 @@ def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
                 sys.stdout.flush()
             except BrokenPipeError:
                 # These commands only show something; a reader that has seen enough (`| head`) is no failure.
-                _point_at_nothing(sys.stdout)
+                drop_output(sys.stdout)
             return EXIT_DONE
 
         run_command(body, has_model=False)
@@ -240,14 +247,6 @@ def fit_to_show(text: str, filters: Callable[[], Callable[[str], str]] = _defaul
         )
 
 
-def visible(text: str) -> str:
-    """Return a text with every character that is not printable, but line ends and tabs, written as its code."""
-    if text.isprintable():
-        return text
-    shown = (mark if mark.isprintable() or mark in "\n\t" else ascii(mark)[1:-1] for mark in text)
-    return "".join(shown)
-
-
 def show_warning(
     message: Warning | str,
     category: type[Warning],
@@ -258,10 +257,10 @@ def show_warning(
 ) -> None:
     """Print a warning of a library as one filtered line; stands in for `warnings.showwarning`."""
     place = f"{Path(filename).name}:{lineno}"
-    typer.echo(fit_to_show(f"warning: {message} ({category.__name__}, {place})"), file=file or sys.stderr)
+    write_message(fit_to_show(f"warning: {message} ({category.__name__}, {place})"), stream=file)
 
 
-def error_block(error: Exception | KeyboardInterrupt, *, has_model: bool = True) -> tuple[str, int]:
+def error_block(error: BaseException, *, has_model: bool = True) -> tuple[str, int]:
     """Return what is shown of an error, and the exit code it stands for.
 
     Below the block stand the notes of the error that say what is still good, and what went wrong besides.
@@ -271,18 +270,25 @@ def error_block(error: Exception | KeyboardInterrupt, *, has_model: bool = True)
     return "\n  ".join([block, *notes]), code
 
 
-def _block_of(error: Exception | KeyboardInterrupt, has_model: bool) -> tuple[str, int]:
+def _block_of(error: BaseException, has_model: bool) -> tuple[str, int]:
     if isinstance(error, CodexError):
         return error.block(), error.exit_code
     if isinstance(error, StopSignal):
         return f"error: stopped by {error.signal.name}; {_what_is_left(has_model)}", error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return f"error: interrupted; {_what_is_left(has_model)}", EXIT_INTERRUPTED
-    if isinstance(error, OSError) or is_disk_full(error):
-        return _system_error(error, is_disk_full(error)), EXIT_RUN_FAILED
+    if isinstance(error, OSError) or no_room(error) is not None:
+        return _system_error(error), EXIT_RUN_FAILED
     if is_out_of_memory(error):
         fix = _LESS_FOR_A_MODEL if has_model else _LESS_FOR_FILES
         return f"error: out of memory\n  why: {_first_line(error)}\n  fix: {fix}", EXIT_RUN_FAILED
+    if is_panic(error):
+        return (
+            "error: a native library failed (Rust panic)\n"
+            "  why: it was given something that it cannot handle, such as a damaged tokenizer.json\n"
+            "  fix: copy the files of the model again from their source",
+            EXIT_RUN_FAILED,
+        )
     return (
         f"error: internal error: {type(error).__name__}\n  why: {_first_line(error)}\n"
         "  fix: this is a fault of codex-ml; run again with CODEX_ML_DEBUG=1 and report the traceback",
@@ -294,18 +300,17 @@ def _what_is_left(has_model: bool) -> str:
     return "checkpoints that were written are whole" if has_model else "nothing half-written is left"
 
 
-def _system_error(error: Exception, disk_full: bool) -> str:
+def _system_error(error: BaseException) -> str:
     filename = getattr(error, "filename", None)
     place = f" ({filename})" if filename else ""
     why = getattr(error, "strerror", None) or _first_line(error)
-    if disk_full:
-        return (
-            f"error: the disk is full{place}\n  why: {why}\n"
-            "  fix: free space and resume with --resume-from latest; checkpoints that were written are whole"
-        )
+    limit = no_room(error)
+    if limit is not None:
+        # A run that can be resumed says so itself, see `codex_ml.recipes.failures`.
+        return f"error: {limit.problem}{place}\n  why: {why}\n  fix: {limit.fix}, and run the command again"
     return f"error: the system refused{place}\n  why: {why}\n  fix: check the path and its permissions"
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0] if text else "no message"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from codex_ml.cli.network import without_recorded_network
 from codex_ml.errors import ConfigError, ConfigProblem
+from codex_ml.terminal import write_message
 
 if TYPE_CHECKING:
     from codex_ml.config.compose import Command, Composed
     from codex_ml.config.schema.root import RunConfig
+    from codex_ml.runs.targets import Target
 
 
 def compose_for(
@@ -22,12 +26,13 @@ def compose_for(
 ) -> tuple[Composed, Path | None]:
     """Compose the named config; without a name, that of the run whose checkpoint is meant, if one is.
 
-    Where there is none because the checkpoint lies in no run, that checkpoint is returned besides.
+    If the checkpoint is not inside a run, the defaults and the directory of the checkpoint are returned. The config of
+    a run never lifts the network guard.
     """
     from codex_ml.config.compose import compose
     from codex_ml.config.run_file import compose_from_run_file
-    from codex_ml.runs.checkpoints import resolve_checkpoint, run_of_checkpoint
-    from codex_ml.runs.manifest import verify_checkpoint
+    from codex_ml.runs.checkpoints import run_of_checkpoint
+    from codex_ml.runs.targets import find_checkpoint
 
     if config_name is not None or config_dir is not None or references == ["base"]:
         return compose(command, config_name or "default", config_dir, overrides, extra_values=paths), None
@@ -36,16 +41,23 @@ def compose_for(
     runs = Path(defaults.values["run"]["output_dir"])
     moved: Path | None = None
     for reference in references:
-        directory = resolve_checkpoint(reference, runs, run_name(defaults, config_name))
+        # Verified before its run's config is believed: a damaged checkpoint is the thing to report.
+        directory = find_checkpoint(reference, runs, run_name(defaults, config_name)).directory
         if directory is None:
             continue
-        # Verified before its run's config is believed: a damaged checkpoint is the thing to report.
-        verify_checkpoint(directory)
         run = run_of_checkpoint(directory)
         if run is not None:
-            return compose_from_run_file(command, run.config, overrides, extra_values=paths), None
+            composed = compose_from_run_file(command, run.config, overrides, extra_values=paths)
+            return without_recorded_network(composed), None
         moved = moved or directory
     return defaults, moved
+
+
+def warn_of_targets(targets: Iterable[Target]) -> None:
+    """Print the warnings of checkpoints that were resolved, such as a best checkpoint without any validation."""
+    for target in targets:
+        if target.warning is not None:
+            write_message(f"warning: {target.warning}")
 
 
 def run_name(composed: Composed, config_name: str | None) -> str | None:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from codex_ml.cli.boundary import guarded
+from codex_ml.cli.boundary import guarded, print_results
+from codex_ml.terminal import write_message
 
 configs_app = typer.Typer(
     help="List, show and copy the configs that come with codex-ml.", rich_markup_mode=None, no_args_is_help=True
@@ -23,8 +24,7 @@ def list_configs() -> None:
 
     configs = list_shipped()
     width = max(len(config.name) for config in configs)
-    for config in configs:
-        typer.echo(f"{config.name:<{width}}  {config.summary}")
+    print_results(f"{config.name:<{width}}  {config.summary}" for config in configs)
 
 
 def show_config(name: Name) -> None:
@@ -32,8 +32,7 @@ def show_config(name: Name) -> None:
     from codex_ml.config.shipped import find_shipped
 
     config = find_shipped(name)
-    typer.echo(f"# {config.path}")
-    typer.echo(config.path.read_text("utf-8"), nl=False)
+    print_results([f"# {config.path}", config.path.read_text("utf-8").removesuffix("\n")])
 
 
 def copy_config(
@@ -46,8 +45,8 @@ def copy_config(
     from codex_ml.config.shipped import copy_shipped, find_shipped
 
     copied = copy_shipped(find_shipped(name), directory, shown=shlex.quote(str(directory)))
-    typer.echo(str(copied.path))
-    typer.echo(f"use it: {copied.usage}", err=True)
+    print_results([str(copied.path)])
+    write_message(f"use it: {copied.usage}")
 
 
 configs_app.command("list")(guarded(list_configs))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from codex_ml.cli.boundary import guarded, print_results
+from codex_ml.cli.boundary import guarded, print_json, print_results
 from codex_ml.cli.options import DEFAULT_DIRECTORY, AsJson
 from codex_ml.errors import DataError
+from codex_ml.terminal import write_message
 
 cache_app = typer.Typer(
     help="List, check and clear the tokenised data that runs keep for their next start.",
@@ -35,12 +35,12 @@ def list_cache(cache_dir: CacheDirectory = None, as_json: AsJson = False) -> Non
     directory = _directory(cache_dir)
     content = look_into(directory)
     if as_json:
-        print_results([json.dumps([item.to_json() for item in content.items], indent=2, ensure_ascii=False)])
+        print_json([item.to_json() for item in content.items])
         return
     now = utc_now()
     print_results(item.line(now) for item in content.items)
     total = sum(item.byte_count for item in content.items)
-    typer.echo(f"{len(content.items)} entries, {total:,} bytes in {directory}", err=True)
+    write_message(f"{len(content.items)} entries, {total:,} bytes in {directory}")
     _say_unknown(content.unknown)
 
 
@@ -51,7 +51,7 @@ def verify_cache(cache_dir: CacheDirectory = None) -> None:
     content = look_into(_directory(cache_dir))
     items = [item for item in content.items if item.state != "unfinished"]
     if unfinished := len(content.items) - len(items):
-        typer.echo(f"{unfinished} unfinished, not read: being built, or left behind", err=True)
+        write_message(f"{unfinished} unfinished, not read: being built, or left behind")
     if damaged := check_items(items):
         named = "".join(f"\n       {item.path.name}: {item.fault}" for item in damaged)
         raise DataError(
@@ -80,7 +80,7 @@ def clear_cache(
     removed, left = clear(_directory(cache_dir), used_before, Storage())
     print_results([f"deleted {len(removed)} entries, {sum(item.byte_count for item in removed):,} bytes"])
     if left.items:
-        typer.echo(f"{len(left.items)} stay (used since, or being built)", err=True)
+        write_message(f"{len(left.items)} stay (used since, or being built)")
     _say_unknown(left.unknown)
 
 
@@ -91,7 +91,7 @@ def _directory(given: Path | None) -> Path:
 def _say_unknown(names: tuple[str, ...]) -> None:
     if names:
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-        typer.echo(f"warning: not of the cache, and never touched: {shown}", err=True)
+        write_message(f"warning: not of the cache, and never touched: {shown}")
 
 
 cache_app.command("list")(guarded(list_cache))

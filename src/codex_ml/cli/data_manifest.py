@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codex_ml.cli.boundary import print_results
+from codex_ml.cli.boundary import print_json, print_results
 from codex_ml.cli.data_options import MaxLineBytes
 from codex_ml.cli.options import AsJson
+from codex_ml.stopping import STOP
 
 if TYPE_CHECKING:
     from codex_ml.data.analysis.offsets import FileManifest, LoadedManifest
@@ -33,10 +34,10 @@ def manifest(
     as_json: AsJson = False,
 ) -> None:
     """Write SHA-256, size, schema and the offset of every record of a file, so that one is read by seeking."""
-    import json
-
-    from codex_ml.data.analysis.offsets import check_manifest, load_manifest, make_manifest, manifest_path
-    from codex_ml.storage import Storage
+    with STOP.deferred():
+        from codex_ml.data.analysis.offsets import check_manifest, load_manifest, make_manifest, manifest_path
+        from codex_ml.storage import Storage
+    STOP.check()
 
     target = output or manifest_path(file)
     if check:
@@ -47,7 +48,7 @@ def manifest(
         outcome = "written" if written else "unchanged"
     if as_json:
         answer = {**loaded.content.model_dump(mode="json"), "outputs": str(loaded.path), "outcome": outcome}
-        print_results([json.dumps(answer, indent=2, ensure_ascii=False)])
+        print_json(answer)
     else:
         print_results(_rendered(loaded, outcome))
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from codex_ml.cli.boundary import print_results
+from codex_ml.cli.boundary import print_json, print_results
 from codex_ml.cli.data_options import column_names, shares
 from codex_ml.errors import UserError
+from codex_ml.stopping import STOP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,13 +94,12 @@ def prepare(
 ) -> None:
     """Make clean records, splits and perhaps a tokenizer of raw files; again, and only what changed is written."""
     import dataclasses
-    import json
 
     from codex_ml.data.prepare.registry import find_preparers, get_preparer
 
     registry = find_preparers(preparer_dir)
     if as_list:
-        print_results(_listed(registry, as_json))
+        _list(registry, as_json)
         return
     preparer = get_preparer(registry, name)
     given = {
@@ -122,13 +122,15 @@ def prepare(
         raise UserError("--out is missing", fix="name the directory to be made: --out DIR")
 
     # Only now: the rest of it takes a moment to import.
-    from codex_ml.fetching import Fetcher
-    from codex_ml.recipes.prepare import PrepareDependencies, prepare_data
+    with STOP.deferred():
+        from codex_ml.fetching import Fetcher
+        from codex_ml.recipes.prepare import PrepareDependencies, prepare_data
+    STOP.check()
 
     done = prepare_data(name, preparer, source or [], out, PrepareDependencies(fetch_fn=Fetcher(online)))
     if as_json:
         answer = {**dataclasses.asdict(done), "directory": str(done.directory)}
-        print_results([json.dumps(answer, indent=2, ensure_ascii=False)])
+        print_json(answer)
     else:
         print_results(_rendered(done))
 
@@ -146,18 +148,15 @@ def _with_options(preparer: Preparer, given: dict[str, Any]) -> Any:
     return checked_config(values, "options")
 
 
-def _listed(registry: Registry[Entry], as_json: bool) -> Iterator[str]:
-    import json
-
+def _list(registry: Registry[Entry], as_json: bool) -> None:
     from codex_ml.data.prepare.registry import get_preparer
 
     found = {name: get_preparer(registry, name).config for name in registry.names()}
     if as_json:
-        yield json.dumps({name: config.model_dump(mode="json") for name, config in found.items()}, indent=2)
+        print_json({name: config.model_dump(mode="json") for name, config in found.items()})
         return
     width = max(map(len, found))
-    for name, config in found.items():
-        yield f"{name:<{width}}  {config.description}"
+    print_results(f"{name:<{width}}  {config.description}" for name, config in found.items())
 
 
 def _rendered(done: Prepared) -> Iterator[str]:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codex_ml.cli.boundary import visible
+from codex_ml.cli.boundary import print_results
 from codex_ml.cli.options import ConfigDirectory, ConfigName, Overrides
+from codex_ml.stopping import STOP
+from codex_ml.terminal import visible
 
 if TYPE_CHECKING:
     from codex_ml.recipes.data_preview import PreviewedRecord, ShownToken
@@ -44,9 +46,11 @@ def preview(
 
     Supervised tokens are green on a terminal and stand in ⟦ ⟧ elsewhere; ↵ marks a line end of the record.
     """
-    from codex_ml.config.compose import compose
-    from codex_ml.config.validate import validate_train
-    from codex_ml.recipes.data_preview import preview_records
+    with STOP.deferred():
+        from codex_ml.config.compose import compose
+        from codex_ml.config.validate import validate_train
+        from codex_ml.recipes.data_preview import preview_records
+    STOP.check()
 
     values: dict[str, object] = {"data.path": file, **dict.fromkeys(_DATA_FILES)}
     if model is not None:
@@ -55,9 +59,8 @@ def preview(
     composed = compose("train", config_name or "default", config_dir, overrides or (), extra_values=values)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for previewed in preview_records(validate_train(composed), file, records, record, whole=whole):
-        for line in _rendered(previewed, colour, ids):
-            # Characters of the record are made visible before they are coloured, so only our own colours get through.
-            typer.echo(line)
+        # Characters of the record are made visible before they are coloured, so only our own colours get through.
+        print_results(_rendered(previewed, colour, ids), is_visible=True)
 
 
 def _rendered(previewed: PreviewedRecord, colour: bool, ids: bool) -> Iterator[str]:

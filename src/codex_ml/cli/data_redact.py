@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codex_ml.cli.boundary import print_results
+from codex_ml.cli.boundary import print_json, print_results
 from codex_ml.cli.data_options import MaxLineBytes
 from codex_ml.cli.options import AsJson
+from codex_ml.stopping import STOP
 
 if TYPE_CHECKING:
     from codex_ml.recipes.data_redaction import RedactionReport
@@ -49,14 +50,14 @@ def redact(
     as_json: AsJson = False,
 ) -> None:
     """Mark what the policy forbids in every string of every row; the rest of the file stays byte for byte."""
-    import json
-
-    from codex_ml.recipes.data_redaction import RedactionOptions, redact_file
+    with STOP.deferred():
+        from codex_ml.recipes.data_redaction import RedactionOptions, redact_file
+    STOP.check()
 
     options = RedactionOptions(policy, pseudonyms, overwrite, max_line_bytes)
     done = redact_file(source, output, report, options)
     if as_json:
-        print_results([json.dumps({**done.to_dict(), "outputs": str(output)}, indent=2, ensure_ascii=False)])
+        print_json({**done.to_dict(), "outputs": str(output)})
     else:
         print_results(_rendered(done, output, report))
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codex_ml.cli.boundary import print_results
+from codex_ml.cli.boundary import print_json, print_results
 from codex_ml.cli.data_options import MaxLineBytes, shares
 from codex_ml.errors import UserError
+from codex_ml.stopping import STOP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,11 +63,11 @@ def split(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")] = False,
 ) -> None:
     """Divide a file: a keyed hash of each record's bytes decides, so duplicates stay together and nothing moves."""
-    import json
-
-    from codex_ml.data.readers import open_records
-    from codex_ml.data.splitting.split_files import split_file
-    from codex_ml.data.splitting.split_report import SplitOptions
+    with STOP.deferred():
+        from codex_ml.data.readers import open_records
+        from codex_ml.data.splitting.split_files import split_file
+        from codex_ml.data.splitting.split_report import SplitOptions
+    STOP.check()
 
     options = SplitOptions(
         ratios=shares(ratios),
@@ -79,7 +80,7 @@ def split(
     report = split_file(file, out, options, open_lines=partial(open_records, max_line_bytes=max_line_bytes))
     if as_json:
         answer = {**report.manifest(), "outputs": str(report.directory), "created": report.created}
-        print_results([json.dumps(answer, indent=2, ensure_ascii=False)])
+        print_json(answer)
     else:
         print_results(_rendered(report))
 

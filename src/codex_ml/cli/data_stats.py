@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from codex_ml.cli.boundary import print_results
+from codex_ml.cli.boundary import print_json, print_results
 from codex_ml.cli.data_options import FormatColumns, MaxLineBytes, RecordFormatName, column_names
 from codex_ml.cli.options import AsJson
+from codex_ml.stopping import STOP
 
 _MOST_PLACES = 3
 
@@ -40,14 +41,17 @@ def stats(
     as_json: AsJson = False,
 ) -> None:
     """Count records, lengths, duplicates, and records that stand in two files; content is never shown."""
-    import json
-
-    from codex_ml.data.analysis.statistics import StatisticsOptions
-    from codex_ml.recipes.data_statistics import collect_statistics
+    with STOP.deferred():
+        from codex_ml.data.analysis.statistics import StatisticsOptions
+        from codex_ml.recipes.data_statistics import collect_statistics
+    STOP.check()
 
     options = StatisticsOptions(record_format, column_names(column), near_records, near_threshold, max_line_bytes)
     found = collect_statistics(files, options, model)
-    print_results([json.dumps(found, indent=2, ensure_ascii=False)] if as_json else _rendered(found))
+    if as_json:
+        print_json(found)
+    else:
+        print_results(_rendered(found))
 
 
 def _rendered(found: Mapping[str, Any]) -> Iterator[str]:

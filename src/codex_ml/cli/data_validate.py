@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codex_ml.cli.boundary import print_results
+from codex_ml.cli.boundary import print_json, print_results
 from codex_ml.cli.data_options import FormatColumns, MaxLineBytes, RecordFormatName, column_names
 from codex_ml.cli.options import AsJson
+from codex_ml.stopping import STOP
 
 if TYPE_CHECKING:
     from codex_ml.recipes.data_validation import FileReport
@@ -32,15 +33,15 @@ def validate(
     as_json: AsJson = False,
 ) -> None:
     """Check files of records, each to its end: exit code 0 where a run would take them, 2 where it would not."""
-    import json
-
-    from codex_ml.recipes.data_validation import ValidationOptions, validate_files
+    with STOP.deferred():
+        from codex_ml.recipes.data_validation import ValidationOptions, validate_files
+    STOP.check()
 
     options = ValidationOptions(record_format, column_names(column), max_line_bytes, policy)
     reports, problems = validate_files(files, options)
     if as_json:
         answer = {"valid": all(report.is_valid for report in reports), "files": [item.to_dict() for item in reports]}
-        print_results([json.dumps(answer, indent=2, ensure_ascii=False)])
+        print_json(answer)
     else:
         print_results(line for report in reports for line in _rendered(report))
     problems.raise_if_any()

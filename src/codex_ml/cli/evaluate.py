@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from codex_ml.cli.boundary import print_results, run_command
-from codex_ml.cli.checkpoint_config import compose_for, output_dir, run_name, with_hint
+from codex_ml.cli.checkpoint_config import compose_for, output_dir, run_name, warn_of_targets, with_hint
+from codex_ml.cli.network import lift_guard_if_asked
 from codex_ml.cli.options import ConfigDirectory, ConfigName, DryRun, Overrides
 from codex_ml.cli.path_options import with_path_options
 from codex_ml.errors import ConfigError
+from codex_ml.stopping import STOP
 
 _EPILOG = """\
 Examples:\n
@@ -77,10 +79,8 @@ def _evaluate(
     refuse_unsafe_values(config)
     check_source(config.model)
     targets = resolve_targets(references, output_dir(config), run_name(composed, config_name))
-    if not config.offline:
-        from codex_ml.offline import GUARD
-
-        GUARD.deactivate()
+    warn_of_targets(targets)
+    lift_guard_if_asked(config, composed)
     if dry_run:
         names = ", ".join(target.shown for target in targets)
         print_results(
@@ -89,7 +89,9 @@ def _evaluate(
         return 0
 
     # Only now, with a configuration that can work: the next import takes seconds.
-    from codex_ml.recipes.evaluate import evaluate
+    with STOP.deferred():
+        from codex_ml.recipes.evaluate import evaluate
+    STOP.check()
 
     outcome = evaluate(config, targets)
     print_results([outcome.table, f"outputs: {outcome.directory}"])

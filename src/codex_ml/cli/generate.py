@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codex_ml.cli.boundary import print_piece, print_results, run_command
-from codex_ml.cli.checkpoint_config import compose_for, output_dir, run_name, with_hint
+from codex_ml.cli.checkpoint_config import compose_for, output_dir, run_name, warn_of_targets, with_hint
+from codex_ml.cli.network import lift_guard_if_asked
 from codex_ml.cli.options import ConfigDirectory, ConfigName, Overrides
 from codex_ml.errors import ConfigError, UserError
+from codex_ml.stopping import STOP
+from codex_ml.terminal import write_message
 
 if TYPE_CHECKING:
     from codex_ml.config.schema.root import GenerateConfig
@@ -129,10 +132,6 @@ def _generate(
         )
     reference = checkpoint or ("base" if "model.path" in values else "best")
     config, target = _resolve(overrides, reference, config_name, config_dir, values)
-    if not config.offline:
-        from codex_ml.offline import GUARD
-
-        GUARD.deactivate()
     if job.source is not None and job.output is not None:
         return _answer_file(config, target, job.source, job.output, job.overwrite)
     return _answer_here(config, target, job)
@@ -157,13 +156,17 @@ def _resolve(
         raise hinted from error
     check_paths(config, with_data=False)
     check_source(config.model)
+    lift_guard_if_asked(config, composed)
     (target,) = resolve_targets([reference], output_dir(config), run_name(composed, config_name))
+    warn_of_targets([target])
     return config, target
 
 
 def _answer_file(config: GenerateConfig, target: Target, source: Path, output: Path, overwrite: bool) -> int:
-    from codex_ml.recipes.answering import GenerateCollaborators, open_answerer
-    from codex_ml.recipes.generate_file import AnswerFile, answer_file, check_answer_file
+    with STOP.deferred():
+        from codex_ml.recipes.answering import GenerateCollaborators, open_answerer
+        from codex_ml.recipes.generate_file import AnswerFile, answer_file, check_answer_file
+    STOP.check()
 
     files = check_answer_file(AnswerFile(source, output, overwrite))
     outside = GenerateCollaborators()
@@ -183,8 +186,10 @@ def _answer_file(config: GenerateConfig, target: Target, source: Path, output: P
 
 
 def _answer_here(config: GenerateConfig, target: Target, job: _Job) -> int:
-    from codex_ml.recipes.answering import GenerateCollaborators, open_answerer, require_template
-    from codex_ml.recipes.generate import answer_prompt, hold_conversation
+    with STOP.deferred():
+        from codex_ml.recipes.answering import GenerateCollaborators, open_answerer, require_template
+        from codex_ml.recipes.generate import answer_prompt, hold_conversation
+    STOP.check()
 
     prompt = sys.stdin.read() if job.prompt == "-" else job.prompt
     outside = GenerateCollaborators()
@@ -205,7 +210,7 @@ def _typed_turns() -> Iterator[str]:
     """Yield what is typed, a line each; a terminal is asked for it."""
     while True:
         if sys.stdin.isatty():
-            typer.echo("> ", nl=False, err=True)
+            write_message("> ", end="")
         line = sys.stdin.readline()
         if not line:
             return

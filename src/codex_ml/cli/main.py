@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from codex_ml.cli.boundary import guarded, leave_before_anything_begins
 from codex_ml.cli.configs import configs_app
@@ -20,7 +22,8 @@ from codex_ml.cli.safety import safety_app
 from codex_ml.cli.serve import serve
 from codex_ml.cli.train import train
 from codex_ml.cli.validate import validate_command
-from codex_ml.errors import UserError
+from codex_ml.errors import EXIT_DONE, EXIT_RUN_FAILED, CodexError, OutputError, UserError
+from codex_ml.terminal import drop_output, finish_output, open_standard_streams, write_message, write_result
 
 app = typer.Typer(
     name="codex-ml",
@@ -42,7 +45,7 @@ app.add_typer(safety_app, name="safety")
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"codex-ml {version('codex-ml')}")
+        write_result(f"codex-ml {version('codex-ml')}")
         raise typer.Exit
 
 
@@ -82,14 +85,40 @@ def _working_directory() -> str:
 
 
 def run() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script.
+
+    Raises
+    ------
+    SystemExit
+        Always, with the exit code.
+    """
+    open_standard_streams()
     leave_before_anything_begins()
+    raise SystemExit(finish_output(_run_arguments(sys.argv[1:])))
+
+
+def _run_arguments(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code; what typer finds wrong with it is shown as all text is."""
     try:
-        refuse_undecodable(sys.argv[1:], _working_directory())
-    except UserError as error:
-        typer.echo(error.block(), err=True)
-        raise SystemExit(error.exit_code) from None
-    app(prog_name="codex-ml")
+        refuse_undecodable(arguments, _working_directory())
+        code = app(list(arguments), prog_name="codex-ml", standalone_mode=False)
+    except TyperException as error:
+        shown = io.StringIO()
+        # Errors of usage come with a usage line and a hint, which only typer itself can write.
+        error.show(file=shown)  # type: ignore[attr-defined]
+        write_message(shown.getvalue(), end="")
+        return error.exit_code
+    except CodexError as error:
+        write_message(error.block())
+        return error.exit_code
+    except BrokenPipeError:
+        drop_output(sys.stdout)
+        return EXIT_RUN_FAILED
+    except OSError as error:
+        # The help, which typer prints: commands explain their own errors.
+        write_message(OutputError(error.strerror or str(error)).block())
+        return EXIT_RUN_FAILED
+    return code if isinstance(code, int) else EXIT_DONE
 
 
 if __name__ == "__main__":

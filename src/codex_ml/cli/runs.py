@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codex_ml.cli.boundary import guarded
+from codex_ml.cli.boundary import guarded, print_json, print_results
 from codex_ml.cli.options import AsJson, OutputDirectory, RunReference, runs_directory
 from codex_ml.cli.runs_checks import reproduce_command, verify_command
 from codex_ml.cli.runs_removal import remove_command
+from codex_ml.terminal import visible_name, write_message
 
 if TYPE_CHECKING:
     from codex_ml.runs.layout import RunLayout, RunRecord
@@ -32,14 +32,14 @@ def list_runs(
     chosen = [(layout, record) for layout, record in found if name is None or record.name == name]
     summaries = [summarise(layout, _closed_if_dead(layout, record)) for layout, record in chosen]
     for item in unreadable:
-        typer.echo(f"warning: passed over {item.directory.name}: {item.reason}", err=True)
+        write_message(f"warning: passed over {visible_name(item.directory.name)}: {item.reason}")
     if as_json:
-        typer.echo(json.dumps([summary.to_json() for summary in summaries], indent=2, ensure_ascii=False))
+        print_json([summary.to_json() for summary in summaries])
     elif summaries:
-        typer.echo(render_list(summaries))
+        print_results([render_list(summaries)])
     else:
         named = f" named {name!r}" if name is not None else ""
-        typer.echo(f"no runs{named} in {directory}", err=True)
+        write_message(f"no runs{named} in {directory}")
 
 
 def show_run(
@@ -55,7 +55,10 @@ def show_run(
 
     layout = resolve_run(run, runs_directory(output_dir))
     details = describe_run(layout, _closed_if_dead(layout, read_record(layout)))
-    typer.echo(json.dumps(details, indent=2, ensure_ascii=False) if as_json else render_details(details))
+    if as_json:
+        print_json(details)
+    else:
+        print_results([render_details(details)])
 
 
 runs_app.command("list")(guarded(list_runs))
@@ -76,5 +79,5 @@ def _closed_if_dead(layout: RunLayout, record: RunRecord) -> RunRecord:
 
     closed = close_if_dead(layout, record, datetime.now(UTC), Storage(), note_death)
     if closed.message is not None:
-        typer.echo(closed.message, err=True)
+        write_message(closed.message)
     return closed.record

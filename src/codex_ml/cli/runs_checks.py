@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from codex_ml.cli.boundary import print_json, print_results
 from codex_ml.cli.options import AsJson, OutputDirectory, RunReference, runs_directory
 from codex_ml.errors import UserError
+from codex_ml.stopping import STOP
 
 if TYPE_CHECKING:
     from codex_ml.recipes.verify_inputs import Moved
@@ -61,13 +62,17 @@ def verify_command(
     as_json: AsJson = False,
 ) -> None:
     """Read everything again that a run's provenance names, and say line by line what agrees; exit 2 if not all does."""
-    from codex_ml.recipes.verify import require_passed, verify_run
-    from codex_ml.runs.naming import resolve_run
-
+    with STOP.deferred():
+        from codex_ml.recipes.verify import require_passed, verify_run
+        from codex_ml.runs.naming import resolve_run
+    STOP.check()
     layout = resolve_run(run, runs_directory(output_dir))
     verified = verify_run(layout, moved(model, tokenizer, data, policy), keys(allow), given_digest(digest))
     report = verified.verification
-    typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False) if as_json else "\n".join(report.lines()))
+    if as_json:
+        print_json(report.to_json())
+    else:
+        print_results(report.lines())
     require_passed(report)
 
 
@@ -86,20 +91,26 @@ def reproduce_command(
 
     What it was made of is verified first. Other code, versions and machines are reported, not refused.
     """
-    from codex_ml.recipes.verify import require_passed, verify_run
-    from codex_ml.recipes.verify_environment import REPORTED_ONLY, repeat_environment
-    from codex_ml.runs.naming import resolve_run
-
+    with STOP.deferred():
+        from codex_ml.recipes.verify import require_passed, verify_run
+        from codex_ml.recipes.verify_environment import REPORTED_ONLY, repeat_environment
+        from codex_ml.runs.naming import resolve_run
+    STOP.check()
     layout = resolve_run(run, runs_directory(output_dir))
     verified = verify_run(layout, moved(model, tokenizer, data, policy), [*keys(allow), *REPORTED_ONLY])
     require_passed(verified.verification)
     repeat_environment(verified.provenance, os.environ)
 
     # Only now, with the variables set that it reads, and with a run that can be repeated: this import takes seconds.
-    from codex_ml.recipes.reproduce import reproduce, require_identical
+    with STOP.deferred():
+        from codex_ml.recipes.reproduce import reproduce, require_identical
+    STOP.check()
 
     result = reproduce(verified, into)
-    typer.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False) if as_json else "\n".join(result.lines()))
+    if as_json:
+        print_json(result.to_json())
+    else:
+        print_results(result.lines())
     require_identical(result)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from codex_ml.cli.boundary import print_results
 from codex_ml.cli.options import OutputDirectory, runs_directory
 from codex_ml.errors import UserError
+from codex_ml.terminal import write_message
 
 
 def remove_command(
@@ -23,27 +27,37 @@ def remove_command(
     from codex_ml.storage import Storage
 
     directory, storage = runs_directory(output_dir), Storage()
+    finished: set[str] = set()
     if not dry_run:
-        for name in finish_removals(directory, storage):
-            typer.echo(f"finished an interrupted removal: {name}", err=True)
+        # A run that was named by its path may be anywhere: only what is left of it is looked for there.
+        for place, wanted in [(directory, None), *((Path(run).absolute().parent, Path(run).name) for run in runs)]:
+            for name in finish_removals(place, storage, wanted):
+                write_message(f"finished an interrupted removal: {name}")
+                finished.add(name)
+    runs = [run for run in runs if Path(run).name not in finished or _is_there(run, directory)]
+    if not runs:
+        return
     planned = [plan_removal(resolve_run(run, directory)) for run in runs]
     removals = list({removal.layout.directory: removal for removal in planned}.values())
-    for removal in removals:
-        typer.echo(removal.line())
+    print_results(removal.line() for removal in removals)
     byte_count = sum(removal.byte_count for removal in removals)
     total = f"{len(removals)} run{'s' if len(removals) != 1 else ''}, {byte_count:,} bytes"
     if dry_run:
-        typer.echo(f"would remove {total}; nothing was removed")
+        print_results([f"would remove {total}; nothing was removed"])
         return
     if not yes and not _confirmed(total):
-        typer.echo("nothing was removed", err=True)
+        write_message("nothing was removed")
         return
     for removal in removals:
         remove_run(removal, storage)
     for place in dict.fromkeys(removal.layout.directory.parent for removal in removals):
         if (place / "mlflow.db").exists():
-            typer.echo(f"the entries of removed runs in {place / 'mlflow.db'} stay", err=True)
-    typer.echo(f"removed {total}")
+            write_message(f"the entries of removed runs in {place / 'mlflow.db'} stay")
+    print_results([f"removed {total}"])
+
+
+def _is_there(run: str, directory: Path) -> bool:
+    return any(os.path.lexists(path) for path in (Path(run), directory / run))
 
 
 def _confirmed(total: str) -> bool:
@@ -60,4 +74,5 @@ def _confirmed(total: str) -> bool:
             why="there is no terminal to ask on",
             fix="add --yes, or look first with --dry-run",
         )
-    return typer.confirm(f"remove {total}, for good?", err=True)
+    write_message(f"remove {total}, for good? [y/N]: ", end="")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

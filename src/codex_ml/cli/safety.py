@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from codex_ml.cli.boundary import guarded, print_results
+from codex_ml.cli.boundary import guarded, print_json, print_results
 from codex_ml.cli.options import AsJson
 from codex_ml.errors import DataError, UserError
+from codex_ml.terminal import write_bytes, write_message
 
 if TYPE_CHECKING:
     from codex_ml.recipes.safety_inspection import TextReport
@@ -35,7 +35,7 @@ def list_rules(policy: PolicyOption = "default", as_json: AsJson = False) -> Non
 
     described = describe_policy(load_policy(policy))
     if as_json:
-        print_results([json.dumps(described, indent=2, ensure_ascii=False)])
+        print_json(described)
         return
     rules = described["rules"]
     rows = [("rule", "kind", "action", "patterns", "finds")]
@@ -70,10 +70,10 @@ def try_text(
     with _opened(file) as source:
         report = inspect_text(name, source, SafetyFilters(loaded), _write if redacted else None)
     if as_json:
-        print_results([json.dumps(report.to_json(loaded), indent=2, ensure_ascii=False)])
+        print_json(report.to_json(loaded))
     elif redacted:
         for line in _rendered(report):
-            typer.echo(line, err=True)
+            write_message(line)
     else:
         print_results(_rendered(report))
     if report.blocked:
@@ -100,7 +100,7 @@ def explain(
 
     explained = explain_rule(load_policy(policy), rule)
     if as_json:
-        print_results([json.dumps(explained, indent=2, ensure_ascii=False)])
+        print_json(explained)
     else:
         print_results(_explained(explained))
 
@@ -143,7 +143,7 @@ def _opened(file: str) -> BinaryIO:
 
 def _write(text: str) -> None:
     # The words of the text and nothing else, byte for byte; line ends of the platform stay out of it.
-    sys.stdout.buffer.write(text.encode("utf-8"))
+    write_bytes(text.encode("utf-8"))
 
 
 def _rendered(report: TextReport) -> Iterator[str]:

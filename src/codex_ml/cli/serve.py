@@ -12,9 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from codex_ml.cli.boundary import run_command
-from codex_ml.cli.checkpoint_config import compose_for, output_dir, run_name, with_hint
+from codex_ml.cli.checkpoint_config import compose_for, output_dir, run_name, warn_of_targets, with_hint
+from codex_ml.cli.network import lift_guard_if_asked
 from codex_ml.cli.options import ConfigDirectory, ConfigName, Overrides
 from codex_ml.errors import EXIT_DONE, STOP_EXIT_CODES, ConfigError, UserError
+from codex_ml.stopping import STOP
 
 _EPILOG = """\
 Examples:\n
@@ -92,17 +94,17 @@ def _serve(
     check_source(config.model)
     runs, name_of_run = output_dir(config), run_name(composed, config_name)
     targets = {name: resolve_targets([reference], runs, name_of_run)[0] for name, reference in named.items()}
+    warn_of_targets(targets.values())
 
     from codex_ml.serve.access import read_token
 
     token = read_token(token_file, token_variable, os.environ)
-    if not config.offline:
-        from codex_ml.offline import GUARD
-
-        GUARD.deactivate()
+    lift_guard_if_asked(config, composed)
 
     # Only now, with a configuration that can work: the next import takes seconds.
-    from codex_ml.recipes.serve import serve
+    with STOP.deferred():
+        from codex_ml.recipes.serve import serve
+    STOP.check()
 
     cut_short_by = serve(config, targets, token)
     return EXIT_DONE if cut_short_by is None else STOP_EXIT_CODES[signal.Signals(cut_short_by)]

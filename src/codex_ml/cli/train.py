@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from codex_ml.cli.boundary import print_results, run_command
+from codex_ml.cli.network import lift_guard_if_asked
 from codex_ml.cli.options import ConfigDirectory, ConfigName, DryRun, Overrides
 from codex_ml.cli.path_options import with_path_options
+from codex_ml.stopping import STOP
 
 _EPILOG = """\
 Examples:\n
@@ -74,13 +76,12 @@ def _train(
     check_paths(config)
     refuse_unsafe_values(config)
     check_source(config.model)
-    if not config.offline:
-        from codex_ml.offline import GUARD
-
-        GUARD.deactivate()
+    lift_guard_if_asked(config, composed)
 
     # Only now, with a configuration that can work: the next import takes seconds.
-    from codex_ml.recipes.train import plan_only, train
+    with STOP.deferred():
+        from codex_ml.recipes.train import plan_only, train
+    STOP.check()
 
     if dry_run:
         print_results([render_resolved(config, composed.origins), "\n# plan", *plan_only(config)])

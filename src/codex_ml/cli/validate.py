@@ -10,6 +10,7 @@ import typer
 
 from codex_ml.cli.path_options import with_path_options
 from codex_ml.errors import EXIT_USER_ERROR, CodexError, UserError
+from codex_ml.terminal import open_standard_streams, write_message, write_result
 
 
 @with_path_options
@@ -52,7 +53,7 @@ def validate_command(
         )
         valid = ValidFile(None, validate_train(composed), composed)
     kind = f"the section {valid.section}" if valid.section is not None else "a whole configuration"
-    typer.echo(f"valid: {config or config_name} ({kind}, {valid.value_count} values)")
+    write_result(f"valid: {config or config_name} ({kind}, {valid.value_count} values)")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         application(args=arguments, prog_name="codex-ml validate", standalone_mode=True)
     except CodexError as error:
-        typer.echo(error.block(), err=True)
+        write_message(error.block())
         return error.exit_code
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else EXIT_USER_ERROR
@@ -76,4 +77,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    open_standard_streams()
     raise SystemExit(main())

@@ -20,6 +20,7 @@ from codex_ml.config.resources import packaged_directory
 from codex_ml.config.schema.root import EvaluateConfig, GenerateConfig, RunConfig, ServeConfig, TrainConfig
 from codex_ml.config.value_tree import Leaf, Source, ValueTree
 from codex_ml.errors import ConfigError, ConfigProblem
+from codex_ml.stopping import STOP
 
 Command = Literal["train", "evaluate", "generate", "serve"]
 SCHEMA_DEFAULT = "schema default"
@@ -60,6 +61,8 @@ class Composed:
     migrations: Migrations = MIGRATIONS
 
 
+# OmegaConf turns an exception of a signal handler that arrives in its constructors into errors of its own.
+@STOP.deferred()
 def compose(
     command: Command,
     config_name: str = "default",
@@ -107,6 +110,8 @@ def compose(
     ConfigError
         If a file or the environment cannot be read at all. Faults in single values are left to the validation, which
         reports them together.
+    StopSignal
+        After the composition, if the process was asked to stop during it.
     """
     here = (working_directory or Path.cwd()).absolute()
     environment = os.environ if environment is None else environment

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from codex_ml.components import NAMED_COMPONENTS
 from codex_ml.config.compose import SCHEMA_DEFAULT, WORKING_DIRECTORY, Composed
 from codex_ml.config.describe import describe_schema, subsection, valid_keys
 from codex_ml.config.messages import field_problem, section_problem
@@ -41,7 +42,7 @@ def validate_train(composed: Composed) -> TrainConfig:
         With every problem found, in composing and in validating.
     """
     config, problems = _check(TrainConfig, composed.values, "", composed)
-    return _accepted(config, composed, problems)
+    return _accepted(config, composed, problems + _unknown_names(composed))
 
 
 def validate_evaluate(composed: Composed) -> EvaluateConfig:
@@ -97,7 +98,7 @@ def _validate_shared(model: type[ConfigT], composed: Composed, idle: Sequence[st
             assert section is not None
             problems += _check(section, values.pop(name), name, composed)[1]
     config, further = _check(model, values, "", composed)
-    return _accepted(config, composed, problems + further)
+    return _accepted(config, composed, problems + further + _unknown_names(composed))
 
 
 def validate_section(name: str, composed: Composed) -> Section:
@@ -120,7 +121,7 @@ def validate_section(name: str, composed: Composed) -> Section:
         for key in outside
     ]
     config, further = _check(section, composed.values.get(name, {}), name, composed)
-    return _accepted(config, composed, problems + further)
+    return _accepted(config, composed, problems + further + _unknown_names(composed))
 
 
 def _accepted(config: SectionT | None, composed: Composed, problems: Iterable[ConfigProblem]) -> SectionT:
@@ -128,6 +129,17 @@ def _accepted(config: SectionT | None, composed: Composed, problems: Iterable[Co
     if found or config is None:
         raise ConfigError(found)
     return config
+
+
+def _unknown_names(composed: Composed) -> list[ConfigProblem]:
+    """Return a problem for each name of a component that neither the toolkit nor an installed plugin has."""
+    problems = []
+    for key, registry in NAMED_COMPONENTS.items():
+        value = _at(composed.values, tuple(key.split(".")))
+        for name in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []:
+            if isinstance(name, str) and name and (unknown := registry.unknown(name)) is not None:
+                problems.append(ConfigProblem(key, *unknown))
+    return problems
 
 
 def _not_in(model: type[RunConfig]) -> list[str]:

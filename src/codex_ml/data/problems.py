@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Literal
 
@@ -118,3 +120,8 @@ def looks_like_name(key: str) -> bool:
 def shown_name(name: str) -> str:
     """Return a column's name for a message, or a stand-in where it looks like content rather than a name."""
     return repr(name) if looks_like_name(name) else "(a key that is not shown)"
+
+
+def repeated_name(names: Iterable[str]) -> str | None:
+    """Return the first name, in sorted order, that occurs more than once; None if there is none."""
+    return min((name for name, count in Counter(names).items() if count > 1), default=None)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from codex_ml.data.conversations.chat import ChatRenderer, Conversation, Segment
 from codex_ml.data.conversations.chat_template import TEMPLATE_DATE, template_reads_clock
 from codex_ml.data.conversations.messages import Message, MessagesRecord, last_assistant_turn
+from codex_ml.data.encoding import decode, encode
 from codex_ml.data.records import Record, TextRecord
 from codex_ml.errors import DataError
 
@@ -187,7 +188,7 @@ class RecordTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return ids as text, control tokens included."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+        return decode(self.tokenizer, ids)
 
     @property
     def template_date(self) -> str | None:
@@ -247,9 +248,7 @@ class RecordTokenizer:
             # What a model writes to call a tool is known to the template alone.
             pairs = zip(ids[prompt_length:], mask[prompt_length:], strict=True)
             learned = [token for token, is_learned in pairs if is_learned]
-            reference = str(
-                self.tokenizer.decode(learned, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            )
+            reference = decode(self.tokenizer, learned, skip_special_tokens=True)
         return _tokenized(record_id, tuple(ids), mask, prompt_length, prompt, reference)
 
     def _encode_conversation(self, conversation: Conversation) -> tuple[list[int], list[bool], int]:
@@ -312,7 +311,7 @@ class RecordTokenizer:
     def _affixes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return what the tokenizer puts before and behind a text, the latter always ending with end-of-sequence."""
         bare = self._ids("a")
-        whole = [int(index) for index in self.tokenizer("a", verbose=False)["input_ids"]]
+        whole = encode(self.tokenizer, "a", add_special_tokens=True)
         for start in range(len(whole) - len(bare) + 1):
             if whole[start : start + len(bare)] == bare:
                 prefix, suffix = whole[:start], whole[start + len(bare) :]
@@ -324,14 +323,7 @@ class RecordTokenizer:
         )
 
     def _ids(self, text: str, split_special_tokens: bool = False) -> list[int]:
-        encoded = self.tokenizer(
-            text,
-            add_special_tokens=False,
-            split_special_tokens=split_special_tokens,
-            return_attention_mask=False,
-            verbose=False,  # the library would warn of long texts; their length is checked and counted here
-        )
-        return [int(index) for index in encoded["input_ids"]]
+        return encode(self.tokenizer, text, split_special_tokens=split_special_tokens)
 
 
 def answer_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from codex_ml.components import METRICS
 from codex_ml.errors import NonFiniteError, UserError
-from codex_ml.registry import Registry
 
 Scale = Literal["0-100", "0-1", "nats", "ratio"]
 
@@ -120,13 +120,9 @@ def token_accuracy(totals: LossTotals) -> MetricResult:
     return MetricResult("token_accuracy", value, "0-1", True, "token_accuracy|argmax|teacher-forced")
 
 
-# Text metrics are lazy: their module is imported when one of them is asked for.
-METRICS: Registry[Metric] = Registry("metric", group="codex_ml.metrics")
-for _name in ("bleu", "chrf", "rouge_1", "rouge_2", "rouge_l", "rouge_lsum", "f1", "exact_match"):
-    METRICS.register(_name, f"codex_ml.eval.text_metrics:{_name.upper()}")
-METRICS.register("loss", Metric("loss", score_totals=loss))
-METRICS.register("perplexity", Metric("perplexity", score_totals=perplexity))
-METRICS.register("token_accuracy", Metric("token_accuracy", score_totals=token_accuracy))
+LOSS = Metric("loss", score_totals=loss)
+PERPLEXITY = Metric("perplexity", score_totals=perplexity)
+TOKEN_ACCURACY = Metric("token_accuracy", score_totals=token_accuracy)
 
 
 def chosen_metrics(names: Sequence[str]) -> dict[str, Metric]:

@@ -12,9 +12,9 @@ from torch import nn
 from codex_ml.data.tokenize import answer_ends
 from codex_ml.errors import UserError
 from codex_ml.generation.decoding import Decoding
-from codex_ml.generation.prompt_filter import FilteredPrompt, filter_prompt_tokens
+from codex_ml.generation.prompt_filter import EncodeText, FilteredPrompt, filter_prompt_tokens
 from codex_ml.generation.requests import Generation, GenerationRequest, StreamedPiece
-from codex_ml.generation.row import Row
+from codex_ml.generation.row import LOOK_AHEAD_TOKENS, Row
 from codex_ml.generation.text_filter import OutputStream, TextFilter
 from codex_ml.modeling.modes import evaluation_mode
 
@@ -43,6 +43,8 @@ class TextGenerator:
         Safety filters. A redacted prompt keeps its special tokens; what cannot be made clean is blocked.
     open_output_stream : callable, optional
         Gives a filter for one answer that is streamed. Required with ``filter_output``, or a stream would pass by it.
+    encode_text : callable, optional
+        Makes ids of redacted text; by default the tokenizer does, in this process.
     stop_token_ids : collection of int, optional
         Tokens that end an answer; by default end-of-sequence, and what the chat template ends turns with. Empty: only
         limits and stop strings end it.
@@ -58,12 +60,13 @@ class TextGenerator:
         filter_prompt: TextFilter | None = None,
         filter_output: TextFilter | None = None,
         open_output_stream: Callable[[], OutputStream] | None = None,
+        encode_text: EncodeText | None = None,
         stop_token_ids: Collection[int] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         self._model, self._tokenizer, self._device = model, tokenizer, device
         self._filter_prompt, self._filter_output = filter_prompt, filter_output
-        self._open_output_stream = open_output_stream
+        self._open_output_stream, self._encode_text = open_output_stream, encode_text
         self._stop_token_ids = frozenset(answer_ends(tokenizer) if stop_token_ids is None else stop_token_ids)
 
     def generate(
@@ -183,12 +186,23 @@ class TextGenerator:
             stream = self._open_output_stream()
         elif streamed and self._filter_output is not None:
             raise ValueError("a stream is asked for, and the output filter has no form for streams")
-        return Row(self._tokenizer, prompt, request.sampling, self._stop_token_ids, stream=stream, streamed=streamed)
+        limit = maximum_positions(self._model)
+        needed = len(prompt.token_ids or ()) + request.sampling.max_new_tokens
+        return Row(
+            self._tokenizer,
+            prompt,
+            request.sampling,
+            self._stop_token_ids,
+            stream=stream,
+            streamed=streamed,
+            filter_output=self._filter_output,
+            look_ahead=LOOK_AHEAD_TOKENS if limit is None else max(0, min(LOOK_AHEAD_TOKENS, limit - needed)),
+        )
 
     def _prepared(self, requests: Sequence[GenerationRequest]) -> list[tuple[GenerationRequest, FilteredPrompt]]:
         """Return every request with its prompt after the filter; all of them have room in the model."""
         prepared = [
-            (request, _prepare(self._tokenizer, index, request.prompt_ids, self._filter_prompt))
+            (request, _prepare(self._tokenizer, index, request.prompt_ids, self._filter_prompt, self._encode_text))
             for index, request in enumerate(requests)
         ]
         require_room(
@@ -233,12 +247,16 @@ def maximum_positions(model: nn.Module) -> int | None:
 
 
 def _prepare(
-    tokenizer: PreTrainedTokenizerBase, index: int, prompt: Sequence[int], filter_prompt: TextFilter | None
+    tokenizer: PreTrainedTokenizerBase,
+    index: int,
+    prompt: Sequence[int],
+    filter_prompt: TextFilter | None,
+    encode_text: EncodeText | None,
 ) -> FilteredPrompt:
     filtered = (
         FilteredPrompt(tuple(prompt))
         if filter_prompt is None
-        else filter_prompt_tokens(tokenizer, prompt, filter_prompt)
+        else filter_prompt_tokens(tokenizer, prompt, filter_prompt, encode_text)
     )
     if filtered.token_ids != ():
         return filtered

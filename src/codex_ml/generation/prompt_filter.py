@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from codex_ml.data.encoding import decode, encode
 from codex_ml.generation.text_filter import TextFilter, allowed_text
 
 if TYPE_CHECKING:
@@ -26,8 +27,15 @@ class FilteredPrompt:
     redacted: bool = False
 
 
+# Makes ids of ordinary text, none of them a special token; raises `ValueError` where it cannot.
+EncodeText = Callable[[str], Sequence[int]]
+
+
 def filter_prompt_tokens(
-    tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], filter_text: TextFilter
+    tokenizer: PreTrainedTokenizerBase,
+    token_ids: Sequence[int],
+    filter_text: TextFilter,
+    encode_text: EncodeText | None = None,
 ) -> FilteredPrompt:
     """Apply the policy to the text of a prompt; special tokens stay what they are, and no text becomes one.
 
@@ -36,7 +44,7 @@ def filter_prompt_tokens(
     user who spells ``<|end|>`` does not get one. What is then still not clean (a pattern across a special token), or
     cannot be encoded that way, is blocked.
     """
-    text = _decode(tokenizer, token_ids)
+    text = decode(tokenizer, token_ids)
     filtered = filter_text(text)
     findings = tuple(filtered.findings)
     allowed = allowed_text(filtered)
@@ -45,36 +53,40 @@ def filter_prompt_tokens(
     if allowed == text:
         return FilteredPrompt(tuple(token_ids), findings)
     special = _special_ids(tokenizer)
+    encode_text = encode_text or (lambda text: encode(tokenizer, text, split_special_tokens=True))
     redacted: list[int] = []
     for is_special, run in groupby(token_ids, key=special.__contains__):
         pieces = list(run)
-        safe = pieces if is_special else _redact_run(tokenizer, pieces, filter_text, special)
+        safe = pieces if is_special else _redact_run(tokenizer, pieces, filter_text, special, encode_text)
         if safe is None:
             return FilteredPrompt(None, findings, redacted=True)
         redacted += safe
-    result = _decode(tokenizer, redacted)
+    result = decode(tokenizer, redacted)
     clean = allowed_text(filter_text(result)) == result
     return FilteredPrompt(tuple(redacted) if clean else None, findings, redacted=True)
 
 
 def _redact_run(
-    tokenizer: PreTrainedTokenizerBase, token_ids: list[int], filter_text: TextFilter, special: frozenset[int]
+    tokenizer: PreTrainedTokenizerBase,
+    token_ids: list[int],
+    filter_text: TextFilter,
+    special: frozenset[int],
+    encode_text: EncodeText,
 ) -> list[int] | None:
     """Return a run of ordinary tokens after the policy, or None when it cannot be had without special tokens."""
-    text = _decode(tokenizer, token_ids)
+    text = decode(tokenizer, token_ids)
     safe = allowed_text(filter_text(text))
     if safe is None:
         return None
     if safe == text:
         return token_ids
-    encoded: list[int] = tokenizer(safe, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    try:
+        encoded = list(encode_text(safe))
+    except ValueError:
+        return None
     return encoded if special.isdisjoint(encoded) else None
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset(added | set(tokenizer.all_special_ids))
-
-
-def _decode(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
-    return str(tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -19,20 +19,52 @@ class StopStrings:
         self._longest = max(map(len, self._texts), default=0)
         self._seen = ""
         self._shown = 0
+        # No stop string begins before.
+        self._from = 0
         self.found_at: int | None = None
+
+    @property
+    def length(self) -> int:
+        """Characters seen, those behind a stop string too."""
+        return len(self._seen)
+
+    @property
+    def beyond(self) -> str:
+        """The stop string that was found and what followed it so far; empty where none was."""
+        return "" if self.found_at is None else self._seen[self.found_at :]
+
+    @property
+    def found_length(self) -> int:
+        """Length of the stop string that was found; of the longest where several begin there."""
+        return max((len(text) for text in self._texts if self.beyond.startswith(text)), default=0)
 
     def feed(self, piece: str) -> str:
         """Take the next piece, and return what can no longer belong to a stop string; nothing once one was found."""
+        self._seen += piece
         if self.found_at is not None:
             return ""
-        # What a stop string may have begun in was not shown: it cannot begin before.
-        searched_from = max(self._shown, len(self._seen) - self._longest + 1) if self._longest else self._shown
-        self._seen += piece
-        places = [place for text in self._texts if (place := self._seen.find(text, max(0, searched_from))) >= 0]
+        places = [place for text in self._texts if (place := self._seen.find(text, self._from)) >= 0]
         if places:
             self.found_at = min(places)
             return self._show(self.found_at)
+        self._from = max(self._from, len(self._seen) - self._longest + 1)
         return self._show(len(self._seen) - self._held())
+
+    def pass_over(self, end: int, limit: int | None = None) -> str:
+        """Take a stop string for part of the text, look for the next from a place on, and return what may be shown.
+
+        Parameters
+        ----------
+        end : int
+            Where the next stop string may begin.
+        limit : int, optional
+            Where the text ends; no further stop string is looked for then.
+        """
+        self.found_at = None
+        if limit is not None:
+            return self._show(limit)
+        self._from = end
+        return self.feed("")
 
     def close(self) -> str:
         """Return what was kept back: nothing more comes that could make a stop string of it."""
@@ -40,7 +72,7 @@ class StopStrings:
 
     def _held(self) -> int:
         """Return the length of the longest end of the text that a stop string could begin with."""
-        for length in range(min(self._longest - 1, len(self._seen) - self._shown), 0, -1):
+        for length in range(min(self._longest - 1, len(self._seen) - max(self._shown, self._from)), 0, -1):
             if any(text.startswith(self._seen[-length:]) for text in self._texts):
                 return length
         return 0

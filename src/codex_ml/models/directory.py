@@ -10,22 +10,13 @@ from codex_ml.errors import ModelError
 from codex_ml.models.directory_guard import guard_files, guard_settings, guard_weights, read_settings
 from codex_ml.runs.manifest import is_pickle
 from codex_ml.storage import bytes_digest, file_digest, json_bytes
+from codex_ml.tokenizer_names import TOKENIZER_FILES, extra_tokenizer_files
 from codex_ml.untrusted import read_json
 
 # Beside the weights in a checkpoint of `adapter.kind: none`; the optimizer's state is no part of the model.
 _TRAINING_STATE = "training_state.safetensors"
 _SHARD_INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-_TOKENIZER_DIGEST_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-)
 _HOW_TO_BRING = (
     "on a machine with network: `hf download ORGANISATION/MODEL --local-dir DIR` (safetensors), copy DIR here, "
     "and set model.path to it"
@@ -108,9 +99,21 @@ def model_digest(path: Path, digest_of: Callable[[Path], str] = file_digest) -> 
 
 
 def tokenizer_files_digest(directory: Path, eos_token_id: int | None) -> str:
-    """Return one digest over the files that decide how text becomes ids, and the end-of-sequence id in use."""
-    content = {name: file_digest(directory / name) for name in _TOKENIZER_DIGEST_FILES if (directory / name).is_file()}
+    """Return one digest over the usual files that decide how text becomes ids, and the end-of-sequence id in use.
+
+    Runs of every version hold it, so its formula must not change; `extra_tokenizer_digest` covers the other files.
+    """
+    content = {name: file_digest(directory / name) for name in TOKENIZER_FILES if (directory / name).is_file()}
     return bytes_digest(json_bytes({**content, "eos_token_id": eos_token_id}))
+
+
+def extra_tokenizer_digest(directory: Path) -> str:
+    """Return one digest over the other files that a tokenizer may read: further formats and extra chat templates.
+
+    Older runs do not hold it; it is compared where it was recorded.
+    """
+    content = {name: file_digest(directory / name) for name in extra_tokenizer_files(directory)}
+    return bytes_digest(json_bytes(content))
 
 
 def _check_shards(path: Path, names: list[str], key: str) -> None:

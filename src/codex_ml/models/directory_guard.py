@@ -1,36 +1,43 @@
-"""Judges a model directory from a stranger before any library reads it: links, pipes, pickles, code, absurd sizes."""
+"""Checks an untrusted model directory before a library reads it: links, pipes, pickles, code, absurd sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from codex_ml.errors import ModelError
+from codex_ml.models.tokenizer_guard import guard_tokenizer
 from codex_ml.models.weights_header import TensorEntry, read_header
 from codex_ml.runs.manifest import is_pickle
-from codex_ml.untrusted import UntrustedFileError, kind_of, read_json
+from codex_ml.tokenizer_names import EXTRA_TEMPLATES, is_extra_template
+from codex_ml.untrusted import MAX_MODEL_FILE_BYTES, UntrustedFileError, kind_of, read_json, settings_of
 
-# Of a file that is read as a whole; the largest tokenizer.json known has 35 MB.
-MAX_FILE_BYTES = 256 << 20
-_MOST_ENTRIES = 10_000
+MAX_TEMPLATE_BYTES = 1 << 20
+_MOST_BYTES = 1 << 30
+_MOST_ENTRIES, _MOST_TEMPLATES = 10_000, 64
 _CONFIG_FILES = ("config.json", "tokenizer_config.json", "generation_config.json", "special_tokens_map.json")
 # What makes transformers import or fetch code, or read weights of another name.
 _CODE_KEYS = ("auto_map", "transformers_weights", "custom_generate")
+# What makes transformers read other files than those that are checked and digested.
+_FILE_KEYS = ("configuration_files", "fast_tokenizer_files", "gguf_file")
+# Of tokenizer_config.json: as text, these are names of files.
+_VOCABULARY_KEYS = ("vocab", "merges")
 _KERNEL_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 # No size of a model passes it, and some sizes are counted out in Python.
 _LARGEST_NUMBER = 2**31 - 1
 _LARGEST_COUNTS = {"num_labels": 100_000}
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_experts", "num_local_experts")
 _MOST_LAYERS = 4096
-_LARGEST_GROWTH = 1000
 
 
 def guard_files(path: Path, key: str) -> None:
-    """Refuse a model or tokenizer directory whose files lead out of it, are none, are pickles, or are too long.
+    """Refuse a model or tokenizer directory by the kinds, sizes and number of the files that may be read.
 
     Links within the directory are followed, and so are those of a snapshot in a Hugging Face cache into the ``blobs``
-    beside it: that is how the cache is made.
+    beside it: that is how the cache is made. Below the directory, transformers reads the files of one folder only,
+    ``additional_chat_templates``; other folders (``.git``, ``.venv``, ``lost+found``) are not opened and not listed.
 
     Raises
     ------
@@ -38,28 +45,31 @@ def guard_files(path: Path, key: str) -> None:
         With the first file that is at fault, and why.
     """
     root = _root_of(path)
-    pickles = []
-    for number, entry in enumerate(sorted(path.iterdir())):
-        if number >= _MOST_ENTRIES:
-            raise _refused(
-                key, path, f"it holds more than {_MOST_ENTRIES} files", "give the model a directory of its own"
-            )
+    pickles: list[str] = []
+    read_bytes = templates = 0
+    for name, entry in _entries(path, key):
         if entry.is_symlink() and not entry.resolve().is_relative_to(root):
             fix = "put the file itself there: a link may lead to anything on this machine"
-            raise _refused(key, path, f"{entry.name} is a link that leads out of the directory", fix)
+            raise _refused(key, path, f"{name} is a link that leads out of the directory", fix)
         try:
             status = entry.stat()
         except OSError as error:
-            raise _refused(
-                key, path, f"{entry.name} cannot be read: {error.strerror}", "copy the files again"
-            ) from error
+            raise _refused(key, path, f"{name} cannot be read: {error.strerror}", "copy the files again") from error
         kind = kind_of(status.st_mode)
-        if kind is not None and not entry.is_dir():
-            raise _refused(key, path, f"{entry.name} is {kind}", "remove it")
-        if kind is None and is_pickle(entry.name):
-            pickles.append(entry.name)
-        elif kind is None and entry.suffix != ".safetensors" and status.st_size > MAX_FILE_BYTES:
-            raise _refused(key, path, f"{entry.name} is longer than {MAX_FILE_BYTES} bytes", "remove it")
+        is_template = is_extra_template(PurePosixPath(name))
+        if kind is not None and (is_template or not entry.is_dir()):
+            raise _refused(key, path, f"{name} is {kind}", "remove it")
+        if name == EXTRA_TEMPLATES and (kind is None or entry.is_symlink()):
+            raise _refused(key, path, f"{name} is not a directory", "remove it")
+        if kind is not None or not (is_template or entry.parent == path):
+            continue
+        templates += is_template
+        if is_pickle(entry.name):
+            pickles.append(name)
+        elif entry.suffix != ".safetensors":
+            read_bytes += status.st_size
+            _check_size(path, key, name, status.st_size, is_template)
+    _check_totals(path, key, read_bytes, templates)
     if pickles:
         raise _refused(
             key,
@@ -68,6 +78,51 @@ def guard_files(path: Path, key: str) -> None:
             "delete them (the weights that count are *.safetensors), or leave them out when downloading: "
             "`hf download … --exclude '*.bin' '*.pt' '*.pth' '*.ckpt' '*.h5'`",
         )
+
+
+def _entries(path: Path, key: str) -> Iterator[tuple[str, Path]]:
+    """Yield the relative name and path of everything in a directory and in its folder of extra chat templates.
+
+    Raises
+    ------
+    ModelError
+        If there are too many entries, one of the two cannot be listed, or a name is not UTF-8.
+    """
+    templates, count = path / EXTRA_TEMPLATES, 0
+    for directory in (path, templates):
+        if directory == templates and (templates.is_symlink() or not templates.is_dir()):
+            return
+        try:
+            # No more than the bound are held in memory.
+            entries = sorted(islice(directory.iterdir(), _MOST_ENTRIES + 1))
+        except OSError as error:
+            why = f"{directory} cannot be listed: {error.strerror}"
+            raise _refused(key, path, why, "correct the permissions") from error
+        count += len(entries)
+        if count > _MOST_ENTRIES:
+            why = f"it holds more than {_MOST_ENTRIES} files"
+            raise _refused(key, path, why, "give the model a directory of its own")
+        for entry in entries:
+            name = entry.relative_to(path).as_posix()
+            if not name.isascii() and any("\udc80" <= character <= "\udcff" for character in name):
+                why = f"the name {name.encode('utf-8', 'backslashreplace').decode()} is not UTF-8"
+                raise _refused(key, path, why, "rename the file")
+            yield name, entry
+
+
+def _check_size(path: Path, key: str, name: str, size: int, is_template: bool) -> None:
+    most = MAX_TEMPLATE_BYTES if is_template or name == "chat_template.jinja" else MAX_MODEL_FILE_BYTES
+    if size > most:
+        raise _refused(key, path, f"{name} is longer than {most} bytes", "remove it")
+
+
+def _check_totals(path: Path, key: str, read_bytes: int, templates: int) -> None:
+    if templates > _MOST_TEMPLATES:
+        why = f"{EXTRA_TEMPLATES} holds {templates} chat templates, and {_MOST_TEMPLATES} at most are read"
+        raise _refused(key, path, why, "remove those that are not needed")
+    if read_bytes > _MOST_BYTES:
+        why = f"its files beside *.safetensors have {read_bytes} bytes together, and {_MOST_BYTES} at most are read"
+        raise _refused(key, path, why, "give the model a directory of its own")
 
 
 def guard_settings(path: Path, key: str) -> None:
@@ -82,12 +137,19 @@ def guard_settings(path: Path, key: str) -> None:
         if not (path / name).is_file():
             continue
         values = read_settings(path / name, key)
-        for place, setting, value in _settings(values):
+        for place, setting, value in settings_of(values):
             if setting in _CODE_KEYS:
                 raise ModelError(
                     f"{key}: {path} needs its own Python code ({place} in {name})",
                     why="codex-ml never runs code that comes with a model",
                     fix="use a model whose architecture is part of transformers",
+                )
+            is_file = setting in _FILE_KEYS and value
+            if is_file or (setting in _VOCABULARY_KEYS and isinstance(value, str) and name == "tokenizer_config.json"):
+                raise ModelError(
+                    f"{key}: {path} names further files to read ({place} in {name})",
+                    why="only files with the usual names are checked before they are read",
+                    fix=f"remove {place} from {name}",
                 )
             if setting in _KERNEL_KEYS and isinstance(value, str) and ("/" in value or ":" in value):
                 raise ModelError(
@@ -102,7 +164,7 @@ def guard_settings(path: Path, key: str) -> None:
                     why=f"the largest number taken is {largest}",
                     fix="copy config.json again from its source",
                 )
-    _guard_normalizer(path / "tokenizer.json", key)
+    guard_tokenizer(path / "tokenizer.json", key)
 
 
 def guard_weights(path: Path, config: dict[str, Any], key: str) -> list[TensorEntry]:
@@ -123,7 +185,7 @@ def guard_weights(path: Path, config: dict[str, Any], key: str) -> list[TensorEn
                 why=f"{file.name}: {error}",
                 fix="copy the file again from its source",
             ) from error
-    for place, setting, value in _settings(config):
+    for place, setting, value in settings_of(config):
         if setting in _LAYER_KEYS and type(value) is int and value > min(len(entries), _MOST_LAYERS):
             raise ModelError(
                 f"{key}: config.json and weights of {path} do not belong together",
@@ -147,42 +209,6 @@ def read_settings(file: Path, key: str) -> Any:
         raise ModelError(
             f"{key}: {file} is not valid JSON", why=str(error), fix="copy the file again from its source"
         ) from error
-
-
-def _guard_normalizer(file: Path, key: str) -> None:
-    """Refuse a normalizer that multiplies a text: replacements of one character by thousands, one behind the other."""
-    if not file.is_file():
-        return
-    try:
-        values = read_json(file, MAX_FILE_BYTES, strict=False)
-    except (UntrustedFileError, OSError) as error:
-        raise ModelError(
-            f"{key}: the tokenizer in {file.parent} cannot be read",
-            why=f"{file.name}: {error}",
-            fix="copy the tokenizer files again from their source",
-        ) from error
-    growth = 1
-    for _, setting, value in _settings(values.get("normalizer") if isinstance(values, dict) else None):
-        if setting in ("content", "prepend") and isinstance(value, str):
-            growth *= max(1, len(value))
-    if growth > _LARGEST_GROWTH:
-        raise ModelError(
-            f"{key}: the normalizer in {file} makes a text more than {_LARGEST_GROWTH} times as long",
-            why="a short record would fill the memory",
-            fix="copy tokenizer.json again from its source",
-        )
-
-
-def _settings(value: Any, place: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Yield dotted place, name and value of every setting, at any depth (which reading has bounded)."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            dotted = f"{place}.{name}" if place else str(name)
-            yield dotted, str(name), item
-            yield from _settings(item, dotted)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _settings(item, place)
 
 
 def _root_of(path: Path) -> Path:

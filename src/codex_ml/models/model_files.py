@@ -5,21 +5,41 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from codex_ml.storage import json_bytes
+from codex_ml.tokenizer_names import TOKENIZER_FILES
 
 
 def write_model(model: PreTrainedModel, directory: Path) -> None:
-    """Write a whole model as safetensors with its config; tied weights once."""
-    model.save_pretrained(directory, safe_serialization=True)
+    """Write a whole model as safetensors with its config; tied weights once.
+
+    The generation settings that came with the model are not written: `write_generation_config` writes those of the run,
+    and transformers refuses to write some that it reads.
+    """
+    settings = model.generation_config
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    try:
+        model.save_pretrained(directory, safe_serialization=True)
+    finally:
+        model.generation_config = settings
     _forget_origin(directory / "config.json")
 
 
 def write_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Write the tokenizer's files and its chat template."""
-    tokenizer.save_pretrained(directory)
+    """Write the tokenizer's files and its chat template, and nothing whose name is not known.
+
+    transformers writes files under names that come from the tokenizer's directory, such as extra chat templates. They
+    are made in a folder of their own, and only known names are moved out of it.
+    """
+    known = {*TOKENIZER_FILES, *tokenizer.vocab_files_names.values()}
+    with TemporaryDirectory(dir=directory, prefix=".tokenizer.") as staged:
+        tokenizer.save_pretrained(staged)
+        for file in sorted(Path(staged).iterdir()):
+            if file.name in known and file.is_file() and not file.is_symlink():
+                file.rename(directory / file.name)
 
 
 def write_generation_config(

@@ -28,12 +28,13 @@ from codex_ml.models.directory import (
     tokenizer_files_digest,
 )
 from codex_ml.models.presets import PRESETS
-from codex_ml.models.rehearsal import rehearse, stored_dtype
+from codex_ml.models.rehearsal import FLOAT_FORMATS, read_config, rehearse, stored_dtype
 from codex_ml.models.source import Source, locate_model, locate_tokenizer
+from codex_ml.models.tokenizer_guard import probe_tokenizer
+from codex_ml.models.trial import try_forward
+from codex_ml.models.weights_header import is_computed
+from codex_ml.native_calls import native_call, panic_as_error
 from codex_ml.storage import bytes_digest, file_digest, json_bytes
-
-# Beside the weights in older files; computed from the config when a model is built.
-_COMPUTED_BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,25 @@ def load_tokenizer(wish: ModelSection) -> PreTrainedTokenizerBase:
 def load_tokenizer_directory(directory: Path, key: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a directory; see `load_tokenizer`."""
     check_tokenizer_directory(directory, key)
+    probe_tokenizer(directory / "tokenizer.json", key)
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(  # nosec B615: a directory, no hub
-            directory, local_files_only=True, trust_remote_code=False
-        )
+        with panic_as_error():
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(  # nosec B615: a directory, no hub
+                directory, local_files_only=True, trust_remote_code=False
+            )
+            _keep_one_template(tokenizer)
+        with native_call():
+            _try_out(tokenizer)
     except MemoryError:
         raise
     except Exception as error:  # the Rust side raises bare exceptions on files that make no tokenizer
+        # AutoTokenizer reads config.json first: the fault may be there.
+        if (directory / "config.json").is_file():
+            with _explained(directory, key):
+                read_config(directory)
         raise ModelError(
             f"{key}: the tokenizer in {directory} cannot be read",
-            why=_first_line(error),
+            why=_reason(error),
             fix="copy the tokenizer files again from their source",
         ) from error
     if tokenizer.eos_token_id is None:
@@ -130,6 +140,8 @@ def load_base_model(
         model, digest = _make_from_preset(wish.preset or "", tokenizer, seed)
     _check_vocabulary(model, tokenizer)
     placed: PreTrainedModel = model.to(device.value)  # type: ignore[arg-type]
+    if source is not None:
+        try_forward(placed, source.directory, source.key)
     return BaseModel(model=placed, device=device, dtype=dtype, digest=digest, source=source)
 
 
@@ -156,7 +168,9 @@ def build_shell(wish: ModelSection, tokenizer: PreTrainedTokenizerBase) -> Shell
         return Shell(model, device, _preset_dtype(wish.dtype))
     dtype = _dtype_of(wish, device, source)
     with _explained(source.directory, source.key):
-        return Shell(rehearse(source.directory, source.key, torch_dtype(dtype.value)), device, dtype)
+        model = rehearse(source.directory, source.key, torch_dtype(dtype.value))
+    _check_vocabulary(model, tokenizer)
+    return Shell(model, device, dtype)
 
 
 def load_model_directory(directory: Path, dtype: str, key: str) -> PreTrainedModel:
@@ -180,6 +194,7 @@ def load_model_directory(directory: Path, dtype: str, key: str) -> PreTrainedMod
         )
     model: PreTrainedModel = loaded[0]
     _check_loading(directory, loaded[1], key)
+    _check_numbers(model, directory, key)
     return model
 
 
@@ -195,7 +210,7 @@ def _explained(directory: Path, key: str) -> Iterator[None]:
             raise
         raise ModelError(
             f"{key}: the model in {directory} cannot be loaded",
-            why=_first_line(error),
+            why=_reason(error),
             fix="copy the files again from their source; transformers must know the architecture (model_type)",
         ) from error
 
@@ -240,7 +255,7 @@ def _check_loading(directory: Path, loading: dict[str, Any], key: str) -> None:
     """Stop when weights and config.json disagree; transformers itself would fill in, or leave out, without a word."""
     missing = sorted(str(name) for name in loading.get("missing_keys", ()))
     mismatched = sorted(str(entry[0]) for entry in loading.get("mismatched_keys", ()))
-    unexpected = sorted(str(name) for name in loading.get("unexpected_keys", ()) if not _is_harmless(str(name)))
+    unexpected = sorted(str(name) for name in loading.get("unexpected_keys", ()) if not is_computed(str(name)))
     faults = [
         f"{len(names)} {fault} ({', '.join(names[:3])})"
         for names, fault in (
@@ -258,15 +273,28 @@ def _check_loading(directory: Path, loading: dict[str, Any], key: str) -> None:
         )
 
 
-def _is_harmless(name: str) -> bool:
-    """Tell whether a tensor holds no weight: tables and masks that older versions of transformers wrote out."""
-    return name.endswith(_COMPUTED_BUFFERS)
+def _check_numbers(model: PreTrainedModel, directory: Path, key: str) -> None:
+    """Stop at weights that are not numbers; every result of such a model is meaningless."""
+    for name, parameter in model.named_parameters():
+        if parameter.numel() == 0 or parameter.dtype not in FLOAT_FORMATS.values():
+            continue
+        # One pass without a copy; NaN spreads to both results.
+        low, high = torch.aminmax(parameter.detach())
+        if not (low.isfinite() and high.isfinite()):
+            raise ModelError(
+                f"{key}: {name} in the weights of {directory} holds values that are not finite",
+                why="NaN or infinity in a weight makes every result meaningless",
+                fix="copy all *.safetensors of the model again; with float16 weights, try model.dtype=float32",
+            )
 
 
 def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     weight = model.get_input_embeddings().get_parameter("weight")
     rows = weight.shape[0]  # [vocabulary, hidden]
-    highest = max(tokenizer.get_vocab().values(), default=-1)
+    # A post-processor can write ids that no vocabulary names; it adds the same ones to every text.
+    tried = tokenizer.encode("a b")
+    ids = [*tokenizer.get_vocab().values(), *tokenizer.all_special_ids, *tried]
+    highest = max((token_id for token_id in ids if token_id is not None), default=-1)
     if highest >= rows:
         raise ModelError(
             f"model: the tokenizer has ids up to {highest}, the model only {rows} embedding rows",
@@ -275,6 +303,35 @@ def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         )
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+def _keep_one_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Keep the chat template that is used and drop the others, so that no checkpoint holds a copy of them.
+
+    Raises
+    ------
+    TypeError
+        If it is not text.
+    """
+    template: Any = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    if template is not None and not isinstance(template, str):
+        raise TypeError(f"chat_template is {type(template).__name__}, and a text is needed")
+    tokenizer.chat_template = template
+    # `save_pretrained` writes this copy too.
+    tokenizer.init_kwargs.pop("chat_template", None)
+
+
+def _try_out(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Use a tokenizer as every job does, so that a fault of its files is found where it is loaded."""
+    tokenizer.decode([*tokenizer.encode("a b"), *tokenizer.all_special_ids])
+    # An unknown token replaces any text; if it is unknown itself, it is looked up endlessly.
+    tokenizer.convert_tokens_to_ids(["a", "\0 no token"])
+    tokenizer.get_vocab()
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of an error, with the next one where the first only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

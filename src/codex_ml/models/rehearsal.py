@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from codex_ml.errors import ModelError
 from codex_ml.limits import LimitExceededError, limited
 from codex_ml.models.directory_guard import guard_weights, read_settings
+from codex_ml.models.weights_header import TensorEntry, is_computed
 
 # Building 7 billion parameters without numbers takes one second and 50 MB.
 _CPU_SECONDS, _EXTRA_BYTES = 60.0, 8 << 30
 # A head that is tied in the file may be untied in memory, and masks and tables are in no file.
 _LARGEST_SHARE, _FREE_ELEMENTS = 2, 500_000_000
+# Formats of weights in a file, and what torch calls them.
+FLOAT_FORMATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+# Generator states in training_state.safetensors, beside the weights in a checkpoint of all weights. By the names of the
+# tensors and not of the file, which an index could name as a shard: no weight has such a name.
+_GENERATOR_STATES = "random."
 
 
 def rehearse(directory: Path, key: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
@@ -34,7 +41,8 @@ def rehearse(directory: Path, key: str, dtype: torch.dtype | None = None) -> Pre
     Raises
     ------
     ModelError
-        If it would (both numbers are named), or if building it has no bounds.
+        If it would (both numbers are named), if building it has no bounds, or if a weight is stored in a format that is
+        not floating point.
     Exception
         Whatever transformers raises where it does not understand the config.
     """
@@ -42,9 +50,7 @@ def rehearse(directory: Path, key: str, dtype: torch.dtype | None = None) -> Pre
     held = sum(entry.elements for entry in entries)
     try:
         with limited(_CPU_SECONDS, _EXTRA_BYTES), torch.device("meta"):
-            config = AutoConfig.from_pretrained(  # nosec B615: a directory, no hub
-                directory, local_files_only=True, trust_remote_code=False
-            )
+            config = read_config(directory)
             shell: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
                 config, dtype=dtype, trust_remote_code=False
             )
@@ -61,7 +67,45 @@ def rehearse(directory: Path, key: str, dtype: torch.dtype | None = None) -> Pre
             why=f"config.json describes {wanted:,} numbers, and the weights hold {held:,}",
             fix="copy all *.safetensors of the model, and its config.json, again",
         )
+    if not isinstance(getattr(config, "quantization_config", None), dict):
+        _check_formats(entries, shell, directory, key)
     return shell
+
+
+def read_config(directory: Path) -> PretrainedConfig:
+    """Return config.json as transformers reads it.
+
+    Raises
+    ------
+    Exception
+        Whatever transformers raises where it does not understand the file.
+    """
+    config: PretrainedConfig = AutoConfig.from_pretrained(  # nosec B615: a directory, no hub
+        directory, local_files_only=True, trust_remote_code=False
+    )
+    return config
+
+
+def _check_formats(entries: Sequence[TensorEntry], shell: PreTrainedModel, directory: Path, key: str) -> None:
+    """Stop at a weight that is not stored in floating point: transformers would convert its bits and report nothing."""
+    tensors = {**dict(shell.named_parameters()), **dict(shell.named_buffers())}
+    whole = tuple(f".{name}" for name, tensor in tensors.items() if not tensor.is_floating_point())
+    wrong = [
+        entry
+        for entry in entries
+        if entry.dtype not in FLOAT_FORMATS
+        and not is_computed(entry.name)
+        and not f".{entry.name}".endswith(whole)
+        and not entry.name.startswith(_GENERATOR_STATES)
+    ]
+    if wrong:
+        first = wrong[0]
+        raise ModelError(
+            f"{key}: {first.name} in the weights of {directory} is stored as {first.dtype}",
+            why=f"a weight is one of {', '.join(FLOAT_FORMATS)}; {len(wrong)} tensors are not, and config.json has no "
+            "quantization_config that would say how they are read",
+            fix="copy all *.safetensors of the model, and its config.json, again",
+        )
 
 
 def stored_dtype(directory: Path, key: str) -> str | None:

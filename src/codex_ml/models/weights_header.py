@@ -22,6 +22,16 @@ _FORMATS_BY_BITS = {
     64: ("I64", "U64", "F64", "C64"),
 }
 _BITS = {name: bits for bits, names in _FORMATS_BY_BITS.items() for name in names}
+# Last parts of names of tables and masks that older versions of transformers wrote beside the weights. They are
+# computed from the config when a model is built. The dot keeps weights such as ``c_attn.bias`` out.
+_COMPUTED = (
+    ".position_ids",
+    ".rotary_emb.inv_freq",
+    ".attn.bias",
+    ".attn.masked_bias",
+    ".attention.bias",
+    ".attention.masked_bias",
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,11 @@ class TensorEntry:
     def elements(self) -> int:
         """How many numbers it holds."""
         return math.prod(self.shape)
+
+
+def is_computed(name: str) -> bool:
+    """Tell whether a tensor of that name holds no weight, but a table or mask that follows from the config."""
+    return f".{name}".endswith(_COMPUTED)
 
 
 def read_header(path: Path) -> list[TensorEntry]:

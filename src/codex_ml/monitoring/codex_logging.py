@@ -24,11 +24,12 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from codex_ml.clock import format_time, utc_now
-from codex_ml.errors import EXIT_DONE, CodexError, DiskSpaceError, UserError
+from codex_ml.errors import EXIT_DONE, CodexError, DiskSpaceError, UserError, no_room
 from codex_ml.monitoring.dependencies import DependencyStatus, probe_dependencies
 from codex_ml.monitoring.json_values import plain_json
 from codex_ml.monitoring.system_metrics import sample
 from codex_ml.storage import Storage
+from codex_ml.terminal import open_standard_streams, visible, write_message
 from codex_ml.untrusted import parse_json
 
 SCHEMA_VERSION = 1
@@ -37,7 +38,6 @@ DEFAULT_MAX_BYTES = 10 * 1024 * 1024
 MAX_LINE_BYTES = 16 << 20
 RESERVED_KEYS = ("schema_version", "time", "non_finite")
 _TAIL_CHUNK_BYTES = 64 * 1024
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def no_redaction(value: Any) -> Any:
@@ -61,6 +61,8 @@ class NdjsonWriter:
         Gives the time stamped on each line.
     storage : Storage
         Opens, writes, cuts, renames and fsyncs.
+    then : str
+        What to do when the file can grow again, for the error that says that it cannot.
 
     Raises
     ------
@@ -76,6 +78,7 @@ class NdjsonWriter:
         redact: Callable[[Any], Any],
         clock: Callable[[], datetime] = utc_now,
         storage: Storage | None = None,
+        then: str = "and run the command again",
     ) -> None:
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
@@ -84,6 +87,7 @@ class NdjsonWriter:
         self._redact = redact
         self._clock = clock
         self._storage = storage if storage is not None else Storage()
+        self._then = then
         self._lock = threading.Lock()
         self._descriptor: int | None = None
         self._size_bytes = 0
@@ -126,6 +130,8 @@ class NdjsonWriter:
                 try:
                     self._storage.fsync(descriptor)
                 finally:
+                    # A process that another thread has just forked still has the file open, and with it the lock.
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
                     os.close(descriptor)
 
     def truncate_after_step(self, step: int) -> int:
@@ -181,19 +187,23 @@ class NdjsonWriter:
         # Asked anew: an interrupt (Ctrl-C) between the write and the count below would leave a stale size.
         self._size_bytes = os.fstat(descriptor).st_size
         try:
-            written = self._storage.write(descriptor, line)
-            if written != len(line):
-                # The kernel takes a part of a line only when there is no room for the rest.
-                raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes were written")
+            rest = line
+            while rest:
+                # The kernel takes a part of a line when there is no room for the rest; the next write says why.
+                written = self._storage.write(descriptor, rest)
+                if not written:
+                    raise OSError(errno.ENOSPC, f"{len(rest)} of {len(line)} bytes were not written")
+                rest = rest[written:]
         except OSError as error:
             self._storage.truncate(descriptor, self._size_bytes)
-            if error.errno in _NO_ROOM:
-                raise DiskSpaceError(
-                    f"{self.path} cannot grow any further",
-                    why=error.strerror or str(error),
-                    fix="free space (or raise the quota), then go on with --resume-from latest",
-                ) from error
-            raise
+            limit = no_room(error)
+            if limit is None:
+                raise
+            raise DiskSpaceError(
+                f"{self.path} cannot grow any further",
+                why=f"{limit.problem} ({error.strerror or error})",
+                fix=f"{limit.fix}, {self._then}",
+            ) from error
         self._size_bytes += len(line)
 
     def _rotate(self) -> None:
@@ -373,13 +383,14 @@ def main(
         try:
             write_ndjson(chosen.output, record, redact=no_redaction)
         except CodexError as error:
-            sys.stderr.write(f"{error.block()}\n")
+            write_message(error.block())
             return error.exit_code
         except OSError as error:
             parser.error(f"--output {chosen.output} cannot be written: {error.strerror or error}")
-        stream.write(f"wrote one record to {chosen.output}\n")
+        stream.write(f"wrote one record to {visible(str(chosen.output))}\n")
     return EXIT_DONE
 
 
 if __name__ == "__main__":
+    open_standard_streams()
     sys.exit(main())

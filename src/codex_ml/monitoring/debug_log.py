@@ -48,7 +48,7 @@ def debug_log(path: Path, max_bytes: int, backup_count: int, redact: Callable[[s
     root.addHandler(handler)
     try:
         yield
-    except BaseException:
+    except BaseException:  # includes stop signals: the log records where they arrived
         LOGGER.exception("the command was left by an exception")
         raise
     finally:

@@ -52,7 +52,10 @@ def read_adapter_config(directory: Path) -> LoraConfig:
             raise _refused(file, f"{key} is set, which codex-ml neither writes nor follows")
     # The values are those of the file of weights; how new ones would be drawn plays no part.
     settings["init_lora_weights"] = True
-    return LoraConfig(**settings, inference_mode=True)
+    try:
+        return LoraConfig(**settings, inference_mode=True)
+    except (ValueError, TypeError) as error:  # settings that are sound one by one and exclude each other
+        raise _refused(file, str(error).strip() or type(error).__name__) from error
 
 
 def _is_count(value: Any) -> bool:

@@ -40,12 +40,21 @@ def read_adapter_tensors(directory: Path) -> dict[str, Tensor]:
     Raises
     ------
     CheckpointError
-        If the file is missing, damaged, or holds a value that is not finite.
+        If the file is missing, damaged, or holds a tensor that is not floating point or a value that is not finite.
     """
     try:
         tensors = load_file(directory / WEIGHTS_NAME)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"cannot read {directory / WEIGHTS_NAME}", why=str(error)) from error
+    # Formats of 8 bits and less hold no adapter; torch would convert integers and report nothing.
+    wrong = [name for name, value in tensors.items() if not value.is_floating_point() or value.element_size() < 2]
+    if wrong:
+        stored = str(tensors[wrong[0]].dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{wrong[0]} in {directory / WEIGHTS_NAME} is stored as {stored}",
+            why=f"weights of an adapter are float64, float32, float16 or bfloat16; {len(wrong)} tensors are not",
+            fix="use an earlier checkpoint",
+        )
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise CheckpointError(

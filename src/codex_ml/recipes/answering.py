@@ -18,6 +18,7 @@ from codex_ml.errors import UserError
 from codex_ml.generation.generator import TextGenerator, maximum_positions
 from codex_ml.generation.requests import Generation, GenerationRequest
 from codex_ml.generation.sampling import SamplingSettings
+from codex_ml.models.directory import extra_tokenizer_digest
 from codex_ml.models.registry import BaseModel, load_base_model, load_tokenizer, tokenizer_digest
 from codex_ml.models.source import locate_tokenizer
 from codex_ml.recipes.config_check import refuse_unsafe_values
@@ -31,6 +32,7 @@ from codex_ml.runs.targets import Target
 from codex_ml.safety.audit import Bypass, SafetyAudit
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.streaming import StreamFilter
+from codex_ml.stopping import STOP
 from codex_ml.storage import Storage
 
 _DEFAULT_NEW_TOKENS = 256
@@ -168,12 +170,15 @@ def open_answerer(
         outside.say(line)
     bypass = Witness("generate", outside.who, outside.clock).bypass(filters)
     tokenizer = load_tokenizer(config.model)
-    digest = tokenizer_digest(tokenizer, locate_tokenizer(config.model).directory)
-    check_tokenizers([target], digest)
+    directory = locate_tokenizer(config.model).directory
+    digest = tokenizer_digest(tokenizer, directory)
+    check_tokenizers([target], digest, extra_tokenizer_digest(directory))
     refuse_missing_averages([target], config.generation.weights, "generation.weights")
+    STOP.check()
     digests = open_digests(config)
     base = load_base_model(config.model, tokenizer, config.run.seed, digests)
     check_bases([target], base)
+    STOP.check()
     outside.say(f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}")
     with (
         GenerationLog(

@@ -12,6 +12,7 @@ from codex_ml.config.schema.data import DataSection
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.data.analysis.checked_records import CheckedRecords
 from codex_ml.data.analysis.offsets import load_manifest, manifest_path, read_record
+from codex_ml.data.encoding import decode
 from codex_ml.data.overlong import shorten
 from codex_ml.data.readers import open_records
 from codex_ml.data.records import Record, RecordReader, map_strings
@@ -217,11 +218,7 @@ class _Viewer:
             yield ShownToken(token_id, text, supervised, token_id in self._special_ids)
 
     def _decode(self, ids: Sequence[int]) -> str:
-        # Without cleaning up spaces: what is cleaned up is not what the model sees.
-        decoded = self._tokenizer.tokenizer.decode(
-            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-        return str(decoded)
+        return decode(self._tokenizer.tokenizer, ids)
 
 
 def texts_of(ids: Sequence[int], special_ids: frozenset[int], decode: Callable[[Sequence[int]], str]) -> Iterator[str]:

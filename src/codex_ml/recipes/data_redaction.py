@@ -16,7 +16,7 @@ from codex_ml.data.problems import Problems
 from codex_ml.data.readers import open_records
 from codex_ml.data.reading.data_files import state_of
 from codex_ml.data.splitting.staging import staging
-from codex_ml.errors import DataError, DiskSpaceError, UserError, is_disk_full
+from codex_ml.errors import DataError, DiskSpaceError, UserError, no_room
 from codex_ml.recipes.console import say
 from codex_ml.recipes.output_files import in_real_directory, is_same_file, put_in_place, refuse_existing
 from codex_ml.recipes.reading_progress import ReadingProgress
@@ -157,10 +157,11 @@ def redact_file(
                 put_in_place(made_report, report_path, storage)
             put_in_place(made, output, storage)
     except OSError as error:
-        if not is_disk_full(error):
+        limit = no_room(error)
+        if limit is None:
             raise
         raise DiskSpaceError(
-            f"{output.parent}: the disk is full", why="nothing was kept", fix="free space, or name another disk"
+            f"{output.parent}: {limit.problem}", why="nothing was kept", fix=f"{limit.fix}, or name another disk"
         ) from error
     return report
 

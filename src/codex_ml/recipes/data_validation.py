@@ -17,6 +17,7 @@ from codex_ml.errors import DataError
 from codex_ml.recipes.row_findings import FindingTally, RowFilter
 from codex_ml.recipes.safety_filters import open_filters
 from codex_ml.safety.filters import SafetyFilters
+from codex_ml.stopping import STOP
 
 # A rule that blocks stops a training as surely as a line that is no record.
 _BLOCKED = "blocked"
@@ -102,6 +103,7 @@ def _validate(path: Path, options: ValidationOptions, filters: SafetyFilters, pr
     report = FileReport(path.name, policy=filters.policy.name, policy_digest=filters.policy.digest)
     rows = RowFilter(filters)
     reader = RecordReader(options.record_format, options.columns)
+    STOP.check()
     lines = open_records(path, options.max_line_bytes)
     try:
         for line in parsed_lines(lines):

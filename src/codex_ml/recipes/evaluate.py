@@ -39,6 +39,7 @@ from codex_ml.runs.layout import RunLayout, close_record, create_run
 from codex_ml.runs.lock import hold_lock
 from codex_ml.runs.targets import BASE, Target
 from codex_ml.safety.audit import SafetyAudit
+from codex_ml.stopping import STOP
 from codex_ml.storage import Storage
 from codex_ml.tracking.context import end_status
 from codex_ml.untrusted import MAX_MEMBERSHIP_BYTES, read_json
@@ -79,15 +80,17 @@ def evaluate(
     chosen_metrics(config.eval.metrics)
     witness = Witness("evaluate", outside.who, outside.clock)
     prepared = prepare(config, outside.say, [config.eval.split], outside.storage, witness=witness)
+    STOP.check()
     records = prepared.dataset.require(config.eval.split)
     if config.eval.max_records is not None:
         records = records[: config.eval.max_records]
     _refuse_trained_records(config, targets, prepared)
-    check_tokenizers(targets, prepared.tokenizer_digest)
+    check_tokenizers(targets, prepared.tokenizer_digest, prepared.extra_tokenizer_digest)
     refuse_missing_averages(targets, config.eval.weights)
     digests = open_digests(config)
     base = load_base_model(config.model, prepared.tokenizer, config.run.seed, digests)
     check_bases(targets, base)
+    STOP.check()
     for text in prepared.dataset.warnings:
         outside.say(f"warning: {text}")
     for line in prepared.dataset.account.dropped_lines():
@@ -100,6 +103,7 @@ def evaluate(
     with _receiving_run(config, targets, outside) as receiving:
         digests.save(outside.storage)
         for target in targets:
+            STOP.check()
             run = _own_run(target) or receiving
             with (
                 _open_log(config, prepared, run, outside.storage) as log,
@@ -179,6 +183,8 @@ def _score(
         bleu_tokenize=config.eval.bleu_tokenize,
         filter_text=prepared.filters.apply,
         on_findings=lambda record_id, name, findings: audit.record(record_id, name, findings, "redact"),
+        # An evaluation that was asked to stop ends at the next batch, even if the exception was lost.
+        on_progress=lambda kind, done, total: STOP.check(),  # noqa: ARG005 - signature of the hook
     )
 
 
@@ -222,6 +228,7 @@ def _write(
                 "run_id": target.manifest.get("run_id"),
                 "step": target.manifest.get("step"),
                 "split": config.eval.split,
+                "records": result.records_scored,
                 "weights": "averaged" if uses_average(target, config.eval.weights) else "last",
                 "name": name,
                 "value": metric.value,

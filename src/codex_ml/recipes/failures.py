@@ -16,8 +16,8 @@ from codex_ml.errors import (
     RunDirectoryError,
     RunDirectoryGoneError,
     free_what_failed,
-    is_disk_full,
     is_out_of_memory,
+    no_room,
 )
 from codex_ml.runs.checkpoints import newest_whole, step_of
 from codex_ml.runs.layout import RunLayout
@@ -58,14 +58,11 @@ def failures_explained(
         step = step_reached()
         explained = explain(error, layout, lambda raised: explain_memory(raised, step + 1))
         if explained is not None:
-            # What went wrong besides was noted on the error that it followed.
             for note in getattr(error, "__notes__", ()):
                 explained.add_note(note)
         _note_last_good(explained or error, layout, step)
         if explained is None:
             raise
-        for note in getattr(error, "__notes__", ()):
-            explained.add_note(note)
         raise explained from error
 
 
@@ -101,11 +98,12 @@ def explain(
         return None
     if is_out_of_memory(error):
         return explain_memory(error)
-    if is_disk_full(error):
+    limit = no_room(error)
+    if limit is not None:
         return DiskSpaceError(
-            f"the disk is full: {_place(error, layout)} cannot be written",
+            f"{limit.problem}: {_place(error, layout)} cannot be written",
             why=_first_line(error),
-            fix=f"free space (or raise the quota), {_RESUME}",
+            fix=f"{limit.fix}, {_RESUME}",
         )
     if isinstance(error, OSError):
         return RunDirectoryError(

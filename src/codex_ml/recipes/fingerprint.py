@@ -13,6 +13,7 @@ from codex_ml.errors import CheckpointError
 from codex_ml.modeling.layout import LayoutKind
 from codex_ml.models.registry import BaseModel
 from codex_ml.recipes.preparation import Prepared
+from codex_ml.tokenizer_names import EXTRA_TOKENIZER
 
 # Every key or whole section of the configuration that a resume may change, and why. What is named neither here nor
 # below is compared: a new key is part of what makes a run the same run until somebody has thought about it.
@@ -97,6 +98,7 @@ def run_fingerprint(config: TrainConfig, prepared: Prepared, base: BaseModel, la
         **settings_fingerprint(config),
         "base_model_digest": base.digest,
         "tokenizer_digest": prepared.tokenizer_digest,
+        EXTRA_TOKENIZER: prepared.extra_tokenizer_digest,
         "data_digest": dataset.digest("train"),
         "data_token_digest": dataset.content_digest("train"),
         _VALIDATION_DATA: dataset.content_digest("valid") if dataset.splits.get("valid") else None,
@@ -126,10 +128,11 @@ def check_fingerprint(
     ------
     CheckpointError
         With every difference, as the checkpoint has it and as it is now, and with what may differ in short. A setting
-        that is absent from an older checkpoint counts as its default, which is how the older code computed.
+        that is absent from an older checkpoint counts as its default, which is how the older code computed; the digest
+        of extra tokenizer files is compared where it was recorded.
     """
     compared = [key for key in sorted(current) if has_validated or key != _VALIDATION_DATA]
-    older = [key for key in compared if key not in saved and not _is_default(key, current[key])]
+    older = [key for key in compared if key not in {*saved, EXTRA_TOKENIZER} and not _is_default(key, current[key])]
     differing = [key for key in compared if key in saved and saved[key] != current[key]]
     if not older and not differing:
         return

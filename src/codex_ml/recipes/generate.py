@@ -8,6 +8,7 @@ from codex_ml.data.conversations.messages import Message
 from codex_ml.errors import UserError
 from codex_ml.generation.requests import Generation
 from codex_ml.recipes.answering import Answerer, require_template
+from codex_ml.stopping import STOP
 
 RESET = "/reset"
 
@@ -61,6 +62,7 @@ def hold_conversation(
     said = list(beginning)
     number = 0
     for turn in turns:
+        STOP.check()
         if turn.strip() == RESET:
             said = list(beginning)
             say("the conversation begins anew")

@@ -22,6 +22,7 @@ from codex_ml.recipes.answering import Answerer, GenerateCollaborators
 from codex_ml.recipes.output_files import in_real_directory, is_same_file, put_in_place, refuse_existing
 from codex_ml.recipes.safety_filters import safety_summary
 from codex_ml.recipes.weights import uses_average, weight_digests
+from codex_ml.stopping import STOP
 from codex_ml.storage import Storage, json_bytes
 
 REPORT_ENDING = ".report.json"
@@ -118,6 +119,7 @@ class _Progress:
         self._outside, self._said = outside, 0
 
     def __call__(self, done: int, total: int) -> None:
+        STOP.check()
         tenth = done * _PROGRESS_EVERY // total
         if tenth > self._said:
             self._said = tenth

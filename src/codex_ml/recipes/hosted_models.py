@@ -8,6 +8,7 @@ from pathlib import Path
 
 from codex_ml.config.schema.root import ServeConfig
 from codex_ml.data.conversations.messages import Message, MessagesRecord
+from codex_ml.data.prompt_process import PromptEncoder
 from codex_ml.data.tokenize import RecordTokenizer, answer_ends
 from codex_ml.generation.generator import TextGenerator, maximum_positions
 from codex_ml.generation.requests import Generation, GenerationRequest, StreamedPiece
@@ -39,6 +40,8 @@ class HostedModels:
         The policy.
     audit : SafetyAudit
         Takes what is found.
+    encoder : PromptEncoder
+        Makes tokens of what clients send, as ``prompts`` does, within bounds.
 
     Raises
     ------
@@ -54,8 +57,10 @@ class HostedModels:
         prompts: RecordTokenizer,
         filters: SafetyFilters,
         audit: SafetyAudit,
+        encoder: PromptEncoder,
     ) -> None:
         self._config, self._prompts, self._filters, self._audit = config, prompts, filters, audit
+        self._encoder = encoder
         self._adapters = AdapterSet(base.model, adapters)
         self._names = (config.serve.base_name, *adapters)
         self._positions = maximum_positions(base.model)
@@ -74,7 +79,7 @@ class HostedModels:
             If there is no chat template, the prompt is empty, or it leaves no room for its answer.
         """
         del model
-        ids = self._prompts.encode_prompt(prompt) if isinstance(prompt, str) else self._encode_chat(prompt)
+        ids = self._encoder.encode_prompt(prompt) if isinstance(prompt, str) else self._encode_chat(prompt)
         settings = self._config.generation
         return GenerationRequest(
             ids,
@@ -100,6 +105,7 @@ class HostedModels:
                 filter_prompt=self._filters.apply,
                 filter_output=self._filters.apply,
                 open_output_stream=partial(StreamFilter, self._filters),
+                encode_text=self._encoder.encode_text,
                 stop_token_ids=self._stop_token_ids,
             )
             yield from generator.stream(requests, cancelled=cancelled)
@@ -116,7 +122,7 @@ class HostedModels:
         messages = tuple(Message.model_validate({"role": turn.role, "content": turn.content}) for turn in turns)
         if messages[-1].role == "assistant":
             raise ValueError("the last message is the assistant's: there is nothing to answer")
-        return self._prompts.encode_prompt(MessagesRecord(messages=messages))
+        return self._encoder.encode_prompt(MessagesRecord(messages=messages))
 
     def _new_tokens(self, prompt_length: int, asked: int | None) -> int:
         room = None if self._positions is None else self._positions - prompt_length

@@ -160,6 +160,9 @@ def _restore_whole(model: PreTrainedModel, directory: Path) -> None:
     try:
         for file in sorted(directory.glob("model*.safetensors")):
             tensors |= load_file(file)
+        wrong = [name for name, tensor in tensors.items() if not tensor.is_floating_point()]
+        if wrong:
+            raise RuntimeError(f"{wrong[0]} is stored as {str(tensors[wrong[0]].dtype).removeprefix('torch.')}")
         missing, unexpected = model.load_state_dict(tensors, strict=False)
     except (SafetensorError, RuntimeError) as error:
         # A header that lies, or tensors of another shape: the manifest proves who wrote neither.

@@ -14,6 +14,7 @@ from codex_ml.data.pipeline import Dataset, build_dataset
 from codex_ml.data.split_utils import SPLIT_NAMES
 from codex_ml.data.tokens.cached_dataset import CacheUse
 from codex_ml.data.tokens.token_cache import TOKEN_CACHE_NAME, TokenCache
+from codex_ml.models.directory import extra_tokenizer_digest
 from codex_ml.models.registry import load_tokenizer, tokenizer_digest
 from codex_ml.models.source import locate_tokenizer
 from codex_ml.recipes.reading_progress import ReadingProgress
@@ -34,6 +35,7 @@ class Prepared:
     filters: SafetyFilters
     tokenizer: PreTrainedTokenizerBase
     tokenizer_digest: str
+    extra_tokenizer_digest: str
     dataset: Dataset
     findings: dict[str, int] = field(default_factory=dict)
     audit_events: list[dict[str, Any]] = field(default_factory=list)
@@ -84,15 +86,17 @@ def prepare(
     bypass = witness.bypass(filters)
     if bypass is not None:
         audit.bypass(bypass)
-    digest = tokenizer_digest(tokenizer, locate_tokenizer(config.model).directory)
-    cache_use = _cache_use(config, filters, tokenizer, digest, say, storage)
+    directory = locate_tokenizer(config.model).directory
+    digests = tokenizer_digest(tokenizer, directory), extra_tokenizer_digest(directory)
+    cache_use = _cache_use(config, filters, tokenizer, digests, say, storage)
     dataset = build_dataset(
         config.data, tokenizer, filters.apply, audit.record, splits, cache_use, ReadingProgress(say)
     )
     return Prepared(
         filters=filters,
         tokenizer=tokenizer,
-        tokenizer_digest=digest,
+        tokenizer_digest=digests[0],
+        extra_tokenizer_digest=digests[1],
         dataset=dataset,
         findings=dict(audit.counts),
         audit_events=events,
@@ -104,7 +108,7 @@ def _cache_use(
     config: RunConfig,
     filters: SafetyFilters,
     tokenizer: PreTrainedTokenizerBase,
-    digest: str,
+    digests: tuple[str, str],
     say: Callable[[str], None],
     storage: Storage | None,
 ) -> CacheUse | None:
@@ -118,7 +122,8 @@ def _cache_use(
     assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
     directory = config.run.output_dir / TOKEN_CACHE_NAME if config.data.cache_dir == "auto" else config.data.cache_dir
     made_by = {
-        "tokenizer": digest,
+        "tokenizer": digests[0],
+        "tokenizer_extra": digests[1],
         "tokenizer_class": type(tokenizer).__name__,
         "chat_template": repr(tokenizer.chat_template),
         "safety_policy": filters.policy.digest,

@@ -33,8 +33,11 @@ from codex_ml.data.splitting.split_report import SplitOptions
 from codex_ml.data.splitting.staging import staging
 from codex_ml.errors import DataError, UserError
 from codex_ml.fetching import Fetcher
+from codex_ml.recipes.console import say
 from codex_ml.recipes.safety_filters import open_filters
+from codex_ml.staged import remove_abandoned, staged_pattern
 from codex_ml.storage import Storage, file_digest, json_bytes
+from codex_ml.untrusted import kind_of
 
 RECORDS_NAME, SPLITS_NAME, TOKENIZER_NAME = "records.jsonl", "splits", "tokenizer"
 
@@ -120,6 +123,7 @@ def prepare_data(
     storage, out = dependencies.storage, out.resolve()
     with only_one_at_work(out, storage):
         recover(out, storage)
+        remove_abandoned(out.parent, staged_pattern(out), storage)
         before = what_is_there(out)
         files = _raw_files(sources, preparer.config, out, dependencies)
         origin = _origin(name, preparer, files)
@@ -153,10 +157,7 @@ def _raw_files(
     files: list[Path] = []
     for source in sources:
         if source.is_dir():
-            inside = sorted(path for path in source.iterdir() if path.is_file() and not path.name.startswith("."))
-            if not inside:
-                raise DataError(f"--source: {source} holds no file", fix="name a file, or a directory of files")
-            files += inside
+            files += _files_in(source)
         elif source.exists():
             files.append(source)
         else:
@@ -166,6 +167,48 @@ def _raw_files(
     if config.sha256 is not None:
         _refuse_other_file(files, config.sha256)
     return files
+
+
+def _files_in(source: Path) -> list[Path]:
+    """Return the files of a directory; hidden ones and directories are reported, anything else is refused.
+
+    Raises
+    ------
+    DataError
+        If it holds no file, a link that leads out of it, or something that is neither a file nor a directory.
+    """
+    inside, left_out = [], []
+    for path in sorted(source.iterdir()):
+        if path.name.startswith("."):
+            left_out.append(path.name)
+            continue
+        try:
+            leads_out = path.is_symlink() and not path.resolve(strict=True).is_relative_to(source.resolve())
+            kind = kind_of(path.stat().st_mode)
+        except (OSError, RuntimeError) as error:
+            raise _not_read(path, "it is a symbolic link that leads to no file") from error
+        if leads_out:
+            raise _not_read(path, "it is a symbolic link that leads out of the directory; you did not name its target")
+        if path.is_dir():
+            left_out.append(f"{path.name}/")
+        elif kind is not None:
+            raise _not_read(path, f"it is {kind}")
+        else:
+            inside.append(path)
+    if not inside:
+        raise DataError(f"--source: {source} holds no file", fix="name a file, or a directory of files")
+    if left_out:
+        shown = ", ".join(map(repr, left_out[:5])) + (", …" if len(left_out) > 5 else "")
+        say(f"--source: {len(left_out)} entries of {source} are not read (hidden files and directories): {shown}")
+    return inside
+
+
+def _not_read(path: Path, why: str) -> DataError:
+    return DataError(
+        f"--source: {path} is not read",
+        why=why,
+        fix="remove it from the directory, or name each file: --source FILE",
+    )
 
 
 def _refuse_other_file(files: Sequence[Path], sha256: str) -> None:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from codex_ml.stopping import STOP
+
 _EVERY_SECONDS = 10.0
 # Asking the time costs something; so many records take a moment only.
 _LOOK_EVERY_RECORDS = 256
@@ -31,10 +33,17 @@ class ReadingProgress:
         self._records = 0
 
     def __call__(self, path: Path, offset: int) -> None:
-        """Take one record: the file it is from, and where it begins in bytes of the file as it is unpacked."""
+        """Take one record: the file it is from, and where it begins in bytes of the file as it is unpacked.
+
+        Raises
+        ------
+        StopSignal
+            If the process was asked to stop and the exception of the signal handler was lost.
+        """
         self._records += 1
         if self._records % _LOOK_EVERY_RECORDS:
             return
+        STOP.check()
         now = self._seconds()
         if now - self._said < _EVERY_SECONDS:
             return

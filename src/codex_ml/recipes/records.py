@@ -20,6 +20,7 @@ from codex_ml.recipes.preparation import Prepared
 from codex_ml.recipes.safety_filters import safety_summary
 from codex_ml.recipes.session import Session
 from codex_ml.storage import Storage, file_digest
+from codex_ml.tokenizer_names import EXTRA_TOKENIZER
 from codex_ml.tracking.provenance import collect_provenance, write_provenance
 from codex_ml.training.plan import Plan
 from codex_ml.untrusted import read_json
@@ -68,6 +69,7 @@ def write_run_files(
             "dtype_reason": trainable.base.dtype.reason,
             "base_model_digest": trainable.base.digest,
             "tokenizer_digest": prepared.tokenizer_digest,
+            EXTRA_TOKENIZER: prepared.extra_tokenizer_digest,
             "eos_token_id": prepared.tokenizer.eos_token_id,
             "gradient_checkpointing": config.training.gradient_checkpointing,
             "kernels": trainable.kernels.to_json(),

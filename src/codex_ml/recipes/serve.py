@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from codex_ml.config.paths import check_paths
 from codex_ml.config.schema.root import ServeConfig
-from codex_ml.data.tokenize import RecordTokenizer
+from codex_ml.data.prompt_process import PromptProcess
+from codex_ml.data.tokenize import RecordTokenizer, answer_ends
 from codex_ml.errors import ConfigError, ConfigProblem
+from codex_ml.models.directory import extra_tokenizer_digest
 from codex_ml.models.registry import load_base_model, load_tokenizer, tokenizer_digest
 from codex_ml.models.source import locate_tokenizer
 from codex_ml.recipes.answering import GenerateCollaborators
@@ -28,6 +31,7 @@ from codex_ml.serve.engine import Engine, Limits
 from codex_ml.serve.server import Address, HttpServer
 from codex_ml.serve.service import Service, ServiceLimits
 from codex_ml.serve.service_metrics import ServiceMetrics
+from codex_ml.stopping import STOP
 
 
 def serve(
@@ -66,22 +70,35 @@ def serve(
     for line in bypass_warnings(filters):
         outside.say(line)
     tokenizer = load_tokenizer(config.model)
+    prompts = RecordTokenizer(tokenizer)
+    # What a first chat imports and compiles is loaded before the fork, for all processes.
+    answer_ends(tokenizer)
     checkpoints = list(targets.values())
-    check_tokenizers(checkpoints, tokenizer_digest(tokenizer, locate_tokenizer(config.model).directory))
+    directory = locate_tokenizer(config.model).directory
+    check_tokenizers(checkpoints, tokenizer_digest(tokenizer, directory), extra_tokenizer_digest(directory))
     refuse_missing_averages(checkpoints, config.generation.weights, "generation.weights")
-    base = load_base_model(config.model, tokenizer, config.run.seed, open_digests(config))
-    check_bases(checkpoints, base)
-    outside.say(f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}")
+    STOP.check()
     assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
-    with GenerationLog(
-        config.run.output_dir, config.logging.max_bytes, filters.redact_value, outside.clock, outside.storage
-    ) as log:
+    with closing(PromptProcess(prompts)) as process, ExitStack() as stack:
+        # Forked before the model is loaded, which starts threads and takes memory that the process does not need.
+        process.start()
+        base = load_base_model(config.model, tokenizer, config.run.seed, open_digests(config))
+        check_bases(checkpoints, base)
+        STOP.check()
+        outside.say(f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}")
+        log = stack.enter_context(
+            GenerationLog(
+                config.run.output_dir, config.logging.max_bytes, filters.redact_value, outside.clock, outside.storage
+            )
+        )
         audit = SafetyAudit(log.write, stage="serve")
         if (bypass := Witness("serve", outside.who, outside.clock).bypass(filters)) is not None:
             audit.bypass(bypass)
         directories = {name: _directory(target, config) for name, target in targets.items()}
-        models = HostedModels(config, base, directories, RecordTokenizer(tokenizer), filters, audit)
+        models = HostedModels(config, base, directories, prompts, filters, audit, process)
         server = _server(config, models, token)
+        # The server handles signals itself from here on.
+        STOP.check()
         outside.say(f"models: {', '.join(models.names())}")
         return server.run(lambda: outside.say(f"serving on http://{_shown(config.serve.host)}:{server.port}"))
 
@@ -89,7 +106,7 @@ def serve(
 def _server(config: ServeConfig, models: HostedModels, token: BearerToken | None) -> HttpServer:
     section = config.serve
     metrics = ServiceMetrics()
-    engine = Engine(models, Limits(section.max_running, section.max_waiting), metrics)
+    engine = Engine(models, Limits(section.max_running, section.max_waiting, section.request_timeout_seconds), metrics)
     metrics.watch(lambda: engine.waiting, lambda: engine.running)
     limits = ServiceLimits(
         section.max_body_bytes,
@@ -104,6 +121,7 @@ def _server(config: ServeConfig, models: HostedModels, token: BearerToken | None
         metrics,
         token=token,
         loopback_only=is_loopback(section.host),
+        allowed_origins=section.allowed_origins,
         clock=time.monotonic,
     )
     return HttpServer(
@@ -112,6 +130,8 @@ def _server(config: ServeConfig, models: HostedModels, token: BearerToken | None
         Address(section.host, section.port),
         most_requests=section.max_running + section.max_waiting,
         grace_seconds=section.grace_seconds,
+        head_seconds=section.head_timeout_seconds,
+        send_seconds=section.send_timeout_seconds,
     )
 
 

@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from codex_ml.config.schema.eval import WeightsWish
 from codex_ml.errors import CheckpointError
 from codex_ml.models.registry import BaseModel, load_model_directory
+from codex_ml.models.trial import try_forward
 from codex_ml.peft.adapter_files import adapter_on
 from codex_ml.recipes.weights import weights_of
 from codex_ml.runs.targets import Target
+from codex_ml.tokenizer_names import EXTRA_TOKENIZER
 
 
 @contextmanager
@@ -26,11 +29,13 @@ def model_of(target: Target, wish: WeightsWish, base: BaseModel) -> Iterator[nn.
             yield adapted
     else:
         model = load_model_directory(directory, base.dtype.value, "--checkpoint")
-        yield model.to(base.device.value)  # type: ignore[arg-type]
+        placed: PreTrainedModel = model.to(base.device.value)  # type: ignore[arg-type]
+        try_forward(placed, directory, "--checkpoint")
+        yield placed
 
 
-def check_tokenizers(targets: Sequence[Target], tokenizer_digest: str) -> None:
-    """Stop when a target was trained with another tokenizer.
+def check_tokenizers(targets: Sequence[Target], tokenizer_digest: str, extra_digest: str) -> None:
+    """Stop when a target was trained with another tokenizer; the digest of extra files counts where it was recorded.
 
     Raises
     ------
@@ -38,13 +43,18 @@ def check_tokenizers(targets: Sequence[Target], tokenizer_digest: str) -> None:
         For the first of them.
     """
     for target in targets:
-        saved = target.manifest.get("tokenizer_digest")
-        if saved is not None and saved != tokenizer_digest:
-            raise CheckpointError(
-                f"--checkpoint {target.name}: it was trained with another tokenizer",
-                why=f"tokenizer digest {saved} there, {tokenizer_digest} in this config",
-                fix="use the config of its run (leave --config-name away), or set model.path to its base",
-            )
+        compared = (
+            ("tokenizer digest", "tokenizer_digest", tokenizer_digest),
+            ("digest of extra tokenizer files", EXTRA_TOKENIZER, extra_digest),
+        )
+        for shown, name, current in compared:
+            saved = target.manifest.get(name)
+            if saved is not None and saved != current:
+                raise CheckpointError(
+                    f"--checkpoint {target.name}: it was trained with another tokenizer",
+                    why=f"{shown} {saved} there, {current} in this config",
+                    fix="use the config of its run (leave --config-name away), or set model.path to its base",
+                )
 
 
 def check_bases(targets: Sequence[Target], base: BaseModel) -> None:

@@ -40,8 +40,10 @@ from codex_ml.recipes.safety_filters import Witness, bypass_warnings, user_name
 from codex_ml.recipes.session import Session, SessionDependencies, open_session
 from codex_ml.recipes.signals import listen_for_stop
 from codex_ml.runs.run_manifest import manifest_path
+from codex_ml.stopping import STOP
 from codex_ml.storage import Storage
-from codex_ml.tracking.opening import TrackingDependencies, check_sinks
+from codex_ml.tokenizer_names import EXTRA_TOKENIZER
+from codex_ml.tracking.opening import TrackingDependencies, build_sinks, check_sinks
 from codex_ml.training.averaging import AveragedWeights, averaging_lines
 from codex_ml.training.checkpoint import LoadedState
 from codex_ml.training.job import TrainingJob
@@ -117,6 +119,7 @@ def train(
         for line in changes(config, loaded, plan):
             outside.say(line)
     require_disk(config, plan, outside.storage, resume)
+    STOP.check()
     trainable = try_kernels(config, prepared.dataset.require("train"), trainable, outside.find_refused)
     for line in trainable.kernels.trial_lines():
         outside.say(line)
@@ -171,7 +174,8 @@ def plan_only(config: TrainConfig, collaborators: TrainCollaborators | None = No
     """Return the lines of a dry run: what `train` would do, after the same checks, with nothing written."""
     outside = collaborators or TrainCollaborators()
     refuse_several_processes(os.environ)
-    check_sinks(config.tracking.sinks, outside.tracking)
+    assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
+    _, missing = build_sinks(config.tracking.sinks, config.run.output_dir, outside.tracking)
     resume = _find_resume(config)
     # Without a disk to write on: the cache of tokenised data is used, and left as it is.
     loaded = _load_state(config, resume, outside)
@@ -181,6 +185,7 @@ def plan_only(config: TrainConfig, collaborators: TrainCollaborators | None = No
     lines = [*_introduction(config, prepared, trainable, plan), *prepared.dataset.account.lines()]
     if resume.message:
         lines.append(f"resume: {resume.message}")
+    lines.extend(f"warning: {status.message()}" for status in missing)
     return tuple(lines)
 
 
@@ -214,6 +219,7 @@ def _load_state(config: TrainConfig, resume: ResumePoint, outside: TrainCollabor
     """Verify and read the checkpoint to start from; other settings are refused here, before any data are read."""
     if resume.checkpoint is None:
         return None
+    STOP.check()
     loaded = outside.open_store(resume.checkpoint.parent, outside.storage).load(resume.checkpoint)
     absent = sorted({"fingerprint", "random", "total_steps"} - set(loaded.values))
     if absent:
@@ -243,10 +249,12 @@ def _prepare(
     """
     witness = Witness("train", outside.who, outside.clock)
     prepared = prepare(config, outside.say, storage=storage, witness=witness)
+    STOP.check()
     outlined = outline(config, prepared)
     refuse_records_beyond_positions(config, prepared, outlined.shell.model)
     config, plan = fitted(config, prepared, outlined, outside.machine.available_bytes)
     trainable = build_trainable_model(config, prepared.tokenizer)
+    STOP.check()
     refuse_precision_that_does_not_fit(config, trainable)
     if loaded is not None:
         current = run_fingerprint(config, prepared, trainable.base, trainable.kernels.layout.kind)
@@ -341,6 +349,7 @@ def _job(
             "run_id": session.record.run_id,
             "base_model_digest": trainable.base.digest,
             "tokenizer_digest": prepared.tokenizer_digest,
+            EXTRA_TOKENIZER: prepared.extra_tokenizer_digest,
             "data_digest": prepared.dataset.digest("train"),
             "config_digest": provenance["config_digest"],
             "environment": environment_summary(provenance),

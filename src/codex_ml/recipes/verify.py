@@ -29,6 +29,7 @@ from codex_ml.runs.layout import TRAINER_STATE_NAME, RunLayout, RunRecord, read_
 from codex_ml.runs.lock import is_locked
 from codex_ml.runs.run_manifest import check_run_manifest, manifest_path
 from codex_ml.runs.verification import Check, Verification, allow, compare, is_below, mapping
+from codex_ml.stopping import STOP
 from codex_ml.storage import file_digest
 from codex_ml.tracking.provenance import ProvenanceDependencies
 from codex_ml.untrusted import read_json
@@ -98,16 +99,19 @@ def verify_run(
     checks += check_record(layout, record, provenance)
     config, of_config = check_config(layout, provenance, values)
     checks += of_config
+    STOP.check()
     if config is not None:
         checks += check_base_model(config, provenance, DigestOnce(outside.digest))
         checks += check_safety(config, provenance)
     else:
         checks += [Check(key, "unchecked", note="config.yaml cannot be used") for key in ("base_model", "safety")]
+    STOP.check()
     checks += check_data(config.data if config is not None else None, layout, provenance)
     # A run that failed may have counted steps after its last checkpoint.
     checks += check_account(layout, provenance, _newest_state(layout) if record.status == "FINISHED" else {})
     checks += check_environment(provenance, outside.environment)
     checks += check_compute(provenance, checks)
+    STOP.check()
     checks += check_checkpoints(layout, record, provenance, damaged_when_set_aside(layout))
     checks += _check_logs(layout, record, provenance)
     manifest_digest = file_digest(manifest_path(layout)) if manifest_path(layout).is_file() else None

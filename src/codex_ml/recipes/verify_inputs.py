@@ -11,16 +11,19 @@ from codex_ml.config.run_file import compose_from_run_file
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.config.validate import validate_train
 from codex_ml.errors import CodexError, ModelError, UserError
-from codex_ml.models.directory import model_digest, tokenizer_files_digest
+from codex_ml.models.directory import extra_tokenizer_digest, model_digest, tokenizer_files_digest
+from codex_ml.models.directory_guard import guard_files
 from codex_ml.models.source import locate_model
 from codex_ml.runs.layout import RunLayout
 from codex_ml.runs.verification import Check, compare, compare_trees, mapping
 from codex_ml.safety.policy import load_policy
 from codex_ml.storage import file_digest
+from codex_ml.tokenizer_names import EXTRA_TOKENIZER
 from codex_ml.tracking.provenance import model_identity
 
 DATA_KEYS = ("path", "train", "valid", "test")
 _OF_BASE_MODEL = ("base_model", "compute.base_model_digest", "compute.tokenizer_digest")
+_OF_TOKENIZER = ("tokenizer", "compute.tokenizer_digest")
 _PROCESS = "says how that process computed; runs reproduce computes again"
 
 
@@ -125,13 +128,15 @@ def check_base_model(
     if not source.directory.is_dir():
         why = f"there is nothing at {source.directory}; name where it lies now with --model DIR"
         return checks + [Check(key, "unchecked", note=why) for key in _OF_BASE_MODEL]
-    checks += _check_files("base_model", mapping(recorded), source.directory, digest_of)
+    if (refused := _refused(source.directory, source.key)) is not None:
+        return checks + [Check(key, "unchecked", note=refused) for key in _OF_BASE_MODEL]
+    checks += _check_files("base_model", mapping(recorded), source.directory, digest_of, EXTRA_TOKENIZER in compute)
     checks.append(
         compare(
             "compute.base_model_digest", compute.get("base_model_digest"), model_digest(source.directory, digest_of)
         )
     )
-    return [*checks, _check_tokenizer_digest(source.directory, compute)]
+    return [*checks, *_check_tokenizer_digests(source.directory, compute)]
 
 
 def check_safety(config: TrainConfig, provenance: Mapping[str, Any]) -> list[Check]:
@@ -197,28 +202,44 @@ def _check_tokenizer(
     directory, compute = config.model.tokenizer, mapping(provenance.get("compute"))
     if directory is None or not directory.is_dir():
         why = f"there is nothing at {directory}; name where it lies now with --tokenizer DIR"
-        return [Check(key, "unchecked", note=why) for key in ("tokenizer", "compute.tokenizer_digest")]
+        return [Check(key, "unchecked", note=why) for key in _OF_TOKENIZER]
+    if (refused := _refused(directory, "model.tokenizer")) is not None:
+        return [Check(key, "unchecked", note=refused) for key in _OF_TOKENIZER]
     recorded = provenance.get("tokenizer")
     if recorded is None:
         checks = [Check("tokenizer", "noted", note="its files are not in the provenance of this run; its digest is")]
     else:
-        checks = _check_files("tokenizer", mapping(recorded), directory, digest_of)
-    return [*checks, _check_tokenizer_digest(directory, compute)]
+        checks = _check_files("tokenizer", mapping(recorded), directory, digest_of, EXTRA_TOKENIZER in compute)
+    return [*checks, *_check_tokenizer_digests(directory, compute)]
 
 
-def _check_tokenizer_digest(directory: Path, compute: Mapping[str, Any]) -> Check:
+def _refused(directory: Path, key: str) -> str | None:
+    """Return why no file of a directory is read for its digest; None where all may be."""
+    try:
+        guard_files(directory, key)
+    except ModelError as error:
+        return f"{error.what}: {error.why}"
+    return None
+
+
+def _check_tokenizer_digests(directory: Path, compute: Mapping[str, Any]) -> list[Check]:
     key = "compute.tokenizer_digest"
+    checks = []
+    if EXTRA_TOKENIZER in compute:
+        now = extra_tokenizer_digest(directory)
+        checks.append(compare(f"compute.{EXTRA_TOKENIZER}", compute[EXTRA_TOKENIZER], now))
     if "eos_token_id" not in compute:
         note = "the run did not record its end-of-sequence id, which is part of it; the files stand above"
-        return Check(key, "noted", compute.get("tokenizer_digest"), note=note)
-    return compare(key, compute.get("tokenizer_digest"), tokenizer_files_digest(directory, compute["eos_token_id"]))
+        return [Check(key, "noted", compute.get("tokenizer_digest"), note=note), *checks]
+    now = tokenizer_files_digest(directory, compute["eos_token_id"])
+    return [compare(key, compute.get("tokenizer_digest"), now), *checks]
 
 
 def _check_files(
-    key: str, recorded: Mapping[str, Any], directory: Path, digest_of: Callable[[Path], str]
+    key: str, recorded: Mapping[str, Any], directory: Path, digest_of: Callable[[Path], str], with_extra: bool
 ) -> list[Check]:
     """Hold the files of a model directory against those that were recorded, file by file and as a whole."""
-    found = model_identity(directory, digest_of=digest_of)
+    found = model_identity(directory, digest_of=digest_of, with_extra=with_extra)
     before, now = mapping(recorded.get("files")), found["files"]
     checks = []
     for name in sorted({*before, *now}):

@@ -14,6 +14,7 @@ from codex_ml.runs.checkpoints import STAGING_PREFIX, Pointer, list_checkpoints,
 from codex_ml.runs.layout import RunLayout, RunRecord, format_stamp
 from codex_ml.runs.manifest import read_manifest, verify_checkpoint
 from codex_ml.runs.verification import Check, compare, mapping
+from codex_ml.tokenizer_names import EXTRA_TOKENIZER
 
 _ABANDONED = "abandoned-*"
 _POINTERS: tuple[Pointer, ...] = ("latest", "best")
@@ -102,6 +103,8 @@ def _check_checkpoint(
         "base_model_digest": compute.get("base_model_digest") if isinstance(compute, dict) else None,
         "tokenizer_digest": compute.get("tokenizer_digest") if isinstance(compute, dict) else None,
     }
+    if EXTRA_TOKENIZER in manifest and isinstance(compute, dict):
+        expected[EXTRA_TOKENIZER] = compute.get(EXTRA_TOKENIZER)
     policy = safety.get("policy_digest") if isinstance(safety, dict) else None
     named = manifest.get("safety")
     own = named.get("policy_digest") if isinstance(named, dict) else None

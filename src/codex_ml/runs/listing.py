@@ -10,6 +10,7 @@ from codex_ml.errors import CheckpointError
 from codex_ml.runs.checkpoints import list_checkpoints
 from codex_ml.runs.layout import TRAINER_STATE_NAME, RunLayout, RunRecord
 from codex_ml.runs.manifest import read_manifest
+from codex_ml.terminal import visible_name
 from codex_ml.untrusted import UntrustedFileError, open_regular, parse_json, read_json
 
 _TAIL_BYTES = 8192
@@ -122,7 +123,9 @@ def render_list(summaries: list[RunSummary]) -> str:
         )
         for summary in summaries
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    # A name from elsewhere may hold line ends, which would begin rows of their own.
+    cells = [[visible_name(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]) - 1)]
     return "\n".join(
-        "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
+        "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in cells
     )

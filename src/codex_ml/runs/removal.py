@@ -13,10 +13,11 @@ from codex_ml.runs.checkpoints import list_checkpoints, read_pointer
 from codex_ml.runs.layout import RunLayout, RunRecord, read_record
 from codex_ml.runs.lock import hold_lock, is_locked
 from codex_ml.storage import Storage
+from codex_ml.terminal import visible_name
 
 _PREFIX = ".removed-"
 # What `remove_run` renames to; nothing else that begins with a point is ever touched.
-_LEFTOVER = re.compile(r"\.removed-.+\.\d+")
+_LEFTOVER = re.compile(r"\.removed-(?P<name>.+)\.[0-9]+", re.DOTALL)
 EVALUATION_LOCK = "eval.lock"
 
 
@@ -44,9 +45,8 @@ class Removal:
     def line(self) -> str:
         """Return what goes, for people."""
         held = f"{self.checkpoints} checkpoints" + (f" (best {self.best})" if self.best else "")
-        return (
-            f"{self.layout.directory}  {self.record.status}  {self.file_count} files, {self.byte_count:,} bytes, {held}"
-        )
+        size = f"{self.file_count} files, {self.byte_count:,} bytes"
+        return f"{visible_name(self.layout.directory)}  {self.record.status}  {size}, {held}"
 
 
 def plan_removal(layout: RunLayout) -> Removal:
@@ -107,20 +107,30 @@ def remove_run(removal: Removal, storage: Storage) -> None:
         _delete(aside, storage)
 
 
-def finish_removals(directory: Path, storage: Storage) -> list[str]:
-    """Delete what interrupted removals left below a directory of runs, and return the names."""
+def finish_removals(directory: Path, storage: Storage, name: str | None = None) -> list[str]:
+    """Delete what interrupted removals left in a directory of runs, and return the names of these runs.
+
+    Parameters
+    ----------
+    directory : Path
+        Where the runs are, or were.
+    storage : Storage
+        The disk.
+    name : str, optional
+        The one run to look for; None: every run.
+    """
     if not directory.is_dir():
         return []
-    leftovers = [
-        path
-        for path in sorted(directory.iterdir())
-        if _LEFTOVER.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
-    ]
-    for path in leftovers:
+    finished = []
+    for path in sorted(directory.iterdir()):
+        match = _LEFTOVER.fullmatch(path.name)
+        if match is None or name not in (None, match["name"]) or path.is_symlink() or not path.is_dir():
+            continue
         # One that another process is deleting at this moment still holds its lock.
-        if not is_locked(path / "run.lock"):
+        if path.stat().st_uid == os.geteuid() and not is_locked(path / "run.lock"):
             _delete(path, storage)
-    return [path.name for path in leftovers]
+            finished.append(match["name"])
+    return finished
 
 
 def _record_of(layout: RunLayout) -> RunRecord:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from codex_ml.terminal import visible_name
+
 _ABSENT = "-"
 
 
@@ -37,7 +39,8 @@ def render_details(details: dict[str, Any]) -> str:
     lines += _section("files", [f"{item['name']}  {item['bytes']:,} bytes" for item in details["outputs"]])
     if details["damaged"]:
         lines += _section("damaged", details["damaged"])
-    return "\n".join(lines)
+    # A name from elsewhere may hold line ends, which would begin lines of their own.
+    return "\n".join(map(visible_name, lines))
 
 
 def _status(record: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from codex_ml.errors import UserError
+from codex_ml.terminal import visible_name
 
 CheckState = Literal["agrees", "differs", "missing", "unchecked", "noted"]
 REPORT_VERSION = 1
@@ -108,7 +109,7 @@ class Verification:
         allowed = sum(check.allowed for check in self.checks)
         return [
             *(check.line() for check in self.checks),
-            f"{self.directory}: {ended}" + (f"; {allowed} of these allowed" if allowed else ""),
+            f"{visible_name(self.directory)}: {ended}" + (f"; {allowed} of these allowed" if allowed else ""),
             f"run manifest: {self.manifest_digest or 'none'}",
         ]
 

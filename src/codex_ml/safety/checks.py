@@ -77,6 +77,12 @@ def has_all_classes(text: str) -> bool:
     return any(map(str.islower, text)) and any(map(str.isupper, text)) and any(map(str.isdigit, text))
 
 
+def has_three_classes(text: str) -> bool:
+    """Tell whether a text of eight characters and more has three of: small letters, capitals, digits, signs."""
+    classes = (str.islower, str.isupper, str.isdigit, lambda character: not character.isalnum())
+    return len(text) >= 8 and sum(any(map(of_class, text)) for of_class in classes) >= 3
+
+
 def is_own_value(text: str) -> bool:
     """Tell whether a quoted value assigned to a password is one: also a plain word, but no placeholder."""
     if len(text) < 5 or len(set(text)) < 3 or _is_reference(text) or _PLACEHOLDER.fullmatch(text):
@@ -135,5 +141,6 @@ _CHECKS: dict[str, Check] = {
     "random": looks_random,
     "password": looks_like_password,
     "all_classes": has_all_classes,
+    "three_classes": has_three_classes,
     "own_value": is_own_value,
 }

@@ -1,7 +1,11 @@
-"""All rules of a policy on one text: one pass of a set of patterns tells which can match, and those look closer."""
+"""All rules of a policy on one text: one pass of a set of patterns tells which can match, and those look closer.
+
+The rules read the text as it was given and its views (`codex_ml.safety.folding`), in which formatting is undone.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
@@ -9,7 +13,8 @@ from typing import NamedTuple
 
 from codex_ml.safety.checks import Check, check_of
 from codex_ml.safety.expression_set import ExpressionSet
-from codex_ml.safety.patterns import BytesPattern, group_of, widened
+from codex_ml.safety.folding import View, has_views, views_of
+from codex_ml.safety.patterns import NUMBERS, BytesPattern, group_of, widened
 from codex_ml.safety.phrases import PhraseFinder
 from codex_ml.safety.rules import Permission, Rule
 
@@ -21,6 +26,10 @@ _LONGEST_CHECKED_BYTES = 512
 _MOST_REFUSED = 20_000
 # How often all of a text may be read again by one pattern; a policy of one's own may hold any.
 _MOST_READ_AGAIN = 64
+# A text of this length with this share of digits is made of numbers.
+_DENSE_FROM_BYTES, _DENSE_SHARE = 1 << 14, 0.25
+# Checks that what was joined over two lines passes only if it is a value: a finding in it needs no other reason.
+_STRONG_CHECKS = frozenset({"card", "iban"})
 
 
 class RuleMatch(NamedTuple):
@@ -61,7 +70,10 @@ class PolicyMatcher:
             for pattern in rule.patterns:
                 groups.setdefault(group_of(pattern, rule.borders), []).append(len(self._finders))
                 self._finders.append(_PatternFinder(rule, pattern, permissions))
-        self._sets = [(_set_of([self._finders[number] for number in numbers]), numbers) for numbers in groups.values()]
+        self._sets = [
+            (_set_of([self._finders[number] for number in numbers]), numbers, name == NUMBERS)
+            for name, numbers in groups.items()
+        ]
         self._phrases = PhraseFinder(phrases) if phrases else None
 
     def find(self, text: str) -> list[RuleMatch]:
@@ -74,7 +86,36 @@ class PolicyMatcher:
         """
         # A lone surrogate is no character of UTF-8; one byte stands for it, so that places stay what they are.
         data = text.encode("utf-8", "replace")
-        candidates = [numbers[index] for patterns, numbers in self._sets for index in patterns.found_in(data)]
+        matches = self._find_in(text, data)
+        for view in views_of(text, data) if has_views(text, data) else ():
+            found = self._find_in(view.text, view.text.encode("utf-8", "replace"))
+            if found:
+                matches += _only_in_view(view, found, matches)
+        return matches
+
+    def find_open(self, text: str) -> int | None:
+        """Return where the first long span begins that has not ended in the text, in characters."""
+        data = text.encode("utf-8", "replace")
+        start = self._find_open_in(data)
+        for view in views_of(text, data):
+            in_view = None if view.is_joined else self._find_open_in(view.text.encode("utf-8", "replace"))
+            if in_view is not None:
+                begin = view.to_original(in_view, in_view + 1)[0]
+                start = begin if start is None else min(start, begin)
+        return start
+
+    def _find_open_in(self, data: bytes) -> int | None:
+        starts = [start for finder in self._finders if (start := finder.find_open(data)) is not None]
+        return len(data[: min(starts)].decode("utf-8")) if starts else None
+
+    def _find_in(self, text: str, data: bytes) -> list[RuleMatch]:
+        is_dense = len(data) >= _DENSE_FROM_BYTES and _is_mostly_digits(data)
+        candidates: list[int] = []
+        for patterns, numbers, is_numeric in self._sets:
+            if is_numeric and is_dense:
+                candidates += numbers
+            elif found := patterns.found_in(data):
+                candidates += (numbers[index] for index in found)
         matches: list[RuleMatch] = []
         for number in sorted(candidates):
             finder = self._finders[number]
@@ -82,12 +123,6 @@ class PolicyMatcher:
         if self._phrases is not None:
             matches += self._find_phrases(text)
         return matches
-
-    def find_open(self, text: str) -> int | None:
-        """Return where the first long span begins that has not ended in the text, in characters."""
-        data = text.encode("utf-8", "replace")
-        starts = [start for finder in self._finders if (start := finder.find_open(data)) is not None]
-        return len(data[: min(starts)].decode("utf-8")) if starts else None
 
     def _find_phrases(self, text: str) -> list[RuleMatch]:
         assert self._phrases is not None
@@ -194,6 +229,56 @@ class _PatternFinder:
             if self._unless_after.found_in(before):
                 return True
         return self._unless_before is not None and self._unless_before.found_in(data[end : end + _NEIGHBOURHOOD_BYTES])
+
+
+def _only_in_view(view: View, found: Sequence[RuleMatch], known: Sequence[RuleMatch]) -> list[RuleMatch]:
+    """Return what a view shows beyond what is known already, as spans of the original text."""
+    of_rule: dict[str, _Coverage] = {}
+    everything = _Coverage(known) if view.is_joined else None
+    further = []
+    for match in found:
+        if view.is_joined and not view.crosses_edit(match.start, match.end):
+            continue
+        start, end = view.to_original(match.start, match.end)
+        if everything is not None and everything.touches(start, end) and _STRONG_CHECKS.isdisjoint(match.rule.checks):
+            # A complete value ends a line; what begins the next is another one.
+            continue
+        if match.rule.id not in of_rule:
+            of_rule[match.rule.id] = _Coverage([other for other in known if other.rule.id == match.rule.id])
+        if not of_rule[match.rule.id].covers(start, end):
+            further.append(RuleMatch(match.rule, start, end))
+    return further
+
+
+class _Coverage:
+    """What some matches cover together, as stretches in order."""
+
+    def __init__(self, matches: Sequence[RuleMatch]) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        for start, end in sorted((match.start, match.end) for match in matches):
+            if self._ends and start <= self._ends[-1]:
+                self._ends[-1] = max(end, self._ends[-1])
+            else:
+                self._starts.append(start)
+                self._ends.append(end)
+
+    def covers(self, start: int, end: int) -> bool:
+        index = bisect_right(self._starts, start) - 1
+        return index >= 0 and end <= self._ends[index]
+
+    def touches(self, start: int, end: int) -> bool:
+        index = bisect_right(self._ends, start)
+        return index < len(self._starts) and self._starts[index] < end
+
+
+def _is_mostly_digits(data: bytes) -> bool:
+    """Tell whether a text is made of numbers.
+
+    In a long one the set of all patterns for numbers is in the middle of most of them at once. Each combination is a
+    state of its automaton, for which 64 MiB are not enough. The patterns one by one are ten times as fast.
+    """
+    return len(data) - len(data.translate(None, b"0123456789")) > len(data) * _DENSE_SHARE
 
 
 def _set_of(finders: Sequence[_PatternFinder]) -> ExpressionSet:

@@ -11,24 +11,31 @@ from typing import Any, Literal
 
 import re2
 
-Borders = Literal["none", "word", "token", "number"]
+Borders = Literal["none", "word", "token", "number", "cell"]
 
 # An escape sequence ends in a letter or digit that belongs to no word: "\nAKIA…" in quoted JSON, "%20AKIA…" in a URL.
 _ESCAPE = r"\\[abefnrtv0]|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|\\[0-3][0-7]{2}|%[0-9A-Fa-f]{2}|\x1b\[[0-9;]*m"
 _NUMBER_NEIGHBOUR = r"[^\pL\pN_.,+*/=$€£^#%~<>\-]"
+# Emphasis of Markdown and brackets of a link may surround a number; behind an operand they are signs of a formula.
+_EMPHASIS = r"(?:\*{1,3}|_{1,3}|~~|==)"
+_OPENING = rf"(?:\A|[^0-9\pL)\]}}_*~]){_EMPHASIS}|(?:\A|[^0-9\pL)\]}}_])<"
+_CLOSING = rf"{_EMPHASIS}(?:\z|[^0-9\pL(_*~=])|>(?:\z|[^0-9=])"
 _BEFORE: dict[Borders, str] = {
     "none": "",
     # Letters of other scripts may touch ("密钥AKIA…" has no space), and so may what joins words ("old_AKIA…").
     "word": rf"(?:\A|[^A-Za-z0-9]|{_ESCAPE})",
     "token": rf"(?:\A|[^A-Za-z0-9_\-]|{_ESCAPE})",
     # Punctuation ends a sentence before a number; between digits, or behind a bracket of a formula, it belongs to it.
-    "number": rf"(?:\A[.,\-]?|{_NUMBER_NEIGHBOUR}|=|[^0-9\pL)\]}}][.,\-]|>|#|{_ESCAPE})",
+    "number": rf"(?:\A[.,\-]?|{_NUMBER_NEIGHBOUR}|=|[^0-9\pL)\]}}][.,\-]|>|#|\pL,|{_OPENING}|{_ESCAPE})",
+    # A number that is known by itself may also have numbers as its neighbours in a row of cells; 0,45 is a fraction.
+    "cell": rf"(?:\A[.,\-]?|{_NUMBER_NEIGHBOUR}|=|[^0-9\pL)\]}}][.,\-]|>|#|\pL,|[0-9]{{2}},|{_OPENING}|{_ESCAPE})",
 }
 _AFTER: dict[Borders, str] = {
     "none": "",
     "word": r"(?:\z|[^A-Za-z0-9])",
     "token": r"(?:\z|[^A-Za-z0-9_\-])",
-    "number": rf"(?:\z|{_NUMBER_NEIGHBOUR}|[.,\-](?:\z|[^0-9\pL])|<(?:/|br|\z)|/(?:\s|\z))",
+    "number": rf"(?:\z|{_NUMBER_NEIGHBOUR}|[.,\-](?:\z|[^0-9\pL])|,\pL|<(?:/|br|\z)|/(?:\s|\z)|{_CLOSING})",
+    "cell": rf"(?:\z|{_NUMBER_NEIGHBOUR}|[.,\-](?:\z|[^0-9\pL])|,|<(?:/|br|\z)|/(?:\s|\z)|{_CLOSING})",
 }
 
 # Short texts of every common character class: a match of one of them, or an empty match, is a match of anything.
@@ -145,6 +152,9 @@ def widened(source: str, borders: Borders = "none") -> str:
     return wider if _BEGINS_WITH_LETTERS.match(source) else f"{_BEFORE[borders]}(?:{wider})"
 
 
+NUMBERS = "numbers"
+
+
 def group_of(pattern: str, borders: Borders) -> str:
     """Return which patterns it goes with in one set.
 
@@ -152,8 +162,8 @@ def group_of(pattern: str, borders: Borders) -> str:
     in the middle of something in the same texts; all 200 of the packaged policy in one set are ten times slower on
     base64, and need ten times as long before their states are there, than four sets are.
     """
-    if borders == "number":
-        return "numbers"
+    if borders in {"number", "cell"}:
+        return NUMBERS
     if _BEGINS_WITH_LETTERS.match(pattern):
         return "letters"
     return "words" if "(?i" in pattern[:_BEGINNING] else "others"

@@ -14,18 +14,15 @@ from functools import cache
 import re2
 
 from codex_ml.safety.expression_set import ExpressionSet
+from codex_ml.safety.folding import IGNORABLE_CLASS
 
 Span = tuple[int, int]
 
 # Scripts written without spaces: between their letters there is no word border to wait for (Unicode annex 29).
 _UNSPACED_SCRIPTS = ("CJK ", "HIRAGANA ", "KATAKANA ", "THAI ", "LAO ", "KHMER ", "MYANMAR ")
-# Joiners, soft hyphens, marks of direction, selectors of variants: seen by nobody, and no part of a word.
-_IGNORABLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
-    "\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
-)
+_IGNORABLE = re.compile(f"[{IGNORABLE_CLASS}]")
 # What word processors write for an apostrophe.
-_APOSTROPHES = {0x2018: "'", 0x2019: "'", 0x02BC: "'"}
+_APOSTROPHES = ("\u2018", "\u2019", "\u02bc")
 _WHITE_SPACE = "[\\s\u0085\u1680\u2028\u2029]+"
 
 
@@ -67,7 +64,10 @@ class PhraseFinder:
 
 def fold(text: str) -> str:
     """Return the form of a text in which letters that are one to a reader are equal."""
-    folded = unicodedata.normalize("NFKC", _IGNORABLE.sub("", text).translate(_APOSTROPHES)).casefold()
+    text = _IGNORABLE.sub("", text)
+    for apostrophe in _APOSTROPHES:
+        text = text.replace(apostrophe, "'")
+    folded = unicodedata.normalize("NFKC", text).casefold()
     # Folding can bring forth what composes or decomposes again.
     return _IGNORABLE.sub("", unicodedata.normalize("NFKC", folded).casefold())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,7 +109,11 @@ def to_original(match: RuleMatch, pieces: Sequence[Piece]) -> RuleMatch:
     """Return a match in a rendered text as a span of the original; a touched marker counts as a whole."""
     starts: list[int] = []
     ends: list[int] = []
-    for piece in pieces:
+    # Pieces are in order and do not overlap: the first that may touch the match is found by halving.
+    first = bisect_right(pieces, match.start, key=lambda piece: piece.end)
+    for piece in (pieces[index] for index in range(first, len(pieces))):
+        if piece.start >= match.end:
+            break
         if piece.start < match.end and match.start < piece.end:
             offset = piece.original_start - piece.start
             starts.append(piece.original_start if piece.is_marker else max(match.start, piece.start) + offset)

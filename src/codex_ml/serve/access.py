@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from codex_ml.errors import UserError
+from codex_ml.untrusted import UntrustedFileError, read_bytes
 
 LEAST_TOKEN_CHARACTERS = 16
 # Read when no other place is named; a container is given its token so.
 TOKEN_VARIABLE = "CODEX_ML_API_TOKEN"
 _LOOPBACK_NAME = "localhost"
+_MAX_TOKEN_BYTES = 4096
 
 
 class BearerToken:
@@ -58,13 +60,14 @@ def read_token(path: Path | None, variable: str | None, environment: Mapping[str
     """
     if path is not None:
         try:
-            secret = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
+            secret = read_bytes(path, _MAX_TOKEN_BYTES).decode("utf-8").strip()
+        except (OSError, UnicodeDecodeError, UntrustedFileError) as error:
             # The bytes of the file are part of a UnicodeDecodeError: only its kind is told, and no cause is kept.
             raise UserError(
                 f"{path}: the bearer token cannot be read",
-                why=type(error).__name__,
-                fix="name a readable text file that holds the token",
+                why=str(error) if isinstance(error, UntrustedFileError) else type(error).__name__,
+                fix="name a regular text file of at most 4096 bytes that holds the token; in place of a pipe, as from "
+                "<(...), name an environment variable with --token-variable",
             ) from None
         return BearerToken(secret, source=str(path))
     if variable is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
@@ -27,6 +27,7 @@ def build_app(
     *,
     token: BearerToken | None,
     loopback_only: bool,
+    allowed_origins: Collection[str],
     clock: Callable[[], float],
 ) -> ASGIApp:
     """Return the service as an ASGI application.
@@ -35,7 +36,7 @@ def build_app(
     ----------
     service, engine, metrics
         What answers, what stands behind it, and what is counted.
-    token, loopback_only
+    token, loopback_only, allowed_origins
         As for `Gatekeeper`.
     clock : callable
         Gives seconds that only grow.
@@ -57,6 +58,7 @@ def build_app(
         app,
         token=token,
         loopback_only=loopback_only,
+        allowed_origins=allowed_origins,
         routes=frozenset({CHAT, COMPLETIONS, MODELS, HEALTH, READY, METRICS}),
         responded=metrics.responded,
         clock=clock,
@@ -66,8 +68,9 @@ def build_app(
 def _add_routes(app: FastAPI, service: Service, engine: Engine, metrics: ServiceMetrics) -> None:
     @app.get(HEALTH, response_model=None)
     async def health() -> Response:
-        """Say that the process lives."""
-        return PlainTextResponse("ok\n")
+        """Report whether the service works: 503 where only a restart helps."""
+        why = engine.unhealthy()
+        return PlainTextResponse("ok\n" if why is None else f"{why}\n", 200 if why is None else 503)
 
     @app.get(READY, response_model=None)
     async def ready() -> Response:

@@ -1,4 +1,4 @@
-"""The thread that owns the models: takes requests from a bounded queue, those of one model together, in their order."""
+"""The worker thread that owns the models: takes requests from a bounded queue, batched by model, in their order."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from codex_ml.errors import UserError, free_what_failed
+from codex_ml.errors import ModelError, UserError, free_what_failed
 from codex_ml.generation.requests import Generation, GenerationRequest
 from codex_ml.serve.api_error import ApiError, too_late
 from codex_ml.serve.job import Job, Piece
 from codex_ml.serve.text_source import TextSource
+from codex_ml.stoppable_process import WorkerError
 
 _LOGGER = logging.getLogger(__name__)
 _RETRY_SECONDS = 1
+_PAUSE_SECONDS = 1.0
+# After the grace, for the worker to reach its next token; a thread that hangs in native code is left behind.
+_LAST_STEP_SECONDS = 5.0
 
 
 class Observer(Protocol):
@@ -34,10 +38,20 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is taken at once: requests that are answered side by side, and requests that wait."""
+    """Bounds of the engine.
+
+    Attributes
+    ----------
+    most_running, most_waiting : int
+        Requests that are answered side by side, and requests that wait.
+    stuck_seconds : float
+        Time without a token after which the worker counts as stuck. At least the longest time of a request: nobody
+        waits any longer for what it does.
+    """
 
     most_running: int
     most_waiting: int
+    stuck_seconds: float = 300.0
 
 
 class Engine:
@@ -67,7 +81,8 @@ class Engine:
         self._running: list[Job] = []
         self._stopping = self._gave_up = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="codex-ml models", daemon=True)
+        self._last_progress = clock()
+        self._thread = threading.Thread(target=self._run, name="codex-ml models", daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -83,12 +98,21 @@ class Engine:
         """How many requests are being answered."""
         return len(self._running)
 
-    def unready(self) -> str | None:
-        """Say why the next request would not be taken; None where it would."""
+    def unhealthy(self) -> str | None:
+        """Return why the service must be restarted; None where it need not."""
         if not self._thread.is_alive():
-            return "the thread of the models has ended"
+            return None if self._stopping else "the worker thread has ended"
+        idle_seconds = self.clock() - self._last_progress
+        if self._running and idle_seconds > self._limits.stuck_seconds:
+            return f"the worker thread is stuck: no progress for {idle_seconds:.0f} seconds"
+        return None
+
+    def unready(self) -> str | None:
+        """Return why the next request would not be taken; None where it would."""
         if self._stopping:
             return "the service is stopping"
+        if (why := self.unhealthy()) is not None:
+            return why
         return "the queue is full" if self.waiting >= self._limits.most_waiting else None
 
     def submit(self, job: Job) -> None:
@@ -127,7 +151,7 @@ class Engine:
         if not self._thread.is_alive():
             return not self._gave_up
         self.give_up()
-        self._thread.join(grace_seconds)
+        self._thread.join(min(grace_seconds, _LAST_STEP_SECONDS))
         return False
 
     def give_up(self) -> None:
@@ -137,6 +161,34 @@ class Engine:
             for job in [*self._running, *self._waiting]:
                 job.cancel()
             self._changed.notify()
+
+    def _run(self) -> None:
+        """Work until all is done; what escapes from the work ends the requests that it concerns, never the thread."""
+        while True:
+            try:
+                self._work()
+            except BaseException as error:  # noqa: BLE001 - a panic is no Exception, and without this thread nobody is answered
+                failed = self._take_failed()
+                self._fail(failed, error)
+                if not failed and self._pause():
+                    return
+            else:
+                return
+
+    def _pause(self) -> bool:
+        """Wait after a fault that concerned no request, or it would repeat at once; tell whether to end instead."""
+        with self._changed:
+            if not self._stopping:
+                self._changed.wait(_PAUSE_SECONDS)
+            return self._stopping and not self._waiting
+
+    def _take_failed(self) -> list[Job]:
+        """Return the requests that a fault of the worker concerns: those it was at, or else the next one."""
+        with self._changed:
+            failed, self._running = self._running, []
+            if not failed and self._waiting:
+                failed = [self._waiting.popleft()]
+        return failed
 
     def _work(self) -> None:
         while batch := self._next_batch():
@@ -162,6 +214,7 @@ class Engine:
                     self._waiting = later
                     if batch:
                         self._running = batch
+                        self._last_progress = self.clock()
                         return batch
                 if self._stopping:
                     return []
@@ -172,11 +225,12 @@ class Engine:
         jobs: list[Job] = []
         requests: list[GenerationRequest] = []
         for job in batch:
+            self._last_progress = self.clock()
             try:
                 requests.append(self._source.request(job.model, job.prompt, job.wish))
             except ValueError as error:
                 job.deliver(ApiError(400, str(error), code="invalid_prompt"))
-            except Exception as error:  # noqa: BLE001 - a request that breaks the code must not end the service
+            except BaseException as error:  # noqa: BLE001 - a request that breaks the code, or makes Rust panic
                 self._fail([job], error)
             else:
                 jobs.append(job)
@@ -189,11 +243,14 @@ class Engine:
         try:
             for piece in self._source.stream(model, requests, lambda index: jobs[index].unwanted(self.clock)):
                 job = jobs[piece.index]
+                self._last_progress = self.clock()
                 if piece.text:
                     job.deliver(Piece(piece.text))
                 if piece.generation is not None:
-                    del open_jobs[piece.index]
                     self._finish(job, piece.generation)
+                    del open_jobs[piece.index]
+        except ModelError as error:
+            self._fail(list(open_jobs.values()), error)
         except UserError as error:
             # One of them cannot be answered, as when its prompt grew by redaction: the others are not to suffer.
             if len(jobs) > 1 and len(open_jobs) == len(jobs):
@@ -202,7 +259,7 @@ class Engine:
                 return
             for job in open_jobs.values():
                 job.deliver(ApiError(400, error.what, code="invalid_prompt"))
-        except Exception as error:  # noqa: BLE001 - a batch that breaks must not end the service
+        except BaseException as error:  # noqa: BLE001 - a batch that breaks, or makes Rust panic
             self._fail(list(open_jobs.values()), error)
 
     def _finish(self, job: Job, generation: Generation) -> None:
@@ -210,10 +267,14 @@ class Engine:
         self._observer.answered(job.model, generation)
         job.deliver(too_late() if generation.finish_reason == "cancelled" else generation)
 
-    def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
-        # The kind of the error only: its text may hold what a client sent.
-        _LOGGER.error("%s while answering", type(error).__name__)
+    def _fail(self, jobs: Sequence[Job], error: BaseException) -> None:
+        # The kind of the error only: its text may hold what a client sent. That of a `WorkerError` names another kind.
+        name = f"{type(error).__name__} ({error})" if isinstance(error, WorkerError) else type(error).__name__
+        _LOGGER.error("%s while answering", name)
         for job in jobs:
-            self._observer.failed(job.model)
+            try:
+                self._observer.failed(job.model)
+            except BaseException as fault:  # noqa: BLE001 - who asked is told, whatever counts the failures
+                _LOGGER.error("%s while counting a failure", type(fault).__name__)
             job.deliver(ApiError(500, f"the answer failed: {type(error).__name__}", code="internal_error"))
         free_what_failed(error)

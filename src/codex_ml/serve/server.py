@@ -14,12 +14,22 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from codex_ml.errors import UserError
+from codex_ml.serve.connections import ConnectionLimits, limited_protocol, require_open_files
 from codex_ml.serve.engine import Engine
 
 _MOST_HEADER_BYTES = 16 * 1024
 _KEEP_ALIVE_SECONDS = 5
-# One that waits for its answer holds one; so do health checks and metrics.
-_SPARE_CONNECTIONS = 64
+# Beyond one for each request that is answered or waits: health checks, metrics, and clients that send their request.
+_SPARE_CONNECTIONS = 192
+# Of these, places that one address beyond loopback cannot take; a proxy can still send all requests there are.
+_PLACES_FOR_OTHERS = 64
+# New connections that asyncio accepts before it reads from those it has: a small part of the spare ones, so that a
+# client that sends its request at once is heard before a burst of others can take its place. The kernel queues more.
+_ACCEPTED_AT_ONCE = 16
+_KERNEL_BACKLOG = 1024
+# Four rounds of the loop can pass before the first surplus connection is closed.
+_SURPLUS_CONNECTIONS = 4 * _ACCEPTED_AT_ONCE
+_OTHER_FILES = 128
 
 
 @dataclass(frozen=True)
@@ -53,16 +63,30 @@ class HttpServer:
         Requests that are answered or wait at most.
     grace_seconds : float
         How long those that were taken may still take when it stops.
+    head_seconds, send_seconds : float
+        As for `ConnectionLimits`.
 
     Raises
     ------
     UserError
-        If the address cannot be had.
+        If the address cannot be had, or the system allows too few open files.
     """
 
     def __init__(
-        self, app: ASGIApp, engine: Engine, address: Address, *, most_requests: int, grace_seconds: float
+        self,
+        app: ASGIApp,
+        engine: Engine,
+        address: Address,
+        *,
+        most_requests: int,
+        grace_seconds: float,
+        head_seconds: float,
+        send_seconds: float,
     ) -> None:
+        max_connections = most_requests + _SPARE_CONNECTIONS
+        require_open_files(
+            max_connections + _SURPLUS_CONNECTIONS + _OTHER_FILES, "lower serve.max_running and max_waiting"
+        )
         # Neither uvicorn nor what it calls may write a line of its own: an error would hold what a client sent.
         logging.getLogger("uvicorn").disabled = True
         logging.getLogger("uvicorn.error").disabled = True
@@ -76,9 +100,13 @@ class HttpServer:
             date_header=False,
             proxy_headers=False,
             ws="none",
-            http="h11",
+            http=limited_protocol(
+                ConnectionLimits(head_seconds, send_seconds, max_connections, max_connections - _PLACES_FOR_OTHERS)
+            ),
             loop="asyncio",
-            limit_concurrency=most_requests + _SPARE_CONNECTIONS,
+            backlog=_ACCEPTED_AT_ONCE,
+            # Reached only when all connections are being answered: the protocol closes others first.
+            limit_concurrency=max_connections + _SURPLUS_CONNECTIONS,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(grace_seconds)),
             h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
@@ -120,6 +148,8 @@ class HttpServer:
         serving = asyncio.ensure_future(self._server.serve(sockets=[self._socket]))
         while not self._server.started and not serving.done():
             await asyncio.sleep(0.01)
+        if self._server.started:
+            self._socket.listen(_KERNEL_BACKLOG)
         on_ready()
         await serving
         return None if self._all_answered else self._asked[-1]

@@ -15,6 +15,7 @@ from typing import Any
 from codex_ml.clock import format_time
 from codex_ml.offline import OFFLINE_SWITCHES, PRIVACY_SWITCHES
 from codex_ml.storage import Storage, bytes_digest, file_digest
+from codex_ml.tokenizer_names import extra_tokenizer_files
 
 PROVENANCE_VERSION = 1
 LIBRARIES = (
@@ -176,8 +177,11 @@ def model_identity(
     name: str | None = None,
     revision: str | None = None,
     digest_of: Callable[[Path], str] = file_digest,
+    with_extra: bool = True,
 ) -> dict[str, Any]:
     """Return the digest and size of each file that makes a model what it is, and one digest over them all.
+
+    Older versions did not count the extra files of a tokenizer; ``with_extra=False`` leaves them out as they did.
 
     Returns
     -------
@@ -185,10 +189,11 @@ def model_identity(
         ``name`` (on the hub, or of the directory), ``revision`` (commit; None for a directory), ``digest`` (over the
         sorted names and digests), ``files`` (name to ``digest`` and ``bytes``).
     """
+    beside = {file.name for file in directory.iterdir() if file.suffix in _MODEL_SUFFIXES and file.is_file()}
+    extra = extra_tokenizer_files(directory) if with_extra else []
     files = {
-        file.name: {"digest": digest_of(file), "bytes": file.stat().st_size}
-        for file in sorted(directory.iterdir())
-        if file.suffix in _MODEL_SUFFIXES and file.is_file()
+        name: {"digest": digest_of(directory / name), "bytes": (directory / name).stat().st_size}
+        for name in sorted(beside.union(extra))
     }
     return {
         "name": name if name is not None else directory.name,

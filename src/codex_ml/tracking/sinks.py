@@ -10,8 +10,9 @@ from typing import Any, Literal, Protocol
 
 from codex_ml.clock import utc_now
 from codex_ml.monitoring.codex_logging import DEFAULT_MAX_BYTES, NdjsonWriter
-from codex_ml.registry import Registry
 from codex_ml.storage import Storage
+
+_THEN = "then resume with --resume-from latest"
 
 EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -90,8 +91,6 @@ class Sink(Protocol):
 
 # A sink factory gets the directory that holds the runs (where a local store belongs).
 SinkFactory = Callable[[Path], Sink]
-SINKS: Registry[SinkFactory] = Registry("tracking sink", group="codex_ml.sinks")
-SINKS.register("mlflow", "codex_ml.tracking.mlflow_sink:create_mlflow_sink")
 
 
 class NdjsonSink:
@@ -124,10 +123,10 @@ class NdjsonSink:
     ) -> None:
         self._run_id = ""
         self._metrics = NdjsonWriter(
-            run_directory / "metrics.ndjson", max_bytes, redact=redact, clock=clock, storage=storage
+            run_directory / "metrics.ndjson", max_bytes, redact=redact, clock=clock, storage=storage, then=_THEN
         )
         self._events = NdjsonWriter(
-            run_directory / "events.ndjson", max_bytes, redact=redact, clock=clock, storage=storage
+            run_directory / "events.ndjson", max_bytes, redact=redact, clock=clock, storage=storage, then=_THEN
         )
 
     @property

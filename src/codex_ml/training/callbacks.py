@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from typing import Protocol, TextIO
 from tqdm import tqdm
 
 from codex_ml.monitoring.debug_log import LOGGER
+from codex_ml.terminal import write_message
 from codex_ml.training.state import TrainerState
 
 # Name of the metric that ranks checkpoints and drives early stopping.
@@ -113,17 +114,14 @@ class Progress:
         if line_is_due(step, metrics, self._every_steps, self._total_steps):
             line = progress_line(step, self._total_steps, metrics)
             LOGGER.info(line)
-        try:
+        # A reader that went away, a terminal that hung up, or a full disk behind the stream is no reason to end a run.
+        with contextlib.suppress(OSError):
             self._show(step, metrics["loss"], line)
-        except OSError as error:
-            # A watcher that went away, or a terminal that hung up, is no reason to end a run.
-            if error.errno not in (errno.EPIPE, errno.EIO):
-                raise
 
     def _show(self, step: int, loss: float, line: str | None) -> None:
         if self._bar is None:
             if line is not None:
-                print(line, file=self._stream, flush=True)
+                write_message(line, stream=self._stream)
             return
         self._bar.update(1)
         self._bar.set_postfix_str(f"loss {loss:.4f}")

@@ -20,6 +20,7 @@ from codex_ml.runs.checkpoints import (
     list_checkpoints,
     write_pointer,
 )
+from codex_ml.runs.holding import claim_for_deletion
 from codex_ml.runs.layout import TRAINER_STATE_NAME, TRAINING_STATE_NAME
 from codex_ml.runs.manifest import verify_checkpoint, write_manifest
 from codex_ml.storage import Storage, json_bytes
@@ -154,7 +155,8 @@ def point_and_prune(
     """Let `latest` and `best` name their steps, delete what retention no longer keeps, and return the steps deleted.
 
     Called only after the newest checkpoint was verified. Without any evaluation the newest is the best. Those at
-    multiples of ``keep_every_steps`` stay for good. Nothing is done where the state has no checkpoint.
+    multiples of ``keep_every_steps`` stay for good, and one that another process reads stays until the next call.
+    Nothing is done where the state has no checkpoint.
     """
     steps = [step for step, _ in list_checkpoints(checkpoints)]
     if state.step not in steps:
@@ -168,14 +170,21 @@ def point_and_prune(
     kept |= {*ranked[:keep_best], best, state.step}
     if keep_every_steps is not None:
         kept |= {step for step in steps if step <= state.step and step % keep_every_steps == 0}
-    removed = [step for step in steps if step not in kept]
-    for step in removed:
-        # Renamed first: a deletion that is interrupted must not leave a torso under a checkpoint's name.
-        doomed = checkpoints / f"{STAGING_PREFIX}removed-{checkpoint_name(step)}"
-        storage.replace(checkpoints / checkpoint_name(step), doomed)
-        # Forced to the disk before the first file goes: a power failure must not bring the name back without them.
-        storage.fsync_directory(checkpoints)
-        storage.remove_tree(doomed)
+    removed = []
+    for step in steps:
+        if step in kept:
+            continue
+        with claim_for_deletion(checkpoints / checkpoint_name(step)) as is_free:
+            if not is_free:
+                # An evaluation is reading it; the next call deletes it.
+                continue
+            # Renamed first: an interrupted deletion must not leave half a checkpoint under a checkpoint's name.
+            doomed = checkpoints / f"{STAGING_PREFIX}removed-{checkpoint_name(step)}"
+            storage.replace(checkpoints / checkpoint_name(step), doomed)
+            # Forced to the disk before the first file goes: a power failure must not bring the name back without them.
+            storage.fsync_directory(checkpoints)
+            storage.remove_tree(doomed)
+            removed.append(step)
     return removed
 
 

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
-from codex_ml.registry import Registry
-
-# From progress in [0, 1) after the warm-up to a factor in (0, 1].
-Decay = Callable[[float], float]
+from codex_ml.components import SCHEDULES
 
 
-def _constant(_: float) -> float:
+def constant(_: float) -> float:
+    """Return 1: the peak until the end."""
     return 1.0
 
 
-def _linear(progress: float) -> float:
+def linear(progress: float) -> float:
+    """Return a straight line from 1 to 0."""
     return 1.0 - progress
 
 
-def _cosine(progress: float) -> float:
-    """Half a cosine without restarts (Loshchilov and Hutter 2017, arXiv:1608.03983, one cycle)."""
+def cosine(progress: float) -> float:
+    """Return half a cosine without restarts (Loshchilov and Hutter 2017, arXiv:1608.03983, one cycle)."""
     return 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-SCHEDULES: Registry[Decay] = Registry("schedule", group="codex_ml.schedules")
-SCHEDULES.register("constant", _constant)
-SCHEDULES.register("linear", _linear)
-SCHEDULES.register("cosine", _cosine)
 
 
 def learning_rate_at(step: int, total_steps: int, warmup_steps: int, peak: float, schedule: str) -> float:
@@ -47,9 +39,9 @@ def learning_rate_at(step: int, total_steps: int, warmup_steps: int, peak: float
     peak : float
         Highest learning rate.
     schedule : str
-        Name in `SCHEDULES`.
+        Name in `codex_ml.components.SCHEDULES`.
     """
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return peak * SCHEDULES.get(schedule)(min(progress, 1.0))
+    return peak * float(SCHEDULES.get(schedule)(min(progress, 1.0)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from codex_ml.errors import DiskSpaceError, is_disk_full
+from codex_ml.errors import DiskSpaceError, no_room
 from codex_ml.runs.checkpoints import checkpoint_name, newest_whole, remove_staged
 from codex_ml.runs.manifest import read_manifest
 from codex_ml.storage import Storage
@@ -106,11 +106,12 @@ class DirectoryStore:
             # A second signal leaves at once all the same: removing files takes no time, and a third ends that, too.
             with contextlib.suppress(OSError):
                 remove_staged(self._checkpoints, self._storage)
-            if not is_disk_full(error):
+            limit = no_room(error)
+            if limit is None:
                 raise
             free = self._storage.free_bytes(self._checkpoints)
-            why = f"the disk, or a quota, had no room left while it was written; {free:,} bytes are free now"
-            raise self._no_room(content.state.step, why) from error
+            why = f"{limit.problem}, while it was written; {free:,} bytes are free now"
+            raise self._no_room(content.state.step, why, limit.fix) from error
         return SavedCheckpoint(place, sum(entry["bytes"] for entry in read_manifest(place)["files"].values()))
 
     def load(self, place: Path) -> LoadedState:
@@ -128,12 +129,12 @@ class DirectoryStore:
             keep_every_steps=retention.keep_every_steps,
         )
 
-    def _no_room(self, step: int, why: str) -> DiskSpaceError:
+    def _no_room(self, step: int, why: str, fix: str = "free space") -> DiskSpaceError:
         good, _ = newest_whole(self._checkpoints)
         last = "there is no checkpoint before it" if good is None else f"the last good checkpoint is {good.name}"
         return DiskSpaceError(
             f"{checkpoint_name(step)} cannot be written to {self._checkpoints}",
             why=f"{why}; nothing of it was left there, and {last}",
-            fix="free space (or lower training.keep_last or training.keep_best, or raise training.keep_every_steps, "
-            "and delete checkpoints that are not needed), then go on with --resume-from latest",
+            fix=f"{fix} (or lower training.keep_last or training.keep_best, or raise training.keep_every_steps, "
+            "and delete checkpoints that are not needed), then resume with --resume-from latest",
         )

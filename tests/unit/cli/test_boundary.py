@@ -31,7 +31,13 @@ from codex_ml.errors import ConfigError, ConfigProblem, DataError, InterruptedRu
         (InterruptedRun("stopped", 143), 143, ["stopped"]),
         (KeyboardInterrupt(), 130, ["interrupted"]),
         (MemoryError(), 1, ["out of memory", "micro_batch_size"]),
-        (OSError(errno.ENOSPC, "No space left on device", "x"), 1, ["disk is full", "--resume-from"]),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), 1, ["disk is full (x)", "free space, and run"]),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded", "x"),
+            1,
+            ["quota of this user is used up (x)", "raise the quota"],
+        ),
+        (OSError(errno.EFBIG, "File too large", "x"), 1, ["file-size limit of this process (x)", "ulimit -f"]),
         (PermissionError(errno.EACCES, "Permission denied", "y"), 1, ["Permission denied", "y"]),
         (ZeroDivisionError("oops"), 1, ["internal error", "ZeroDivisionError", "CODEX_ML_DEBUG"]),
     ],
@@ -43,6 +49,8 @@ def test_error_block_exception_gives_code_and_words(error, code, words):
     assert block.startswith("error:") or code in (130, 143)
     for word in words:
         assert word in block
+    # Only a run with a checkpoint can be resumed, and its own error gives that advice.
+    assert "--resume-from" not in block
 
 
 def test_error_block_out_of_memory_without_a_model_gives_no_advice_on_training():

@@ -71,3 +71,19 @@ def test_runs_rm_on_terminal_asks(command_line, tmp_path, runs, answer, is_gone)
     code, _ = answered(command_line, tmp_path, answer, "runs", "rm", runs[1].directory.name)
     assert code == 0
     assert runs[1].directory.exists() is not is_gone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["elsewhere", "runs"])
+def test_runs_rm_again_finishes_an_interrupted_removal(command_line, tmp_path, place) -> None:
+    """Outside runs/ it works for the given path; remains of other runs there are left alone."""
+    layout, record = create_run(tmp_path / place, "a", STARTED, Storage())
+    close_record(layout, record, "FINISHED", STARTED, Storage())
+    left = layout.directory.rename(layout.directory.with_name(f".removed-{layout.directory.name}.1"))
+    other = left.with_name(".removed-other.1")
+    other.mkdir()
+    named = layout.directory.name if place == "runs" else str(layout.directory.relative_to(tmp_path))
+    done = command_line.run("runs", "rm", named, "--yes", directory=tmp_path)
+    assert (done.returncode, left.exists()) == (0, False), done.stderr
+    assert f"finished an interrupted removal: {layout.directory.name}" in done.stderr
+    assert other.exists() is (place == "elsewhere")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -66,3 +67,27 @@ def test_validate_as_a_module_imports_no_heavy_library(repository_root):
     as_module = [sys.executable, "-m", "codex_ml.cli.validate", "--config", "configs/training/default.yaml"]
     done = subprocess.run(as_module, cwd=repository_root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_validate_names_of_installed_plugins_are_valid_and_not_imported(tmp_path):
+    """The entry points of an installed package name a schedule, a metric and a sink; its module does not exist."""
+    package = tmp_path / "plugin-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n", "utf-8")
+    groups = {"schedules": "steps", "metrics": "meteor", "sinks": "own_tracker"}
+    points = "".join(f"[codex_ml.{group}]\n{name} = no_such_module:X\n" for group, name in groups.items())
+    (package / "entry_points.txt").write_text(points, "utf-8")
+    config = tmp_path / "own.yaml"
+    config.write_text(
+        "model: {path: base}\ndata: {path: records.jsonl}\n"
+        "training: {schedule: steps}\neval: {metrics: [loss, meteor]}\ntracking: {sinks: [own_tracker]}\n",
+        "utf-8",
+    )
+    command = [sys.executable, "-m", "codex_ml.cli.validate", "--config", str(config)]
+    for path, code in ((str(tmp_path), 0), (str(tmp_path / "elsewhere"), 2)):
+        done = subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == code, done.stderr
+    for name in groups.values():
+        assert f"'{name}'" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from codex_ml.config.compose import compose
 from codex_ml.config.migrations import Migrations, RenamedKey
 from codex_ml.config.validate import validate_train
-from codex_ml.errors import ConfigError
+from codex_ml.errors import ConfigError, StopSignal
+from codex_ml.stopping import STOP
 
 
 def problems_of(call) -> dict[str, str]:
@@ -254,3 +256,22 @@ def test_compose_packaged_config_takes_choices_from_the_users_directory(from_tre
     """Without a file of its own name in --config-dir, a packaged configuration is found, and the user's choices too."""
     composed = from_tree("default", "adapter=mine", "model.path=m", "data.path=d")
     assert (composed.values["adapter"]["r"], composed.values["adapter"]["alpha"]) == (3, 6)
+
+
+class InterruptingEnvironment(dict[str, str]):
+    """An environment during whose reading a signal handler wants to raise."""
+
+    def get(self, name: str, default: str = "") -> str:
+        """Note the name, as `dict.get` with no value; a handler calls `StopRequest.leave` meanwhile."""
+        self[name] = default
+        STOP.leave(signal.SIGTERM)
+        return default
+
+
+def test_compose_stop_signal_is_raised_after_the_composition(tmp_path):
+    """An exception in a constructor of OmegaConf would become a configuration error with exit code 2."""
+    environment = InterruptingEnvironment()
+    with pytest.raises(StopSignal) as stopped:
+        compose("train", "default", working_directory=tmp_path, environment=environment)
+    assert stopped.value.exit_code == 143
+    assert set(environment) == {"CODEX_ML_OVERRIDES", "NO_NETWORK"}

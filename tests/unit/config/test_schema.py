@@ -17,6 +17,7 @@ from codex_ml.config.schema.model import ModelSection
 from codex_ml.config.schema.root import EvaluateConfig, TrainConfig
 from codex_ml.config.schema.run import RunSection
 from codex_ml.config.schema.safety import SafetySection
+from codex_ml.config.schema.serve import ServeSection
 from codex_ml.config.schema.tracking import TrackingSection
 from codex_ml.config.schema.training import TrainingSection
 
@@ -118,11 +119,13 @@ def test_defaults_of_every_key_match_the_agreed_table():
         "generation.weights": "auto",
         "serve.host": "127.0.0.1",
         "serve.port": 8000,
+        "serve.allowed_origins": [],
         "serve.base_name": "base",
         "serve.max_running": 8,
         "serve.max_waiting": 32,
         "serve.max_new_tokens": 1024,
         "serve.max_body_bytes": 1 << 20,
+        "serve.head_timeout_seconds": 10.0,
         "serve.body_timeout_seconds": 10.0,
         "serve.request_timeout_seconds": 300.0,
         "serve.send_timeout_seconds": 30.0,
@@ -187,7 +190,7 @@ def test_section_changed_after_validation_raises():
         (TrainingSection, {"adam_beta1": 1.0}),
         (TrainingSection, {"max_grad_norm": 0}),
         (TrainingSection, {"keep_last": 0}),
-        (TrainingSection, {"schedule": "polynomial"}),
+        (TrainingSection, {"schedule": ""}),
         (DataSection, {"max_bad_share": 1.1}),
         (DataSection, {"max_length_tokens": 1}),
         (DataSection, {"columns": {"prompt": 1}}),
@@ -197,7 +200,7 @@ def test_section_changed_after_validation_raises():
         (EvalSection, {"metrics": "bleu"}),
         (EvalSection, {"max_new_tokens": 0}),
         (EvalSection, {"bleu_tokenize": "ja-mecab"}),
-        (TrackingSection, {"sinks": ["wandb"]}),
+        (TrackingSection, {"sinks": [""]}),
         (LoggingSection, {"max_bytes": 100}),
     ],
 )
@@ -351,3 +354,24 @@ def test_bleu_tokenizers_are_those_that_the_metric_takes():
     from codex_ml.eval.text_metrics import BLEU_TOKENIZERS
 
     assert set(get_args(EvalSection.model_fields["bleu_tokenize"].annotation)) == set(BLEU_TOKENIZERS)
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://localhost:3000", "https://a.example", "http://[::1]:8080", "tauri://localhost", "app://x_y.z-1"]
+)
+def test_serve_origin_as_a_browser_writes_it_is_valid(origin):
+    """Any scheme, a host name or an address, and a port other than the default."""
+    assert ServeSection(allowed_origins=[origin]).allowed_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("*", "null", "", "localhost:3000", "http://A.example", "http://a.example/", "http://a.example\n"),
+        *("http://a b", "http://a.example:80", "https://a.example:443", "http://user@a.example", "http://*.example"),
+    ],
+)
+def test_serve_origin_that_no_browser_sends_is_refused(origin):
+    """Such a value matches no page, or every page."""
+    with pytest.raises(ValidationError, match="allowed_origins"):
+        ServeSection(allowed_origins=[origin])

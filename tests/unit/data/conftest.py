@@ -13,6 +13,7 @@ import pytest
 from chat_families import FAMILIES
 
 if TYPE_CHECKING:
+    from dataset_builder import Build
     from transformers import PreTrainedTokenizerFast
 
 SENTENCES = (
@@ -204,3 +205,11 @@ def read_sources() -> Callable[..., Any]:
         return SimpleNamespace(records=records, files=files)
 
     return read
+
+
+@pytest.fixture
+def build(plain_tokenizer: PreTrainedTokenizerFast, word_filter: Callable[[str], FakeFiltered]) -> Build:
+    """Return a builder with the plain tokenizer and the word filter."""
+    from dataset_builder import Build
+
+    return Build(plain_tokenizer, word_filter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from codex_ml.data.problems import MAX_SHOWN, LineFault, Problems
+from codex_ml.data.problems import MAX_SHOWN, LineFault, Problems, repeated_name
 from codex_ml.errors import DataError
 
 
@@ -47,3 +47,9 @@ def test_line_fault_with_a_position_names_the_offset_in_the_file() -> None:
     assert LineFault("bad_json", "x", 1) == LineFault("bad_json", "x", 1)
     assert LineFault("bad_json", "x", 1) != LineFault("bad_json", "x", 2)
     assert len({LineFault("bad_json", "x"), LineFault("bad_json", "x")}) == 1
+
+
+def test_repeated_name_is_the_first_in_order() -> None:
+    """The result is None when every name occurs once."""
+    assert repeated_name(["b", "c", "a", "c", "a"]) == "a"
+    assert repeated_name(["a", "b"]) is None

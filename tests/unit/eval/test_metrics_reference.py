@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from codex_ml.eval.metrics import METRICS, MetricResult
+from codex_ml.components import METRICS
+from codex_ml.eval.metrics import MetricResult
 
 pytestmark = pytest.mark.real_data
 

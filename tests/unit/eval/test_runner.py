@@ -21,6 +21,7 @@ from codex_ml.eval.runner import evaluate_model
 from codex_ml.generation.generator import TextGenerator
 from codex_ml.generation.requests import GenerationRequest
 from codex_ml.generation.sampling import SamplingSettings
+from codex_ml.safety.filters import Finding
 
 ALL_METRICS = ["bleu", "rouge_l", "f1", "exact_match", "loss", "perplexity", "token_accuracy"]
 PAIRS = (
@@ -254,8 +255,10 @@ def test_evaluate_policy_changes_predictions_and_references_alike_and_counts_the
     leaking = [replace(record, reference=f"{secret} {record.record_id}") for record in records[:3]]
 
     def redact(text: str) -> Filtered:
-        found = secret in text
-        return Filtered(text.replace(secret, "[X]"), ("rule-1",) if found else (), "redact" if found else "keep")
+        if secret not in text:
+            return Filtered(text, (), "keep")
+        found = Finding("rule-1", "regex", text.index(secret), len(secret))
+        return Filtered(text.replace(secret, "[X]"), (found,), "redact")
 
     heard: list[tuple[str, str, tuple[str, ...]]] = []
     result = run(
@@ -263,7 +266,9 @@ def test_evaluate_policy_changes_predictions_and_references_alike_and_counts_the
         tiny_tokenizer,
         leaking,
         filter_text=redact,
-        on_findings=lambda record_id, field, findings: heard.append((record_id, field, tuple(findings))),
+        on_findings=lambda record_id, field, findings: heard.append(
+            (record_id, field, tuple(finding.rule_id for finding in findings))
+        ),
     )
     assert [one.reference for one in result.predictions] == ["[X] r0", "[X] r1", "[X] r2"]
     assert result.predictions[0].prediction == "[X]"

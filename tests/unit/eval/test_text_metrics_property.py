@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codex_ml.eval.metrics import METRICS, MetricResult
+from codex_ml.components import METRICS
+from codex_ml.eval.metrics import MetricResult
 from codex_ml.eval.text_metrics import normalize_answer
 
 FAST = settings(deadline=None, max_examples=25, derandomize=True)

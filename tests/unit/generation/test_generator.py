@@ -28,11 +28,20 @@ TEXTS = (
 
 
 @dataclass(frozen=True)
+class Found:
+    """A finding: its rule and its span in characters."""
+
+    rule_id: str
+    start: int = 0
+    length: int = 1
+
+
+@dataclass(frozen=True)
 class Filtered:
     """The answer of a filter."""
 
     text: str
-    findings: tuple[str, ...]
+    findings: tuple[Found | str, ...]
     action: str
 
 
@@ -260,10 +269,10 @@ def test_generate_output_redacted_gives_neither_text_nor_tokens_of_the_original(
         tiny_tokenizer,
         prompts[:1],
         max_new_tokens=6,
-        filter_output=lambda _text: Filtered("[REDACTED]", ("rule-1",), "redact"),
+        filter_output=lambda _text: Filtered("[REDACTED]", (Found("rule-1"),), "redact"),
     )[0]
     assert (redacted.text, redacted.token_ids, redacted.redacted) == ("[REDACTED]", (), True)
-    assert redacted.output_findings == ("rule-1",)
+    assert redacted.output_findings == (Found("rule-1"),)
     assert redacted.token_count == plain.token_count == 6
 
 
@@ -276,7 +285,7 @@ def test_generate_output_not_allowed_is_blocked(models: dict[str, nn.Module], ti
         tiny_tokenizer,
         [[9, 10]],
         max_new_tokens=3,
-        filter_output=lambda text: Filtered(text, ("rule-1",), action),
+        filter_output=lambda text: Filtered(text, (Found("rule-1"),), action),
     )[0]
     assert (answer.text, answer.token_ids, answer.finish_reason) == ("", (), "blocked")
 

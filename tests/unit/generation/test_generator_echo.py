@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from codex_ml.generation.generator import TextGenerator
-from codex_ml.generation.requests import GenerationRequest
+from codex_ml.generation.requests import Generation, GenerationRequest
 from codex_ml.generation.sampling import SamplingSettings
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.policy import load_policy
@@ -19,6 +19,8 @@ from codex_ml.safety.streaming import StreamFilter
 pytestmark = pytest.mark.safety
 
 MAIL = "ann.miller" + "@" + "firm-mail.de"
+SAID = f"write to {MAIL} today or call us tomorrow in the morning, we are here at nine"
+FILTERS = SafetyFilters(load_policy("default"))
 
 
 @dataclass
@@ -95,3 +97,69 @@ def test_echoed_secret_any_filter_keeps_it_out_of_the_answer(
         assert MAIL not in tiny_tokenizer.decode(list(answer.token_ids))
     if filtered_side in ("prompt", "both"):
         assert MAIL not in tiny_tokenizer.decode(model.seen[0])
+
+
+def answer(tokenizer: Any, tokens: int | None, stop: tuple[str, ...], *, streaming: bool) -> Generation:
+    """Return the answer of a filtered generator whose model produces `SAID`."""
+    filters = FILTERS
+    ids = tuple(tokenizer.encode(SAID, add_special_tokens=False))
+    generator = TextGenerator(
+        Echo(len(tokenizer)),
+        tokenizer,
+        filter_output=filters.apply,
+        open_output_stream=lambda: StreamFilter(filters),
+        stop_token_ids=(),
+    )
+    request = GenerationRequest(ids, SamplingSettings(len(ids) if tokens is None else tokens, stop=stop))
+    if not streaming:
+        return generator.generate([request])[0]
+    pieces = list(generator.stream([request]))
+    last = pieces[-1].generation
+    assert last is not None
+    assert "".join(piece.text for piece in pieces) == last.text
+    return last
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_answer_any_limit_shows_no_part_of_an_address(tiny_tokenizer: Any, streaming: bool) -> None:
+    """With a growing limit the answer is the text before the address, then its marker, and never a part of it."""
+    count = len(tiny_tokenizer.encode(SAID, add_special_tokens=False))
+    before = SAID.index(MAIL)
+    whole = SAID.replace(MAIL, "[REDACTED:email]")
+    for tokens in range(1, count, 2):
+        result = answer(tiny_tokenizer, tokens, (), streaming=streaming)
+        assert result.finish_reason == "length"
+        assert result.token_count == tokens
+        assert whole.startswith(result.text) or SAID[:before].startswith(result.text), result.text
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_answer_stop_string_inside_an_address_is_ignored(tiny_tokenizer: Any, streaming: bool) -> None:
+    """A stop string gives the same text and finish reason whether or not it is part of the address."""
+    plain = answer(tiny_tokenizer, None, (), streaming=streaming)
+    assert "[REDACTED:email]" in plain.text
+    for start in range(len(MAIL)):
+        for length in (1, 4):
+            stop = MAIL[start : start + length]
+            if SAID.count(stop) > 1 or len(stop) < length:
+                continue
+            result = answer(tiny_tokenizer, None, (stop,), streaming=streaming)
+            assert (result.text, result.finish_reason) == (plain.text, plain.finish_reason), stop
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_answer_stop_string_after_an_address_still_stops(tiny_tokenizer: Any, streaming: bool) -> None:
+    """After an ignored stop string the next one ends the answer."""
+    result = answer(tiny_tokenizer, None, ("@", "or call"), streaming=streaming)
+    assert (result.text, result.finish_reason) == ("write to [REDACTED:email] today ", "stop")
+    assert answer(tiny_tokenizer, None, ("to ",), streaming=streaming).text == "write "
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_answer_limit_and_stop_string_together_show_nothing(tiny_tokenizer: Any, streaming: bool) -> None:
+    """A limit directly after a stop string in the address does not shorten the filtered text."""
+    count = len(tiny_tokenizer.encode(SAID, add_special_tokens=False))
+    for tokens in range(1, count, 2):
+        text = answer(tiny_tokenizer, tokens, ("@",), streaming=streaming).text
+        assert "ann" not in text
+        assert "firm" not in text

@@ -17,7 +17,10 @@ def test_write_model_tied_weights_round_trip(
 ) -> None:
     """Weights written and read again are bit-identical; no file names where they came from."""
     model = load_model_directory(tiny_gpt2_directory, "float32", "model.path")
+    settings = model.generation_config
     write_model(model, tmp_path)
+    # Training continues with this model.
+    assert model.generation_config is settings
     write_tokenizer(tiny_tokenizer, tmp_path)
     again = load_model_directory(tmp_path, "float32", "model.path").state_dict()
     assert all(torch.equal(again[key], tensor) for key, tensor in model.state_dict().items())

@@ -338,3 +338,23 @@ def test_truncate_after_step_open_writer_goes_on_in_the_shortened_file(path: Pat
         assert writer.truncate_after_step(4) == 3
         writer.write({"step": 5})
     assert steps_in(path) == [1, 2, 3, 4, 5]
+
+
+def test_truncate_after_step_process_forked_meanwhile_does_not_keep_the_lock(path: Path) -> None:
+    """Another thread may start a process at any moment, and until it runs its program it holds the same open file."""
+    reader, writing = os.pipe()
+    with NdjsonWriter(path, redact=no_redaction) as writer:
+        writer.write({"step": 1})
+        process_id = os.fork()
+        if process_id == 0:
+            os.close(writing)
+            os.read(reader, 1)
+            os._exit(0)
+        try:
+            assert writer.truncate_after_step(1) == 0
+            writer.write({"step": 2})
+        finally:
+            os.close(writing)
+            os.close(reader)
+            os.waitpid(process_id, 0)
+    assert steps_in(path) == [1, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -101,6 +102,63 @@ def test_prepare_data_files_of_a_directory_come_in_the_order_of_their_names(tmp_
     prepare_data("text", preparer, [tmp_path / "raw"], tmp_path / "out")
     texts = [json.loads(line)["text"] for line in (tmp_path / "out" / "records.jsonl").open(encoding="utf-8")]
     assert texts == [f"{word} {n}" for word in ("first", "second") for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("link out", "a symbolic link that leads out of the directory"),
+        ("dangling link", "a symbolic link that leads to no file"),
+        ("pipe", "a named pipe"),
+        ("device", "leads out of the directory"),
+    ],
+)
+def test_prepare_data_entry_of_a_directory_that_is_no_file_of_it_is_refused(
+    kind: str, words: str, raw: Path, tmp_path: Path
+) -> None:
+    """The error names the entry, and no output is created."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.jsonl").write_text(RAW, encoding="utf-8")
+    entry = source / "b.jsonl"
+    if kind == "pipe":
+        os.mkfifo(entry)
+    else:
+        entry.symlink_to({"link out": raw, "dangling link": source / "nowhere", "device": Path("/dev/zero")}[kind])
+    with pytest.raises(DataError, match=r"--source: .*source/b\.jsonl is not read") as caught:
+        prepare_data("records", _preparer(), [source], tmp_path / "out")
+    assert words in caught.value.block()
+    assert not (tmp_path / "out").exists()
+
+
+def test_prepare_data_links_within_a_directory_and_named_by_the_user_are_followed(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hidden files and directories are left out; a message counts and names them."""
+    source = tmp_path / "source"
+    (source / "deep").mkdir(parents=True)
+    (source / ".hidden").write_text("x")
+    (source / "a.jsonl").write_text(RAW, encoding="utf-8")
+    (source / "b.jsonl").symlink_to("a.jsonl")
+    assert prepare_data("records", _preparer(), [source], tmp_path / "out").account["rows_read"] == 120
+    assert "2 entries of" in (said := capsys.readouterr().err)
+    assert "'.hidden', 'deep/'" in said
+    link, directory_link = tmp_path / "link.jsonl", tmp_path / "link"
+    link.symlink_to(raw)
+    directory_link.symlink_to(source)
+    prepared = prepare_data("records", _preparer(), [link, directory_link], tmp_path / "other")
+    assert prepared.account["rows_read"] == 180
+
+
+def test_prepare_data_same_again_removes_what_a_killed_process_left(raw: Path, tmp_path: Path) -> None:
+    """The cleanup also runs when the output is up to date."""
+    out = tmp_path / "out"
+    prepare_data("records", _preparer(), [raw], out)
+    left = tmp_path / ".out.1.partial"
+    left.mkdir()
+    (left / "records.jsonl").write_text(RAW, encoding="utf-8")
+    prepare_data("records", _preparer(), [raw], out)
+    assert not left.exists()
 
 
 def test_prepare_data_missing_file_is_fetched_once_through_what_was_passed_in(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from codex_ml.errors import StopSignal
 from codex_ml.recipes.signals import listen_for_stop
+from codex_ml.stopping import STOP, StopRequest
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -66,3 +67,29 @@ def test_listen_for_stop_hang_up_after_another_signal_does_not_leave_at_once(fir
         assert stop() == first.name
         with pytest.raises(StopSignal):
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_listen_for_stop_signal_that_came_before_is_not_forgotten() -> None:
+    """The recorded request raises before the block begins, although the exception of the handler was lost."""
+    before = signal.getsignal(signal.SIGTERM)
+    request = StopRequest()
+    request.record(signal.SIGTERM)
+    entered = False
+
+    def enter() -> None:
+        nonlocal entered
+        with listen_for_stop(request):
+            entered = True
+
+    with pytest.raises(StopSignal) as left:
+        enter()
+    assert (left.value.exit_code, entered) == (143, False)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_listen_for_stop_block_that_ends_forgets_its_request() -> None:
+    """A request to stop one run does not stop the next run in the same process."""
+    with listen_for_stop():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert STOP() == "SIGTERM"
+    STOP.check()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from codex_ml.errors import CheckpointError
-from codex_ml.runs.checkpoints import checkpoint_name
+from codex_ml.runs.checkpoints import checkpoint_name, resolve_checkpoint
+from codex_ml.runs.holding import claim_for_deletion
 from codex_ml.runs.layout import RunLayout, create_run
 from codex_ml.runs.manifest import write_manifest
-from codex_ml.runs.targets import resolve_targets
+from codex_ml.runs.targets import find_checkpoint, resolve_targets
 from codex_ml.storage import Storage
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -76,3 +79,82 @@ def test_resolve_targets_damaged_checkpoint_stops_before_anything_is_loaded(tmp_
     (directory / "weights").write_text("other")
     with pytest.raises(CheckpointError, match="fails its verification"):
         resolve_targets(["base", str(directory)], tmp_path, None)
+
+
+def test_find_checkpoint_deleted_after_it_was_resolved_gives_the_new_latest(tmp_path: Path) -> None:
+    """A run in progress saves and prunes between resolving and opening; the reference is resolved again."""
+    layout = make_run(tmp_path, (3,))
+    resolved: list[Path | None] = []
+
+    def resolve(reference: str, output_dir: Path, run_name: str | None) -> Path | None:
+        resolved.append(resolve_checkpoint(reference, output_dir, run_name))
+        if len(resolved) == 1:
+            make_checkpoint(layout.checkpoints / checkpoint_name(6), 6)
+            shutil.rmtree(layout.checkpoints / checkpoint_name(3))
+        return resolved[-1]
+
+    assert find_checkpoint("latest", tmp_path, None, resolve).name == "step-00000006"
+    assert len(resolved) == 2
+
+
+def test_find_checkpoint_deleted_every_time_says_that_the_run_is_in_progress(tmp_path: Path) -> None:
+    """The number of tries is bounded, and the error has no traceback."""
+    layout = make_run(tmp_path, (1,))
+
+    def resolve(reference: str, output_dir: Path, run_name: str | None) -> Path | None:
+        found = resolve_checkpoint(reference, output_dir, run_name)
+        assert found is not None
+        step = int(found.name[-8:]) + 1
+        make_checkpoint(layout.checkpoints / checkpoint_name(step), step)
+        shutil.rmtree(found)
+        return found
+
+    with pytest.raises(CheckpointError, match="deleted each time"):
+        find_checkpoint("latest", tmp_path, None, resolve)
+
+
+def test_find_checkpoint_damaged_one_is_reported_as_damaged(tmp_path: Path) -> None:
+    """The checkpoint still exists, so the error gives the reason of the verification."""
+    layout = make_run(tmp_path, (3,))
+    (layout.checkpoints / checkpoint_name(3) / "weights").write_text("other")
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        find_checkpoint("latest", tmp_path, None)
+
+
+def test_find_checkpoint_is_held_as_long_as_the_target_is_in_use(tmp_path: Path) -> None:
+    """Loading the weights can start minutes later; retention skips the checkpoint until then."""
+    layout = make_run(tmp_path, (3,))
+    directory = layout.checkpoints / checkpoint_name(3)
+    target = find_checkpoint("latest", tmp_path, None)
+    with claim_for_deletion(directory) as is_free:
+        assert not is_free
+    assert target.hold is not None
+    target.hold.release()
+    with claim_for_deletion(directory) as is_free:
+        assert is_free
+        # No reader can hold the checkpoint while it is being deleted.
+        with pytest.raises(CheckpointError, match="deleted each time"):
+            find_checkpoint("latest", tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("losses", "reference", "warns"),
+    [
+        ({}, "best", True),
+        ({}, "RUN", True),
+        ({}, "latest", False),
+        ({}, "CHECKPOINT", False),
+        ({"3": 1.5}, "best", False),
+    ],
+)
+def test_find_checkpoint_best_of_a_run_without_validation_has_a_warning(tmp_path, losses, reference, warns):
+    """The last checkpoint is used instead; a checkpoint that was named is used as it is."""
+    layout = make_run(tmp_path, ())
+    directory = layout.checkpoints / checkpoint_name(3)
+    directory.mkdir(parents=True)
+    (directory / "trainer_state.json").write_text(json.dumps({"trainer": {"validation_losses": losses}}))
+    write_manifest(directory, {"step": 3}, Storage())
+    named = {"RUN": str(layout.directory), "CHECKPOINT": str(directory)}.get(reference, reference)
+    warning = find_checkpoint(named, tmp_path, None).warning
+    assert (warning is not None) == warns
+    assert warning is None or "has no validation: step-00000003 is its last checkpoint, not its best" in warning

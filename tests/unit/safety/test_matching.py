@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codex_ml.safety import matching
+from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.matching import PolicyMatcher, RuleFailedError
 from codex_ml.safety.policy import load_policy
 from codex_ml.safety.rules import Permission, Rule
@@ -134,3 +135,13 @@ def test_find_near_misses_of_an_ordinary_long_text_stay() -> None:
     """Twenty thousand numbers that are none are a table, and stay one."""
     rule = _rule(patterns=["[0-9]{8}[A-Z]"], checks=["stdnum.es.dni"], borders="word")
     assert PolicyMatcher([rule]).find("12345678A\n" * 20_100) == []
+
+
+def test_find_long_text_of_numbers_finds_a_card_as_in_a_short_one(default_filters: SafetyFilters) -> None:
+    """A long text of numbers is matched without the combined pattern set; the findings are the same."""
+    short = "7 12 345 6 card 4556737586899855 8 90 1\n"
+    numbers = "7 12 345 6 8 90 1 2345\n" * 2000
+    found = [(item.rule_id, item.start, item.length) for item in default_filters.apply(short).findings]
+    assert found
+    long = default_filters.apply(numbers + short).findings
+    assert [(item.rule_id, item.start - len(numbers), item.length) for item in long] == found

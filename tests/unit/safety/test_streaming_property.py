@@ -7,33 +7,27 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.safety.fragment_texts import MAIL_RULE, filters_of, texts_of
 
-from codex_ml.safety.filters import SafetyFilters
-from codex_ml.safety.policy import parse_policy
 from codex_ml.safety.streaming import StreamFilter
 
 pytestmark = pytest.mark.safety
 
-FILTERS = SafetyFilters(
-    parse_policy(
-        """
-version: 1
-rules:
-  - {id: mail, kind: pii, description: d, patterns: ['[a-z]+@[a-z]+\\.test'], borders: word}
-  - {id: number, kind: pii, description: d, action: drop, patterns: ['[0-9]{6}'], borders: number}
-  - {id: words, kind: phrase, description: d, action: block, phrases: ['blue whale song', 'Straße', 'dog']}
-  - {id: key, kind: secret, description: d, patterns: ['<<KEY>>'], until: '<<END>>'}
-""",
-        "streamed",
-    )
+FILTERS = filters_of(
+    "streamed",
+    MAIL_RULE,
+    "{id: number, kind: pii, description: d, action: drop, patterns: ['[0-9]{6}'], borders: number}",
+    "{id: words, kind: phrase, description: d, action: block, phrases: ['blue whale song', 'Straße', 'dog']}",
+    "{id: key, kind: secret, description: d, patterns: ['<<KEY>>'], until: '<<END>>'}",
 )
-WORDS = st.sampled_from(
+TEXTS = texts_of(
     [
         *("blue", "whale", "song", "BLUE", "Whale", "ｓｏｎｇ", "straße", "STRASSE", "dog", "\u200b", "e\u0301"),
         *("ann@host.test", "123456", "-123456", "<<KEY>>", "<<END>>", "x", "中文", "."),
-    ]
+    ],
+    separators=[" ", "\n", "\n\n", "\r\n", "\t", ""],
+    most=60,
 )
-TEXTS = st.lists(st.one_of(WORDS, st.sampled_from([" ", "\n", "\n\n", "\r\n", "\t", ""])), max_size=60).map("".join)
 
 
 def streamed(pieces: list[str], block_characters: int = 0) -> tuple[str, StreamFilter]:

@@ -11,10 +11,20 @@ from codex_ml.generation.sampling import SamplingSettings
 from codex_ml.serve.text_source import Turn, Wish
 
 
+def panic() -> None:
+    """Make the tokenizers library panic, as an untrusted expression can."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"(a+)+$|."), "isolated", invert=False)
+    tokenizer.encode("a" * 40 + "b")
+
+
 class FakeSource:
     """Answers a prompt with its own words, one a step, behind the name of the model.
 
-    A prompt "empty" cannot be encoded, "broken" breaks the model, "grows" cannot be answered, "wait" waits for `go`.
+    A prompt "empty" cannot be encoded, "broken" breaks the model, "grows" cannot be answered, "wait" waits for `go`,
+    "panic" makes a library written in Rust panic, and "panics" does so in the middle of the answer.
     """
 
     def __init__(self) -> None:
@@ -34,6 +44,8 @@ class FakeSource:
         text = prompt if isinstance(prompt, str) else prompt[-1].content
         if text == "empty":
             raise ValueError("the prompt is empty")
+        if text == "panic":
+            panic()
         if text == "unknown":
             raise RuntimeError("a fault with text of the client")
         number = len(self._prompts) + 1
@@ -58,6 +70,8 @@ class FakeSource:
                 reason = None
                 if prompts[index] == "broken" and said[index]:
                     raise RuntimeError("a fault with text of the client")
+                if prompts[index] == "panics" and said[index]:
+                    panic()
                 if prompts[index] == "wait" and said[index]:
                     self.go.wait(0.01)
                     if not self.go.is_set() and not cancelled(index):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,24 @@ def test_read_token_absent_or_unreadable_is_user_error(tmp_path: Path) -> None:
         assert caught.value.__cause__ is None
     with pytest.raises(UserError):
         read_token(None, "ELSEWHERE", {})
+
+
+def test_read_token_pipe_device_or_long_file_is_refused(tmp_path: Path) -> None:
+    """Reading does not block and has a size limit; the error names the option that needs no file."""
+    pipe, device, long = tmp_path / "pipe", tmp_path / "device", tmp_path / "long"
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    long.write_text("a" * 5000)
+    reading, writing = os.pipe()
+    os.write(writing, WORDS.encode())
+    os.close(writing)
+    substituted = Path(f"/dev/fd/{reading}")
+    for path, why in ((pipe, "a named pipe"), (device, "a device"), (long, "4096 bytes"), (substituted, "pipe")):
+        with pytest.raises(UserError) as caught:
+            read_token(path, None, {})
+        assert why in caught.value.why
+        assert "--token-variable" in caught.value.fix
+    os.close(reading)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -216,7 +217,122 @@ def test_stop_after_the_grace_gives_up_what_is_left(source: FakeSource, start: S
         assert await asyncio.to_thread(engine.stop, 0.2) is False
         for one in jobs:
             assert isinstance((await answer(one))[1], ApiError)
-        assert engine.unready() == "the thread of the models has ended"
+        assert engine.unready() == "the service is stopping"
 
     run(body())
     assert [prompts for _, prompts in source.batches] == [["wait"]]
+
+
+@pytest.mark.parametrize("prompt", ["panic", "panics"])
+def test_answer_library_that_panics_ends_one_batch_only(start: Start, prompt: str) -> None:
+    """A panic is not an `Exception`; the worker keeps running and answers the next request."""
+    counted = Counted()
+    engine = start(counted=counted)
+
+    async def body() -> None:
+        engine.start()
+        engine.submit(broken := job(prompt))
+        _, error = await answer(broken)
+        assert isinstance(error, ApiError)
+        assert (error.status, error.message) == (500, "the answer failed: PanicException")
+        engine.submit(after := job("after"))
+        assert (await answer(after))[0] == "base: after "
+        assert engine.unhealthy() is None
+
+    run(body())
+    assert counted.failures == ["base"]
+
+
+class _Escaping(Counted):
+    """Observer that fails while it counts a failure or an answer."""
+
+    def failed(self, model: str) -> None:
+        """Count, and fail."""
+        super().failed(model)
+        raise SystemExit
+
+    def answered(self, model: str, generation: Generation) -> None:
+        """Count, and fail the first time."""
+        super().answered(model, generation)
+        if len(self.answers) == 1:
+            raise SystemExit
+
+
+def test_worker_fault_of_the_observer_leaves_the_worker_running(start: Start) -> None:
+    """Every request of the batch gets an error, even if the observer fails repeatedly; the next one is answered."""
+    counted = _Escaping()
+    engine = start(counted=counted)
+
+    async def body() -> None:
+        jobs = [job("broken"), job("b c d")]
+        for one in jobs:
+            engine.submit(one)
+        engine.start()
+        for one in jobs:
+            _, error = await answer(one)
+            assert isinstance(error, ApiError)
+            assert error.status == 500
+        engine.submit(uncounted := job("uncounted"))
+        assert isinstance((await answer(uncounted))[1], ApiError)
+        engine.submit(after := job("after"))
+        assert (await answer(after))[0] == "base: after "
+        assert engine.unhealthy() is None
+
+    run_unstarted(engine, body)
+    assert counted.failures == ["base"] * 3
+
+
+class _Failing(Engine):
+    """Engine that fails outside of any request."""
+
+    rounds = 0
+
+    def _work(self) -> None:
+        self.rounds += 1
+        raise MemoryError
+
+
+def test_worker_fault_without_a_request_does_not_repeat_at_once(source: FakeSource) -> None:
+    """A request during the pause gets an error at once, and the thread ends when asked."""
+    engine = _Failing(source, Limits(4, 8), Counted())
+
+    async def body() -> None:
+        started = time.monotonic()
+        engine.start()
+        await asyncio.sleep(0.3)
+        # The pause between two rounds is one second.
+        assert engine.rounds <= 2 + time.monotonic() - started
+        engine.submit(one := job("a"))
+        error = (await answer(one))[1]
+        assert isinstance(error, ApiError)
+        assert error.message == "the answer failed: MemoryError"
+        assert await asyncio.to_thread(engine.stop, 60.0)
+
+    run(body())
+
+
+def test_unhealthy_worker_without_progress_counts_as_stuck(source: FakeSource) -> None:
+    """The engine measures progress by its own clock; a worker that waits for requests is healthy."""
+    now = [0.0]
+    engine = Engine(source, Limits(4, 8, stuck_seconds=100.0), Counted(), lambda: now[0])
+    assert engine.unhealthy() == "the worker thread has ended"
+
+    async def body() -> None:
+        engine.start()
+        now[0] = 1000.0
+        assert engine.unhealthy() is None
+        engine.submit(waits := job("wait"))
+        assert await asyncio.to_thread(source.begun.wait, 10)
+        # The model gives its first piece and then no more.
+        assert isinstance(await asyncio.wait_for(waits.next_event(), 20), Piece)
+        now[0] += 99.0
+        assert engine.unhealthy() is None
+        now[0] += 2.0
+        assert engine.unhealthy() == "the worker thread is stuck: no progress for 101 seconds"
+        assert engine.unready() == engine.unhealthy()
+        source.go.set()
+        await answer(waits)
+
+    run(body())
+    assert engine.stop(20.0)
+    assert engine.unhealthy() is None

@@ -57,6 +57,14 @@ def test_main_other_coverage_is_stale(measured: Path, capsys: pytest.CaptureFixt
     assert "stale" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("shown", "code"), [(48, 1), (49, 0), (51, 0), (52, 1)])
+def test_main_check_within_a_point_takes_the_neighbours_alone(measured: Path, shown: int, code: int) -> None:
+    """The measured coverage is 50 %."""
+    (measured / BADGE).parent.mkdir()
+    (measured / BADGE).write_text(draw(shown))
+    assert main(["--root", str(measured), "--check", "--within", "1"]) == code
+
+
 def test_main_nothing_measured_fails(tmp_path: Path) -> None:
     """No data, and data that cannot be read."""
     assert main(["--root", str(tmp_path)]) == 1

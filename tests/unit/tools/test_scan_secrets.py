@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from scan_secrets import ALLOW_LIST, main, problems_of, read_allow_list, secret_matcher, secrets_in
+from scan_secrets import (
+    ALLOW_LIST,
+    main,
+    problems_of,
+    read_allow_list,
+    secret_matcher,
+    secrets_in,
+    secrets_in_file,
+)
 
 pytestmark = pytest.mark.safety
 
@@ -39,7 +49,17 @@ def test_secret_rules_hold_secrets_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [f"key: {TOKEN}\n".encode(), b"\xff\x00\xfe" + TOKEN.encode()], ids=["text", "binary"]
+    "content",
+    [
+        f"key: {TOKEN}\n".encode(),
+        b"\xff\x00\xfe" + TOKEN.encode(),
+        f"key: {TOKEN}\n".encode("utf-16"),
+        f"key: {TOKEN}\n".encode("utf-16-le"),
+        f"key: {TOKEN}\n".encode("utf-16-be"),
+        f"key: {TOKEN}\n".encode("utf-32"),
+        f"key: {TOKEN}\n".encode("utf-32-be"),
+    ],
+    ids=["text", "binary", "UTF-16", "UTF-16-LE", "UTF-16-BE", "UTF-32", "UTF-32-BE"],
 )
 def test_main_planted_token_fails_without_showing_it(
     content: bytes, checkout: Path, capsys: pytest.CaptureFixture[str]
@@ -50,6 +70,31 @@ def test_main_planted_token_fails_without_showing_it(
     output = capsys.readouterr().out
     assert "b.bin:1: github_token" in output
     assert TOKEN not in output
+
+
+def test_main_packed_token_is_found_and_can_be_allowed(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The report names the member of the archive."""
+    with zipfile.ZipFile(checkout / "b.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("notes/key.txt", f"one\n{TOKEN}\n")
+    assert main(["--root", str(checkout)]) == 1
+    output = capsys.readouterr().out
+    assert "b.zip!notes/key.txt:2: github_token" in output
+    assert TOKEN not in output
+    (checkout / ALLOW_LIST).write_text("b.zip!notes/key.txt github_token *\n")
+    assert main(["--root", str(checkout)]) == 0
+
+
+def test_main_archive_that_cannot_be_read_fails(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that was not scanned does not count as clean."""
+    (checkout / "b.gz").write_bytes(gzip.compress(TOKEN.encode())[:-12])
+    assert main(["--root", str(checkout)]) == 1
+    assert "b.gz: not scanned" in capsys.readouterr().out
+
+
+def test_secrets_in_file_same_secret_in_two_readings_is_named_once() -> None:
+    """A file with a NUL byte is read with and without it."""
+    (secret,) = secrets_in_file(b"\0" + f"\n{TOKEN}\n".encode(), "a.bin", secret_matcher()[0])
+    assert secret.line == 2
 
 
 def test_main_allowed_token_passes_until_it_is_gone(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:

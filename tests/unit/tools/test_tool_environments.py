@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
+from hashed_lock import TOOL_LOCKS, read_lock
 from tool_environments import ALL, STAMP, ToolEnvironment, main
 
 TOOL = ToolEnvironment("planted", Path("pins.txt"), "planted")
@@ -42,11 +42,12 @@ def test_is_current_other_pins_or_parts_missing_is_not(ready: Path) -> None:
 
 @pytest.mark.parametrize("tool", ALL.values(), ids=ALL)
 def test_pins_of_every_tool_are_exact(tool: ToolEnvironment, repository_root: Path) -> None:
-    """Every line names one version, and the tool itself is among them."""
-    lines = (repository_root / tool.pins).read_text().splitlines()
-    pins = [line for line in lines if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", pin) for pin in pins)
-    assert any(re.sub(r"[-_.]+", "-", pin.partition("==")[0]).lower() == tool.name for pin in pins)
+    """Every line names one version and the hashes of its files, and the tool itself is among them."""
+    locked = read_lock(repository_root / tool.pins)
+    assert tool.name in locked
+    assert all(package.digests for package in locked.values())
+    # The gate checks the same files.
+    assert tool.pins.as_posix() in TOOL_LOCKS
 
 
 def test_main_without_setup_only_shows(repository_root: Path, capsys: pytest.CaptureFixture[str]) -> None:

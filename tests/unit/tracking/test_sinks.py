@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from codex_ml.components import SINKS
 from codex_ml.errors import UserError
 from codex_ml.monitoring.codex_logging import ndjson_files, no_redaction, read_ndjson
 from codex_ml.tracking.mlflow_sink import MlflowSink
-from codex_ml.tracking.sinks import SINKS, NdjsonSink, RunInfo
+from codex_ml.tracking.sinks import NdjsonSink, RunInfo
 
 MOMENT = datetime(2026, 11, 3, 10, 0, tzinfo=UTC)
 RUN = RunInfo(run_id="r1", name="demo", directory_name="20261103T100000Z-demo")

@@ -17,6 +17,7 @@ from codex_ml.runs.checkpoints import (
     read_pointer,
     remove_staged,
 )
+from codex_ml.runs.holding import hold_checkpoint
 from codex_ml.runs.layout import TRAINER_STATE_NAME
 from codex_ml.runs.manifest import verify_checkpoint, write_manifest
 from codex_ml.storage import Storage
@@ -286,6 +287,18 @@ def test_point_and_prune_retention_keeps_newest_and_best(
     assert read_pointer(tmp_path, "latest") == tmp_path / checkpoint_name(6)
     assert read_pointer(tmp_path, "best") == tmp_path / checkpoint_name(best)
     assert all(not entry.name.startswith(".") for entry in tmp_path.iterdir())
+
+
+def test_point_and_prune_checkpoint_that_is_read_stays_until_the_next_call(tmp_path: Path) -> None:
+    """An evaluation holds a checkpoint while it reads it; retention does not delete a held checkpoint."""
+    for step in (1, 2, 3):
+        (tmp_path / checkpoint_name(step)).mkdir()
+    hold = hold_checkpoint(tmp_path / checkpoint_name(1))
+    assert hold is not None
+    assert point_and_prune(tmp_path, TrainerState(step=3), 1, 0, Storage()) == [2]
+    hold.release()
+    assert point_and_prune(tmp_path, TrainerState(step=3), 1, 0, Storage()) == [1]
+    assert hold_checkpoint(tmp_path / checkpoint_name(1)) is None
 
 
 def test_point_and_prune_order_is_by_number(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import math
 
 import pytest
 
+from codex_ml.components import SCHEDULES
 from codex_ml.errors import UserError
-from codex_ml.training.schedule import SCHEDULES, learning_rate_at
+from codex_ml.training.schedule import learning_rate_at
 
 PEAK, TOTAL, WARMUP = 0.5, 20, 4
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -21,7 +21,7 @@ class TrackingSection(Section):
     section_key: ClassVar[str] = "tracking"
     rules: ClassVar[tuple[Rule, ...]] = (Rule("tracking-sinks-differ", ("sinks",), _sinks_differ),)
 
-    sinks: Annotated[tuple[Literal["mlflow"], ...], Field(strict=False)] = Field(
-        default=(), description="Further places for metrics: mlflow (a local SQLite store)."
+    sinks: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = Field(
+        default=(), description="Further sinks for metrics: mlflow (a local SQLite store), or the names of plugins."
     )
     experiment: str = Field(default="codex-ml", min_length=1, description="Name of the experiment in those places.")

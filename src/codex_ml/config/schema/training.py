@@ -105,8 +105,10 @@ class TrainingSection(Section):
     adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="Decay of the mean of gradients.")
     adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="Decay of the mean of squared gradients.")
     adam_epsilon: float = Field(default=1e-8, gt=0, description="Added to the denominator of AdamW.")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        default="cosine", description="Course of the learning rate after the warm-up."
+    schedule: str = Field(
+        default="cosine",
+        min_length=1,
+        description="Learning-rate schedule after the warmup: constant, linear, cosine, or the name of a plugin.",
     )
     warmup_steps: int = Field(default=0, ge=0, description="Optimizer steps over which the learning rate rises from 0.")
     max_grad_norm: float | None = Field(

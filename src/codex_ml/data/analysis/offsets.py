@@ -18,7 +18,7 @@ from codex_ml.data.reading.json_strict import parse_line
 from codex_ml.data.records import detect_format
 from codex_ml.errors import DataError
 from codex_ml.storage import Storage, bytes_digest, file_digest
-from codex_ml.untrusted import UntrustedFileError, open_regular, read_json
+from codex_ml.untrusted import UntrustedFileError, open_regular, read_bytes, read_json
 
 _SUFFIX = ".manifest.json"
 _MOST_FIELDS = 50
@@ -276,14 +276,15 @@ def _offsets(manifest: LoadedManifest) -> bytes:
     try:
         if not path.is_file():
             raise DataError(f"{path} does not exist", why=f"{manifest.path.name} needs it", fix=_AGAIN)
-        content = path.read_bytes()
-    except OSError as error:
+        expected_bytes, found_bytes = manifest.content.records * _OFFSET.itemsize, path.stat().st_size
+        if found_bytes != expected_bytes:
+            # Judged before it is read: a sparse file can be larger than the memory.
+            raise DataError(f"{path} has {found_bytes:,} bytes instead of {expected_bytes:,}", fix=_AGAIN)
+        content = read_bytes(path, expected_bytes)
+    except (OSError, UntrustedFileError) as error:
         # A name may be too long for a file system.
-        raise DataError(f"{path} cannot be read", why=error.strerror or str(error), fix=_AGAIN) from error
-    if len(content) != manifest.content.records * _OFFSET.itemsize:
-        raise DataError(
-            f"{path} has {len(content):,} bytes instead of {manifest.content.records * _OFFSET.itemsize:,}", fix=_AGAIN
-        )
+        why = error.strerror if isinstance(error, OSError) else None
+        raise DataError(f"{path} cannot be read", why=why or str(error), fix=_AGAIN) from error
     if bytes_digest(content) != manifest.content.offsets_digest:
         raise DataError(f"{path} is damaged, or belongs to another manifest", fix=_AGAIN)
     return content

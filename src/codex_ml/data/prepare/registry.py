@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -105,8 +106,14 @@ class _Lazy:
     def load(self) -> Preparer:
         config = read_config(self.directory / CONFIG_NAME)
         code = self.directory / CODE_NAME
-        if not code.is_file():
+        if not os.path.lexists(code):
             return Preparer(config)
+        if not code.is_file():
+            raise UserError(
+                f"{code} is no file",
+                why="a preparer without its code would read the rows in another way",
+                fix="correct the link, or remove it",
+            )
         return Preparer(config, _read_function(code), hashlib.sha256(code.read_bytes()).hexdigest())
 
 
@@ -152,10 +159,11 @@ def checked_config(values: dict[str, Any], place: str) -> PreparerConfig:
 
 def _read_function(path: Path) -> ReadSource:
     """Return the function ``read`` of a preparer's own file."""
+    # allowed: no-dynamic-import, the user names a preparer of their own, and its code is meant to run
     spec = importlib.util.spec_from_file_location(f"codex_ml_preparer_{path.parent.name}", path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(spec)  # allowed: no-dynamic-import, the same file
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the user's own code, which may raise anything

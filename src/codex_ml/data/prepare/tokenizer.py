@@ -7,6 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from codex_ml.data.encoding import check_text
+from codex_ml.errors import DataError
+from codex_ml.native_calls import NativePanicError, panic_as_error
+
 END_OF_SEQUENCE, PADDING = "<|eos|>", "<|pad|>"
 _ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 # What the assistant says, and the token that ends it, stand between the generation marks: that is what is supervised.
@@ -30,6 +34,11 @@ def train_byte_level_bpe(texts: Iterable[str], vocabulary_size: int, directory: 
         Special tokens, the 256 bytes, and merges; fewer where the texts hold no more pairs.
     directory : Path
         An existing directory.
+
+    Raises
+    ------
+    DataError
+        If a text is beyond what the library takes.
     """
     from tokenizers import Tokenizer
     from tokenizers.decoders import ByteLevel as ByteLevelDecoder
@@ -46,7 +55,11 @@ def train_byte_level_bpe(texts: Iterable[str], vocabulary_size: int, directory: 
         initial_alphabet=sorted(ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    try:
+        with panic_as_error():
+            tokenizer.train_from_iterator(map(_bounded, texts), trainer)
+    except NativePanicError as error:
+        raise DataError("data.prepare: no tokenizer can be trained on these records", why=str(error)) from None
     tokenizer.save(str(directory / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -56,6 +69,18 @@ def train_byte_level_bpe(texts: Iterable[str], vocabulary_size: int, directory: 
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     (directory / "chat_template.jinja").write_text(_CHAT_TEMPLATE + "\n", encoding="utf-8")
+
+
+def _bounded(text: str) -> str:
+    try:
+        check_text(text)
+    except ValueError as error:
+        raise DataError(
+            f"data.prepare: {error}",
+            why="the library that learns the tokenizer would panic, or take very long",
+            fix="cut the record into several, or leave it out",
+        ) from None
+    return text
 
 
 def texts_of(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:

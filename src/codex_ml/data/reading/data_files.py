@@ -72,10 +72,10 @@ class DataFile:
             raise self._changed()
         return f"sha256:{self._hasher.hexdigest()}"
 
-    def refuse_replaced(self, path: Path) -> None:
-        """Raise `DataError` if another file has the name now."""
-        if not os.path.samestat(path.stat(), self._before):
-            raise self._changed()
+    @property
+    def descriptor(self) -> int:
+        """Descriptor of the open file, for a process that reads it from its beginning."""
+        return self._handle.fileno()
 
     def _changed(self) -> DataError:
         return DataError(

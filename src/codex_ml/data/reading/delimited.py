@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from codex_ml.data.jsonl import RawLine, too_long
-from codex_ml.data.problems import LineFault, shown_name
+from codex_ml.data.problems import LineFault, repeated_name, shown_name
 from codex_ml.data.reading.background import Background
 from codex_ml.data.reading.data_files import DataFile, no_record
 from codex_ml.data.reading.line_blocks import lines_of
@@ -105,10 +105,9 @@ class DelimitedFile:
         if isinstance(cells, LineFault) or any(_is_no_text(cell) for cell in cells):
             why = cells.text if isinstance(cells, LineFault) else "not UTF-8"
             raise DataError(f"{where}: the header cannot be read", why=why, fix="correct the first line")
-        doubled = sorted({name for name in cells if cells.count(name) > 1})
-        if doubled:
+        if (doubled := repeated_name(cells)) is not None:
             raise DataError(
-                f"{where}: two columns have the name {shown_name(doubled[0])}",
+                f"{where}: two columns have the name {shown_name(doubled)}",
                 why="which of them is meant is not known",
                 fix="give each column a name of its own in the first line",
             )

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-import logging
-import re
-from collections.abc import Iterator
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO
 
-from codex_ml.data.jsonl import RawLine, too_long
-from codex_ml.data.problems import LineFault, shown_name
-from codex_ml.data.reading.arrow_files import MAX_GROUP_BYTES, ROWS_AT_ONCE, arrow_rows
+from codex_ml.data.jsonl import RawLine
+from codex_ml.data.problems import LineFault
 from codex_ml.data.reading.background import Background
 from codex_ml.data.reading.data_files import DataFile, no_record
 from codex_ml.data.reading.lookalikes import look_of_file
-from codex_ml.data.reading.table_rows import canonical_line
+from codex_ml.data.reading.table_child import DONE, ERROR, FAULT, FRAME, ROW, memory_allowance, processor_allowance
 from codex_ml.errors import DataError
 
 _BLOCK_BYTES = 1 << 18
 _BEGINNINGS = {".parquet": (b"PAR1",), ".arrow": (b"ARROW1", b"\xff\xff\xff\xff")}
+_KINDS = frozenset({ROW, FAULT, ERROR, DONE})
+_LONGEST_MESSAGE_BYTES = 1 << 16
+_SECONDS_TO_END = 60.0
+# Without the working directory on its path: a file in it may have the name of a library.
+_CHILD = (sys.executable, "-P", "-m", "codex_ml.data.reading.table_child")
+# Other allocators, and each thread of a library, reserve address space that the limit would count.
+_CHILD_ENVIRONMENT = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "2",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 class TableFile:
@@ -34,16 +47,19 @@ class TableFile:
         The file; its ending decides.
     max_line_bytes : int
         Longest row that is taken.
+    command : sequence of str
+        Starts the process that decodes the table; a descriptor of the file and ``max_line_bytes`` are appended.
 
     Raises
     ------
     DataError
-        If the file is absent, of another format, damaged, without a row, has two columns of one name, would unpack to
-        more than memory holds, or changes while it is read.
+        If the file is absent, of another format, damaged, without a row, has two columns of one name, needs more
+        memory than is allowed, or changes while it is read.
     """
 
-    def __init__(self, path: Path, max_line_bytes: int) -> None:
+    def __init__(self, path: Path, max_line_bytes: int, command: Sequence[str] = _CHILD) -> None:
         self.path = path
+        self._command = command
         self.empty_lines = 0
         self.byte_count = 0
         self.digest = ""
@@ -54,14 +70,10 @@ class TableFile:
         offset = number = 0
         with Background() as background, DataFile(self.path, background) as file:
             self._read_whole(file)
-            for number, line in enumerate(self._lines(), start=1):
-                if isinstance(line, bytes) and len(line) > self._max_line_bytes:
-                    line = too_long(self._max_line_bytes)
+            for number, line in enumerate(self._lines(file), start=1):
                 yield number, offset, line, b"\n"
                 offset += len(line) + 1 if isinstance(line, bytes) else 0
             self.byte_count, self.digest = file.byte_count, file.finish()
-            # The libraries opened it a second time, by its name.
-            file.refuse_replaced(self.path)
         if not number:
             raise no_record(self.path)
 
@@ -82,94 +94,100 @@ class TableFile:
         while file.read(_BLOCK_BYTES):
             pass
 
-    def _lines(self) -> Iterator[bytes | LineFault]:
-        try:
-            import datasets
-            import pyarrow as pa
-        except ImportError as error:
-            raise DataError(
-                f"{self.path.name} cannot be read without {error.name}",
-                why="it reads tables, and is not installed",
-                fix="install codex-ml with all it needs, or convert the file to JSON Lines",
-            ) from error
-        # It would write of errors by itself, beside our one block.
-        logging.getLogger(datasets.__name__).setLevel(logging.CRITICAL)
+    def _lines(self, file: DataFile) -> Iterator[bytes | LineFault]:
+        """Yield the rows as the child process sends them; it is ended with the iteration."""
         row = 0
+        process = subprocess.Popen(
+            [*self._command, str(file.descriptor), str(self._max_line_bytes)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Libraries print there when they abort; what happened is told below.
+            stderr=subprocess.DEVNULL,
+            pass_fds=[file.descriptor],
+            env={**os.environ, **_CHILD_ENVIRONMENT},
+        )
         try:
-            with TemporaryDirectory(prefix="codex-ml-tables-") as cache:
-                for values in _rows(self.path, Path(cache), self._max_line_bytes):
-                    row += 1
-                    yield values if isinstance(values, LineFault) else canonical_line(values)
-        # Whatever a damaged or forged file makes of the libraries: they have no family of errors in common.
-        except (
-            pa.ArrowException,
-            OSError,
-            ValueError,
-            TypeError,
-            KeyError,
-            IndexError,
-            AttributeError,
-            RuntimeError,
-            NotImplementedError,
-            OverflowError,
-            MemoryError,
-        ) as error:
-            raise DataError(
-                f"{self.path.name}: the table cannot be read beyond row {row}",
-                why=f"{type(error).__name__}: {_first_line(error, self.path.name)}",
-                fix="get the file once more, or have its owner write it again; it may be damaged",
-            ) from error
+            answers = process.stdout
+            assert answers is not None, "it is started with a pipe"
+            for kind, content in self._frames(answers):
+                if kind == DONE:
+                    return
+                if kind == ERROR:
+                    raise self._refusal(*json.loads(content))
+                row += 1
+                yield content if kind == ROW else LineFault(*json.loads(content))
+            raise self._ended(process.wait(_SECONDS_TO_END), row)
+        except (ValueError, TypeError, subprocess.TimeoutExpired) as error:
+            raise self._ended(None, row) from error
+        finally:
+            process.kill()
+            process.communicate()
 
+    def _frames(self, answers: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield kind and content of each frame until the pipe ends.
 
-def _rows(path: Path, cache: Path, max_line_bytes: int) -> Iterator[dict[str, Any] | LineFault]:
-    """Yield the rows of a table, or what is wrong with one."""
-    link = cache / f"table{path.suffix.lower()}"
-    link.symlink_to(path.resolve())
-    if path.suffix.lower() == ".arrow":
-        yield from arrow_rows(link, path.name, max_line_bytes)
-        return
-    for table in _parquet_tables(link, path.name, cache):
-        yield from table.to_pylist()
+        Raises
+        ------
+        ValueError
+            If a frame is no frame: a forged file may have changed what the process does.
+        """
+        while len(head := answers.read(FRAME.size)) == FRAME.size:
+            kind, length = FRAME.unpack(head)
+            if kind not in _KINDS or length > max(self._max_line_bytes, _LONGEST_MESSAGE_BYTES):
+                raise ValueError("not a frame")
+            content = answers.read(length)
+            if len(content) < length:
+                return
+            yield kind, content
 
+    def _refusal(self, kind: str, words: str, row: int) -> DataError:
+        name = self.path.name
+        if kind == "large":
+            return DataError(
+                f"{name} holds far more than it should",
+                why=f"{words}: it may be made to fill the memory",
+                fix="if you know what is in it, write it again as JSON Lines",
+            )
+        if kind == "memory":
+            allowed = memory_allowance(self.path.stat().st_size, self._max_line_bytes)
+            return DataError(
+                f"{name}: the rows after row {row} need more memory than is allowed",
+                why=f"the file has {self.path.stat().st_size:,} bytes, and {allowed:,} bytes of memory are allowed "
+                "to decode it",
+                fix="write the file again with smaller batches or row groups (such as row_group_size=10000), or as "
+                "JSON Lines",
+            )
+        if kind == "missing":
+            return DataError(
+                f"{name} cannot be read without {words}",
+                why="it reads tables, and is not installed",
+                fix="install codex-ml with its dependencies, or convert the file to JSON Lines",
+            )
+        return self._damaged(row, words)
 
-def _parquet_tables(link: Path, name: str, cache: Path) -> Iterator[Any]:
-    """Yield the table in pieces of a few rows."""
-    from datasets.data_files import DataFilesDict, DataFilesList
-    from datasets.packaged_modules.parquet.parquet import Parquet
+    def _ended(self, exit_code: int | None, row: int) -> DataError:
+        how = "sent something that is no row" if exit_code is None else f"ended with exit code {exit_code}"
+        if exit_code == -signal.SIGXCPU:
+            allowed = processor_allowance(self.path.stat().st_size)
+            return DataError(
+                f"{self.path.name}: the rows after row {row} take more processor time than is allowed",
+                why=f"the file has {self.path.stat().st_size:,} bytes, and {allowed} seconds are allowed to decode it",
+                fix="if you know what is in it, write it again as JSON Lines",
+            )
+        if exit_code is not None and exit_code < 0:
+            how = f"was ended by {_signal_name(-exit_code)}"
+        return self._damaged(row, f"the process that decodes the table {how}")
 
-    _refuse_large_groups(link, name)
-    # Not by `load_dataset`: that takes a name for a pattern, and part of it for the address of another file system.
-    files = DataFilesDict({"train": DataFilesList([str(link)], [()])})
-    builder = Parquet(cache_dir=str(cache), data_files=files, batch_size=ROWS_AT_ONCE)
-    # One split of it, not a mapping of splits, is what comes back for a name.
-    stream: Any = builder.as_streaming_dataset(split="train")
-    stream = stream.with_format("arrow")
-    for table in stream.iter(batch_size=ROWS_AT_ONCE):
-        names = table.schema.names
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        if doubled:
-            raise ValueError(f"two columns have the name {shown_name(doubled[0])}")
-        yield table
-
-
-def _refuse_large_groups(path: Path, name: str) -> None:
-    """Stop before a group of rows is unpacked that says it would fill the memory."""
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(path) as file:
-        metadata = file.metadata
-        largest = max(
-            (metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)), default=0
+    def _damaged(self, row: int, why: str) -> DataError:
+        return DataError(
+            f"{self.path.name}: the table cannot be read beyond row {row}",
+            why=why,
+            fix="get the file once more, or have its owner write it again; it may be damaged",
         )
-    if largest > MAX_GROUP_BYTES:
-        raise DataError(
-            f"{name}: a group of rows unpacks to {largest:,} bytes",
-            why=f"allowed are {MAX_GROUP_BYTES:,}: a group is unpacked at once",
-            fix="write the file again with smaller row groups (such as row_group_size=10000)",
-        )
 
 
-def _first_line(error: BaseException, name: str) -> str:
-    """Return what a library says of an error, with the name of the file instead of where it looked."""
-    lines = re.sub(r"/\S*codex-ml-tables-\S*/table\.\w+", name, str(error)).splitlines()
-    return lines[0][:200] if lines else "no reason given"
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -27,6 +27,8 @@ SLOT_COUNT = 2
 SLOT_BYTES = 1 << 21
 _ASK = struct.Struct("<QQ")  # slot, length of the lines in it
 _ANSWER = struct.Struct("<QQQ")  # lengths of groups, records and faults
+# Without the working directory on its path: a file in it may have the name of a library.
+_HELPER = (sys.executable, "-P", "-m", "codex_ml.data.splitting.check_helper")
 
 
 class CheckHelper:
@@ -51,7 +53,7 @@ class CheckHelper:
             shared.truncate(SLOT_COUNT * SLOT_BYTES)
             self._memory = mmap.mmap(shared.fileno(), SLOT_COUNT * SLOT_BYTES)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "codex_ml.data.splitting.check_helper", str(shared.fileno()), self._options],
+                [*_HELPER, str(shared.fileno()), self._options],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 # It has nothing to say to anybody: what it cannot do is done here.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
@@ -24,7 +23,8 @@ from codex_ml.data.splitting.split_hash import split_of, thresholds_by_rank, thr
 from codex_ml.data.splitting.split_output import SplitOutput, WaitingRecords
 from codex_ml.data.splitting.split_report import SplitOptions, SplitPart, SplitReport
 from codex_ml.data.splitting.staging import put_in_place, refuse_foreign, staging
-from codex_ml.errors import DataError, DiskSpaceError
+from codex_ml.errors import DataError, DiskSpaceError, no_room
+from codex_ml.stopping import STOP
 from codex_ml.storage import Storage, json_bytes
 
 MANIFEST_NAME = "split.json"
@@ -93,12 +93,13 @@ def split_file(
             storage.write_bytes(made / MANIFEST_NAME, json_bytes(report.manifest()))
             created = put_in_place(made, out_dir, storage)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        limit = no_room(error)
+        if limit is None:
             raise
         raise DiskSpaceError(
-            f"{out_dir.parent}: the disk is full",
+            f"{out_dir.parent}: {limit.problem}",
             why="nothing of the split was kept",
-            fix="free space, or name another disk",
+            fix=f"{limit.fix}, or name another disk",
         ) from error
     return replace(report, created=created)
 
@@ -137,6 +138,7 @@ class _Division:
         options, is_sound = self._options, True
         check = LineCheck(options.seed, options.group_by, options.columns)
         for batch, checked in checked_lines(lines, check, helper):
+            STOP.check()
             faults = batch.all_faults(checked)
             if not self._groups.total and is_sound:
                 refuse_unknown_group(name, [text for _, text in faults], len(batch.numbers), options.group_by)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import glob
 import os
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from codex_ml.errors import DataError
-from codex_ml.storage import PARTIAL_SUFFIX, Storage
+from codex_ml.errors import DataError, no_room
+from codex_ml.staged import make_locked_directory, remove_abandoned, staged_path, staged_pattern
+from codex_ml.storage import Storage
 
 _CHUNK_BYTES = 1 << 20
-# Between a directory and the lock on it lie a few instructions of whoever makes it.
-_ABANDONED_AFTER_SECONDS = 60.0
 
 
 def refuse_foreign(target: Path, names: Collection[str]) -> None:
@@ -37,7 +32,7 @@ def refuse_foreign(target: Path, names: Collection[str]) -> None:
 def staging(target: Path, storage: Storage) -> Iterator[Path]:
     """Give a private directory beside ``target``, on its filesystem, and remove it in the end with all that is in it.
 
-    One that a killed process left for the same target is removed too: nobody holds the lock on it any more.
+    One that a killed process left for the same target is removed first: its lock ended with the process.
 
     Raises
     ------
@@ -45,14 +40,14 @@ def staging(target: Path, storage: Storage) -> Iterator[Path]:
         If it cannot be made.
     """
     missing = [parent for parent in target.parents if not parent.exists()]
-    root = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    root = staged_path(target)
     try:
         storage.make_directory(target.parent)
-        _remove_abandoned(target, storage)
-        storage.make_directory(root)
-        descriptor = os.open(root, os.O_RDONLY)
+        remove_abandoned(target.parent, staged_pattern(target), storage)
+        descriptor = make_locked_directory(root, storage)
+        storage.fsync_directory(target.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if no_room(error) is not None:
             raise
         raise DataError(
             f"{target} cannot be made",
@@ -60,7 +55,6 @@ def staging(target: Path, storage: Storage) -> Iterator[Path]:
             fix="name a directory in which you may write",
         ) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield root
     finally:
         os.close(descriptor)
@@ -102,21 +96,6 @@ def _something_else(target: Path) -> DataError:
     return DataError(
         f"{target} exists and holds something else", why="a split is never written over", fix="name another directory"
     )
-
-
-def _remove_abandoned(target: Path, storage: Storage) -> None:
-    for root in target.parent.glob(f".{glob.escape(target.name)}.*{PARTIAL_SUFFIX}"):
-        if time.time() - root.stat().st_mtime < _ABANDONED_AFTER_SECONDS or not root.is_dir():
-            continue
-        descriptor = os.open(root, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue  # somebody is at work in it
-        else:
-            storage.remove_tree(root)
-        finally:
-            os.close(descriptor)
 
 
 def _same_bytes(first: Path, second: Path) -> bool:

@@ -17,16 +17,17 @@ from codex_ml.data.tokens.token_cache import (
     ENTRY_NAME,
     KEY,
     NOTES_NAME,
+    STAGED_ENTRY,
     bytes_in,
     is_own_directory,
     is_staged_name,
     open_entry,
     read_entry,
-    remove_abandoned,
     remove_entry,
 )
 from codex_ml.data.tokens.token_files import DamagedEntryError
 from codex_ml.errors import DataError
+from codex_ml.staged import remove_abandoned
 from codex_ml.storage import Storage
 
 State = Literal["whole", "damaged", "unfinished"]
@@ -156,7 +157,7 @@ def clear(directory: Path, used_before: datetime | None, storage: Storage) -> tu
             if item.state != "unfinished":
                 remove_entry(item.path, storage)
         if any(item.state == "unfinished" for item in chosen):
-            remove_abandoned(directory, storage)
+            remove_abandoned(directory, STAGED_ENTRY, storage)
     except OSError as error:
         raise DataError(
             f"{directory}: an entry cannot be deleted",

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import secrets
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 from codex_ml.data.tokens.token_arrays import PARTS, Sink, TokenArrays
 from codex_ml.data.tokens.token_files import CacheError, DamagedEntryError, FileRecord, FileSink, map_file
+from codex_ml.staged import make_locked_directory, remove_abandoned
 from codex_ml.storage import PARTIAL_SUFFIX, Storage, bytes_digest
 from codex_ml.untrusted import read_json
 
@@ -27,10 +27,8 @@ NOTES_NAME = "notes.ndjson"
 CACHE_VERSION = 2
 KEY = re.compile(r"[0-9a-f]{64}")
 
-_STAGED = re.compile(rf"\.[0-9a-f]{{64}}\.[0-9a-f]{{8}}{re.escape(PARTIAL_SUFFIX)}")
+STAGED_ENTRY = re.compile(rf"\.[0-9a-f]{{64}}\.[0-9a-f]{{8}}{re.escape(PARTIAL_SUFFIX)}")
 _OTHERS_MAY_WRITE = 0o022
-# Between a directory and the lock on it lie a few instructions of whoever makes it.
-_ABANDONED_AFTER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -130,17 +128,14 @@ class TokenCache:
         try:
             self._storage.make_directory(self.directory)
             refuse_shared(self.directory)
-            remove_abandoned(self.directory, self._storage)
+            remove_abandoned(self.directory, STAGED_ENTRY, self._storage)
             staged = _staged_name(self.directory / key)
-            self._storage.make_one_directory(staged)
-            descriptor = os.open(staged, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = make_locked_directory(staged, self._storage)
         except OSError as error:
             _remove_empty(made)
             raise CacheError(f"{error.strerror or error}") from error
         builder = EntryBuilder(key, staged, self.directory / key, self._storage)
         try:
-            # By this others tell that somebody is at work here.
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield builder
         finally:
             os.close(descriptor)
@@ -309,41 +304,14 @@ def remove_entry(path: Path, storage: Storage) -> None:
         os.close(descriptor)
 
 
-def staged_entries(directory: Path) -> list[Path]:
-    """Return the directories in which entries are being built, or were when their process died."""
-    return sorted(item for item in directory.iterdir() if is_staged_name(item.name) and is_own_directory(item))
-
-
 def is_staged_name(name: str) -> bool:
     """Tell whether a directory in which an entry is being built may be called so."""
-    return _STAGED.fullmatch(name) is not None
+    return STAGED_ENTRY.fullmatch(name) is not None
 
 
 def is_own_directory(path: Path) -> bool:
     """Tell whether there is a directory, and not only a link to one."""
     return path.is_dir() and not path.is_symlink()
-
-
-def remove_abandoned(directory: Path, storage: Storage, after_seconds: float = _ABANDONED_AFTER_SECONDS) -> int:
-    """Delete what processes that died have left of entries; return the bytes that were freed."""
-    freed = 0
-    for staged in staged_entries(directory):
-        try:
-            if time.time() - staged.stat().st_mtime < after_seconds:
-                continue
-            descriptor = os.open(staged, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            continue  # gone already
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            size = bytes_in(staged)
-            storage.remove_tree(staged)
-            freed += size
-        except (BlockingIOError, FileNotFoundError):
-            continue  # somebody is at work in it, or has deleted it meanwhile
-        finally:
-            os.close(descriptor)
-    return freed
 
 
 def bytes_in(directory: Path) -> int:

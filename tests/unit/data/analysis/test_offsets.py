@@ -244,6 +244,15 @@ def test_make_manifest_stopped_between_two_files_never_gives_a_wrong_record(
     assert [read_record(records, manifest, index).value for index in range(20)] == expected
 
 
+def test_read_record_huge_offsets_are_refused_unread(records: Path) -> None:
+    """The check reads the size of the sparse file, not its content."""
+    manifest = _make(records)
+    with manifest.offsets_path.open("r+b") as handle:
+        handle.truncate(1 << 40)
+    with pytest.raises(DataError, match="1,099,511,627,776 bytes instead of 160"):
+        read_record(records, manifest, 0)
+
+
 def test_make_manifest_outside_names_the_offsets_after_itself(records: Path, tmp_path: Path) -> None:
     """Both files lie where they are wanted, and belong together wherever they are moved to."""
     (tmp_path / "out").mkdir()

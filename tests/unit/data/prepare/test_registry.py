@@ -107,6 +107,15 @@ def test_get_preparer_faulty_code_is_named_as_the_user_s(tmp_path: Path, code: s
     assert raised.value.exit_code == 2
 
 
+def test_get_preparer_code_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    """A dangling link is not the same as missing code."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "preparer.yaml").write_text("description: x\n", encoding="utf-8")
+    (tmp_path / "mine" / "preparer.py").symlink_to(tmp_path / "nowhere.py")
+    with pytest.raises(UserError, match=r"mine/preparer\.py is no file"):
+        get_preparer(find_preparers(tmp_path), "mine")
+
+
 def test_get_preparer_entry_point_of_another_kind_is_refused() -> None:
     """A plugin that brings something else is named."""
     registry: Registry[Entry] = Registry("preparer")

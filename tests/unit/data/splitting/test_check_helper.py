@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import mmap
@@ -144,3 +145,13 @@ def test_answer_of_a_helper_that_was_given_up_is_none_even_if_one_lies_ready(tmp
         assert not helper.ask([line])
         assert helper.has_answer
         assert helper.answer() is None
+
+
+@pytest.mark.slow
+def test_check_helper_module_in_the_working_directory_is_not_imported(tmp_path: Path) -> None:
+    """A data directory that is the working directory may contain a file with the name of a module."""
+    (tmp_path / "mmap.py").write_text("from pathlib import Path\nPath('planted').touch()\n")
+    with contextlib.chdir(tmp_path), CheckHelper(tmp_path, 3, "prompt", {}) as helper:
+        assert helper.ask(LINES)
+        assert helper.answer() == LineCheck(3, "prompt", {})(LINES)
+    assert not (tmp_path / "planted").exists()

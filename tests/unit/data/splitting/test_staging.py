@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -69,18 +68,17 @@ def test_staging_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_staging_abandoned_by_a_killed_process_is_removed(tmp_path: Path) -> None:
-    """What nobody holds the lock on is removed, what somebody works in or has just made is not."""
-    long_ago = time.time() - 3600
-    abandoned, at_work, fresh = (tmp_path / f".target.{number}.partial" for number in (1, 2, 3))
-    for directory in (abandoned, at_work, fresh):
-        directory.mkdir()
-        (directory / "train.jsonl").write_text("x")
-    os.utime(abandoned, (long_ago, long_ago))
-    os.utime(at_work, (long_ago, long_ago))
-    descriptor = os.open(at_work, os.O_RDONLY)
+    """Its age does not matter; locked directories and entries with a similar name stay."""
+    names = [".target.1.partial", ".target.2.partial", ".target.x.partial", ".other.1.partial", ".target.1.partial.bak"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_text("x")
+    (tmp_path / ".target.3.partial").symlink_to(tmp_path / ".other.1.partial")
+    descriptor = os.open(tmp_path / names[1], os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         assert _put(tmp_path / "target", b"1")
     finally:
         os.close(descriptor)
-    assert {item.name for item in tmp_path.iterdir()} == {"target", at_work.name, fresh.name}
+    assert {item.name for item in tmp_path.iterdir()} == {"target", ".target.3.partial", *names[1:]}
+    assert (tmp_path / ".other.1.partial" / "train.jsonl").is_file()

@@ -17,14 +17,15 @@ from codex_ml.data.tokenize import TokenizedRecord
 from codex_ml.data.tokens.token_arrays import Place, StoredRecords, TokenArraysWriter
 from codex_ml.data.tokens.token_cache import (
     ENTRY_NAME,
+    STAGED_ENTRY,
     EntryBuilder,
     TokenCache,
+    is_staged_name,
     open_entry,
-    remove_abandoned,
     remove_entry,
-    staged_entries,
 )
 from codex_ml.data.tokens.token_files import CacheError, DamagedEntryError
+from codex_ml.staged import remove_abandoned
 from codex_ml.storage import Storage
 
 KEY = "a" * 64
@@ -140,7 +141,7 @@ def test_token_cache_rival_in_the_last_instant_wins(tmp_path: Path) -> None:
     cache = TokenCache(tmp_path / "cache", _LateRival())
     assert _build(cache)
     assert cache.open(KEY) is not None
-    assert staged_entries(cache.directory) == []
+    assert _staged_entries(cache.directory) == []
 
 
 @pytest.mark.parametrize("name", ["train.tokens", "train.records", "train.texts", "notes.ndjson", ENTRY_NAME])
@@ -265,23 +266,23 @@ def _fault_of_building(cache: TokenCache) -> str | None:
     return None
 
 
-def test_remove_abandoned_takes_what_died_and_leaves_what_is_at_work(cache: TokenCache) -> None:
-    """A builder holds a lock on its directory; a young directory may be about to."""
+def _staged_entries(directory: Path) -> list[Path]:
+    return [path for path in directory.iterdir() if is_staged_name(path.name)]
+
+
+def test_building_removes_abandoned_entries_and_leaves_locked_ones(cache: TokenCache) -> None:
+    """A builder locks its directory until its process ends."""
     with cache.building(KEY) as builder:
         _fill(builder)
-        (at_work,) = staged_entries(cache.directory)
+        (at_work,) = _staged_entries(cache.directory)
         dead = cache.directory / f".{'b' * 64}.00000000.partial"
         dead.mkdir()
         (dead / "train.tokens").write_bytes(b"1234")
         (cache.directory / "notes").mkdir()
-        assert remove_abandoned(cache.directory, Storage()) == 0
-        for path in (dead, at_work, cache.directory / "notes"):
-            os.utime(path, (time.time() - 100,) * 2)
-        assert remove_abandoned(cache.directory, Storage()) == 4
-        assert staged_entries(cache.directory) == [at_work]
+        assert remove_abandoned(cache.directory, STAGED_ENTRY, Storage()) == [dead.name]
+        assert _staged_entries(cache.directory) == [at_work]
         assert (cache.directory / "notes").is_dir()
-        os.utime(dead.parent)
-    assert staged_entries(cache.directory) == []
+    assert _staged_entries(cache.directory) == []
 
 
 class _DiskWithCompany(Storage):
@@ -300,12 +301,12 @@ def test_remove_entry_old_entry_is_not_taken_for_abandoned(cache: TokenCache) ->
     """Under its new name it keeps its old time, and a builder elsewhere deletes what is old and held by nobody."""
     _build(cache)
     os.utime(cache.directory / KEY, (1, 1))
-    freed: list[int] = []
+    freed: list[list[str]] = []
     remove_entry(
         cache.directory / KEY,
-        _DiskWithCompany(lambda _: freed.append(remove_abandoned(cache.directory, Storage()))),
+        _DiskWithCompany(lambda _: freed.append(remove_abandoned(cache.directory, STAGED_ENTRY, Storage()))),
     )
-    assert freed == [0]
+    assert freed == [[]]
     assert list(cache.directory.iterdir()) == []
 
 
@@ -323,7 +324,7 @@ def test_remove_abandoned_that_another_deletes_meanwhile_is_no_fault(cache: Toke
     dead = cache.directory / f".{'b' * 64}.00000000.partial"
     dead.mkdir()
     os.utime(dead, (1, 1))
-    assert remove_abandoned(cache.directory, _DiskWithCompany(shutil.rmtree)) == 0
+    assert remove_abandoned(cache.directory, STAGED_ENTRY, _DiskWithCompany(shutil.rmtree)) == []
     assert not dead.exists()
 
 

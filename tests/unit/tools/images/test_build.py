@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from images.build import BuildError, build_command, build_environment, labels
+from hashed_lock import CUDA_LOCK, LOCK, Locked, lock_text
+from images.build import BuildError, build_command, build_environment, check_wheelhouse, labels
+from images.wheelhouse import REQUIREMENTS, requirements_of, sha256
 
 
 @pytest.fixture
@@ -60,3 +62,23 @@ def test_build_command_has_no_network() -> None:
     command = build_command("docker", "cpu", "codex:cpu", {"VERSION": "1"})
     assert "--network=none" in command
     assert command[command.index("--build-arg") :][:2] == ["--build-arg", "VERSION=1"]
+
+
+def test_check_wheelhouse_exchanged_wheel_is_refused_although_its_list_agrees(tmp_path: Path) -> None:
+    """A wheel and its list may be exchanged in transit; the lock is in the checkout."""
+    wheelhouse = tmp_path / "wheelhouse"
+    wheelhouse.mkdir()
+    with pytest.raises(BuildError, match="make wheelhouse first"):
+        check_wheelhouse(tmp_path, wheelhouse)
+    wheel = wheelhouse / "a-1-py3-none-any.whl"
+    wheel.write_bytes(b"as it was locked")
+    (tmp_path / LOCK).write_text(lock_text("", [Locked("a", "1", (sha256(wheel),), ("core",))]))
+    (tmp_path / CUDA_LOCK).write_text("")
+    (wheelhouse / REQUIREMENTS).write_text(requirements_of([wheel]))
+    check_wheelhouse(tmp_path, wheelhouse)
+    wheel.write_bytes(b"another")
+    with pytest.raises(BuildError, match="remove it and make it again"):
+        check_wheelhouse(tmp_path, wheelhouse)
+    (wheelhouse / REQUIREMENTS).write_text(requirements_of([wheel]))
+    with pytest.raises(BuildError, match="its SHA-256 is not in the lock"):
+        check_wheelhouse(tmp_path, wheelhouse)
