@@ -8,6 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -77,13 +80,71 @@ def tiny_tokenizer(tiny_llama_directory: Path) -> PreTrainedTokenizerFast:
     return AutoTokenizer.from_pretrained(tiny_llama_directory, local_files_only=True)
 
 
+# What a process takes from its environment only when it starts, or when a library is imported.
+_READ_AT_START = ("PYTHON", "LD_", "MALLOC_", "OMP_", "MKL_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "XDG_", "HOME")
+
+
+class CommandServer:
+    """A process that has imported the libraries, and from which commands are forked; started for the first one."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._environment = dict(os.environ)
+        self._lock = threading.Lock()
+
+    def serves(self, environment: dict[str, str]) -> bool:
+        """Tell whether a forked child behaves like a process that is started with an environment."""
+        changed = {name for name, _ in environment.items() ^ self._environment.items()}
+        return not any(name.startswith(_READ_AT_START) for name in changed)
+
+    def run(
+        self, arguments: Sequence[str], directory: Path, environment: dict[str, str], isolated: bool
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end."""
+        with self._lock, tempfile.TemporaryDirectory() as folder:
+            if self._process is None:
+                self._process = subprocess.Popen(
+                    [sys.executable, str(REPOSITORY_ROOT / "tests" / "command_server.py")],
+                    env=self._environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            stdout, stderr = Path(folder, "stdout"), Path(folder, "stderr")
+            order = {
+                "arguments": list(arguments),
+                "directory": str(directory),
+                "environment": environment,
+                "stdout": str(stdout),
+                "stderr": str(stderr),
+                "isolated": isolated,
+            }
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            print(json.dumps(order), file=self._process.stdin, flush=True)
+            code = int(self._process.stdout.readline())
+            said = [file.read_text("utf-8") if file.exists() else "" for file in (stdout, stderr)]
+        return subprocess.CompletedProcess(list(arguments), code, *said)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.communicate(timeout=120)
+
+
 @dataclass(frozen=True)
 class CommandLine:
-    """Runs the toolkit's command line in processes of its own, as a user would.
+    """Runs the command line of the toolkit, each command in a process of its own.
 
-    `isolated` puts the process into an empty network namespace (loopback down), where the machine allows that.
+    Attributes
+    ----------
+    server : CommandServer
+        Forks the processes of `run`, so that they need no seconds for imports.
+    isolated : bool
+        Put the process into an empty network namespace (loopback down).
     """
 
+    server: CommandServer
     isolated: bool = False
 
     def command(self, *arguments: str) -> list[str]:
@@ -95,6 +156,13 @@ class CommandLine:
 
     def run(self, *arguments: str, directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run to the end and return exit code, stdout and stderr."""
+        values = {**os.environ, **environment}
+        if self.server.serves(values) and not (self.isolated and os.geteuid() != 0):
+            return self.server.run(arguments, directory, values, self.isolated)
+        return self.run_new(*arguments, directory=directory, **environment)
+
+    def run_new(self, *arguments: str, directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run in a new interpreter, as a user does."""
         return subprocess.run(
             self.command(*arguments),
             cwd=directory,
@@ -114,20 +182,22 @@ class CommandLine:
 
 
 @pytest.fixture(scope="session")
-def command_line() -> CommandLine:
+def command_line() -> Iterator[CommandLine]:
     """Return the command line in the network of this machine."""
-    return CommandLine()
+    server = CommandServer()
+    yield CommandLine(server)
+    server.close()
 
 
 @pytest.fixture(scope="session")
-def isolated_command_line() -> CommandLine:
-    """Return the command line in an empty network namespace; skipped with the reason where none can be made."""
-    command_line = CommandLine(isolated=True)
-    probe = [*command_line.command()[:-3], "true"]
+def isolated_command_line(command_line: CommandLine) -> CommandLine:
+    """Return the command line in an empty network namespace; skipped with the reason where none can be created."""
+    isolated = CommandLine(command_line.server, isolated=True)
+    probe = [*isolated.command()[:-3], "true"]
     answer = subprocess.run(probe, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         pytest.skip(f"this machine allows no network namespace: {answer.stderr.strip()}")
-    return command_line
+    return isolated
 
 
 @pytest.fixture(scope="session")

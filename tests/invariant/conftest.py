@@ -6,8 +6,6 @@ import json
 import random
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,15 +136,6 @@ _SETTINGS = (
 
 
 @dataclass(frozen=True)
-class Finished:
-    """How a command ended, and what it said."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@dataclass(frozen=True)
 class Trained:
     """A run directory, and what can be compared of it."""
 
@@ -191,24 +180,18 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class CommandServer:
-    """The command line, in children forked from one process that has imported everything."""
+class Commands:
+    """The command line, on one model and one file of records."""
 
-    process: subprocess.Popen[str]
+    command_line: Any
     model: Path
     data: Path
 
-    def run(self, *arguments: str, directory: Path) -> Finished:
+    def run(self, *arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""
-        said = [directory / f".{name}.txt" for name in ("stdout", "stderr")]
-        order = {"arguments": arguments, "directory": str(directory), "stdout": str(said[0]), "stderr": str(said[1])}
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        print(json.dumps(order), file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        return Finished(int(answer), *(file.read_text("utf-8") for file in said))
+        return self.command_line.run(*arguments, directory=directory)
 
-    def train(self, directory: Path, *overrides: str, fails: bool = False) -> Finished:
+    def train(self, directory: Path, *overrides: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
         """Run ``codex-ml train`` with the settings of the straight run, and others over them."""
         files = (f"model.path={self.model}", f"data.path={self.data}")
         finished = self.run("train", *files, *_SETTINGS, *overrides, directory=directory)
@@ -228,17 +211,13 @@ def the_run(directory: Path) -> Trained:
 
 
 @pytest.fixture(scope="session")
-def commands(tiny_llama_directory: Path, small_records: Path) -> Iterator[CommandServer]:
-    """Return the command line in forked children."""
-    program = [sys.executable, str(Path(__file__).with_name("command_server.py"))]
-    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield CommandServer(process, tiny_llama_directory, small_records)
-        assert process.stdin is not None
-        process.stdin.close()
+def commands(command_line: Any, tiny_llama_directory: Path, small_records: Path) -> Commands:
+    """Return the command line on the tiny llama."""
+    return Commands(command_line, tiny_llama_directory, small_records)
 
 
 @pytest.fixture(scope="session")
-def straight(commands: CommandServer, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def straight(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Return a run that nothing interrupted, with a checkpoint of every step; treat it as read-only."""
     return commands.trained(tmp_path_factory.mktemp("straight"))
 
