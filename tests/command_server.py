@@ -48,7 +48,11 @@ def main() -> None:
     import codex_ml.recipes.generate
     import codex_ml.recipes.train  # noqa: F401
     from codex_ml.cli.main import run
+    from codex_ml.safety.filters import SafetyFilters
+    from codex_ml.safety.policy import load_policy
 
+    # Compiles the patterns of the default policy.
+    SafetyFilters(load_policy("default"))
     for line in iter(sys.stdin.readline, ""):
         child = os.fork()
         if child == 0:

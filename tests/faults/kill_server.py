@@ -38,6 +38,8 @@ from codex_ml.recipes.train import TrainCollaborators, train  # noqa: E402
 from codex_ml.runs.checkpoints import list_checkpoints, read_pointer  # noqa: E402
 from codex_ml.runs.layout import find_runs  # noqa: E402
 from codex_ml.runs.manifest import verify_checkpoint  # noqa: E402
+from codex_ml.safety.filters import SafetyFilters  # noqa: E402
+from codex_ml.safety.policy import load_policy  # noqa: E402
 from codex_ml.storage import Storage  # noqa: E402
 
 WORKERS = 2
@@ -241,8 +243,9 @@ def answer_batch(config: TrainConfig, batch: int, scenarios: Sequence[Mapping[st
 
 
 def main(overrides: Sequence[str]) -> None:
-    """Import, settle down and serve."""
+    """Import, compile the patterns of the default policy, and serve."""
     torch.set_num_threads(1)
+    SafetyFilters(load_policy("default"))
     composed = compose("train", "default", None, overrides, working_directory=Path.cwd(), environment={})
     config = validate_train(composed)
     # What is alive now stays, so the children need not copy every page that a collection would touch.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import re2
@@ -38,6 +39,12 @@ class ExpressionSet:
         if answer == self._nothing:
             return ()
         return trusted(answer, self._count)
+
+
+@lru_cache(maxsize=64)
+def shared_set(expressions: tuple[str, ...]) -> ExpressionSet:
+    """Return the set of some expressions, compiled once a process: one job builds several filters of one policy."""
+    return ExpressionSet(expressions)
 
 
 def trusted(answer: Sequence[int] | None, count: int) -> Sequence[int]:

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from codex_ml.safety.checks import Check, check_of
-from codex_ml.safety.expression_set import ExpressionSet
+from codex_ml.safety.expression_set import ExpressionSet, shared_set
 from codex_ml.safety.folding import View, has_views, views_of
 from codex_ml.safety.patterns import NUMBERS, BytesPattern, group_of, widened
 from codex_ml.safety.phrases import PhraseFinder
@@ -282,7 +282,7 @@ def _is_mostly_digits(data: bytes) -> bool:
 
 
 def _set_of(finders: Sequence[_PatternFinder]) -> ExpressionSet:
-    return ExpressionSet([widened(finder.source, finder.rule.borders) for finder in finders])
+    return shared_set(tuple(widened(finder.source, finder.rule.borders) for finder in finders))
 
 
 def _any_of(patterns: Sequence[str]) -> BytesPattern | None:

@@ -13,7 +13,7 @@ from functools import cache
 
 import re2
 
-from codex_ml.safety.expression_set import ExpressionSet
+from codex_ml.safety.expression_set import shared_set
 from codex_ml.safety.folding import IGNORABLE_CLASS
 
 Span = tuple[int, int]
@@ -39,7 +39,7 @@ class PhraseFinder:
         words = [fold(phrase).split() for phrase in phrases]
         # Any white space, also a line break, may stand between the words of a phrase.
         self._patterns = [re.compile(_WHITE_SPACE.join(map(re.escape, phrase))) for phrase in words]
-        self._first_words = ExpressionSet([re2.escape(phrase[0]) for phrase in words])
+        self._first_words = shared_set(tuple(re2.escape(phrase[0]) for phrase in words))
 
     def find(self, text: str) -> list[tuple[int, Span]]:
         """Return the number of the phrase and its span in characters, for each phrase and place.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,15 +37,15 @@ class _PolicyFile(BaseModel):
     allow: Annotated[tuple[Permission, ...], Field(max_length=_MOST_RULES)] = ()
 
 
-class Policy(BaseModel):
+# No pydantic model: that would compile every pattern of its rules again (half a second).
+@dataclass(frozen=True)
+class Policy:
     """The rules in force, what they permit, and the digest under which a run's provenance names them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     version: int
     rules: tuple[Rule, ...]
-    allow: tuple[Permission, ...] = ()
+    allow: tuple[Permission, ...]
     digest: str
 
 
