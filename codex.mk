@@ -13,8 +13,11 @@ GATE := PATH="$(CURDIR)/$(BIN):$$PATH" PRE_COMMIT_HOME="$(CURDIR)/$(CACHE)/pre-c
 # one process, because its fixtures are made once in each; the slow ones (e2e) come first, so that none is waited for.
 PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
+# Parts of `make test-full`; none means all.
+PARTS ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e invariant faults regression coverage-test coverage-report
+.PHONY: help demo test test-full unit integration e2e invariant faults regression coverage-test coverage-report
 .PHONY: bench lint types contracts quality gates hooks gates-setup sbom coverage-badge mutation docs lock pretrain-base
 .PHONY: wheelhouse wheelhouse-cuda base-image image-cpu image-cuda compose-check image-test clean clean-venv
 
@@ -50,10 +53,13 @@ demo: $(VENV)/.installed  ## Train the example adapter and compare it with its b
 	$(BIN)/codex-ml train --config-name=examples/minimal
 	$(BIN)/codex-ml evaluate --config-name=examples/minimal --checkpoint base --checkpoint best
 
-test: $(VENV)/.installed-dev  ## Run every test, with branch coverage
+test: $(VENV)/.installed-dev  ## Run the tests of every change, with branch coverage
 	@$(BIN)/python tools/tested_tree.py begin
 	$(PYTEST) --durations=10 --cov
 	@$(BIN)/python tools/tested_tree.py finish
+
+test-full: $(VENV)/.installed-dev gates-setup  ## Run the exhaustive tests in parts; PARTS="wheel kills" names some
+	$(BIN)/python tools/run_full_tests.py $(PARTS)
 
 unit: $(VENV)/.installed-dev  ## Run the unit tests
 	$(PYTEST) tests/unit

@@ -20,6 +20,8 @@ import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from codex_ml.offline import go_offline
+from run_full_tests import TEST_PARTS
+from tiers import load_profile
 
 # A shell starts what runs in the background with SIGINT ignored, nohup with SIGHUP; the commands under test would
 # inherit that, and rightly leave it so. What is tested is a command that was started in the ordinary way.
@@ -39,6 +41,41 @@ os.environ["MKL_NUM_THREADS"] = "1"
 REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
 # Its examples and its copy of Unicode are a cache like any other.
 set_hypothesis_home_dir(REPOSITORY_ROOT / ".cache" / "hypothesis")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--full``."""
+    parser.addoption(
+        "--full", choices=TEST_PARTS, help="run this part of `make test-full` instead of the tests of `make test`"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the Hypothesis profile of the tier, before the modules with properties are imported."""
+    load_profile(full=config.getoption("--full") == "properties")
+
+
+# After the plugin of Hypothesis, which marks properties.
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of the chosen tier."""
+    chosen = config.getoption("--full")
+    parts = [part_of(item, chosen == "properties") for item in items]
+    config.hook.pytest_deselected(items=[item for item, part in zip(items, parts, strict=True) if part != chosen])
+    items[:] = [item for item, part in zip(items, parts, strict=True) if part == chosen]
+
+
+def part_of(item: pytest.Item, properties: bool) -> str | None:
+    """Return the part of `make test-full` that a test belongs to; None for a test of `make test`."""
+    if properties and item.get_closest_marker("hypothesis") is not None:
+        return "properties"
+    marker = item.get_closest_marker("full")
+    if marker is None:
+        return None
+    (part,) = marker.args
+    if part not in TEST_PARTS:
+        raise pytest.UsageError(f"{item.nodeid}: unknown part {part!r} (expected one of {', '.join(TEST_PARTS)})")
+    return str(part)
 
 
 @pytest.fixture(scope="session")

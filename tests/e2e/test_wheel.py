@@ -135,6 +135,7 @@ def test_wheel_holds_the_package_with_configs_and_examples_only(archives, tree) 
     assert {"codex_ml/py.typed", "codex_ml/_packaged/examples/minimal/model/model.safetensors"} <= names
 
 
+@pytest.mark.full("wheel")
 def test_source_archive_holds_no_litter_and_gives_the_same_wheel(archives, tree, offline, tmp_path) -> None:
     """What is built from the archive is what is built from the checkout, byte for byte."""
     wheel, source = archives
@@ -148,6 +149,7 @@ def test_source_archive_holds_no_litter_and_gives_the_same_wheel(archives, tree,
     assert contents(direct) == contents(wheel)
 
 
+@pytest.mark.full("wheel")
 def test_wheel_made_elsewhere_later_is_the_same_bytes(archives, tree, offline, tmp_path) -> None:
     """Other times and rights of the files change nothing, so that two machines can compare digests."""
     elsewhere = tmp_path / "elsewhere"

@@ -14,7 +14,7 @@ from codex_ml.monitoring.codex_logging import read_ndjson
 from codex_ml.runs.checkpoints import newest_whole
 from codex_ml.runs.layout import RunLayout, find_runs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.full("demo"), pytest.mark.timeout(1500)]
 
 COMMAND = ("train", "--config-name=examples/minimal")
 STEPS = 175

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -36,13 +35,11 @@ OPTIONS = (
 )
 # Kinds of operations that have a middle.
 DIVISIBLE = ("write", "sync of a library's file", "remove tree")
-# The kills at operations are shared among so many tests: each has a time limit of its own.
-PARTS = 6
-# Most operations write lines of a log, one like the other: of those kills every so many are tried, of all others each.
-# CODEX_ML_EVERY_KILL=1 tries every one, which takes three times as long.
-WRITES_BETWEEN = 1 if os.environ.get("CODEX_ML_EVERY_KILL") == "1" else 6
-RANDOM_INSTANTS = 20
-DOUBLE_KILLS = 16
+# The kills of the full tier are shared among several tests, because each test has a time limit.
+PARTS = 8
+# (in `make test`, in `make test-full`)
+RANDOM_INSTANTS = pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.full("kills"))])
+DOUBLE_KILLS = pytest.mark.parametrize("count", [3, pytest.param(16, marks=pytest.mark.full("kills"))])
 ATTEMPTS = 4
 Answer = dict[str, Any]
 
@@ -153,25 +150,28 @@ def all_kills(operations: Sequence[str]) -> list[dict[str, Any]]:
     return kills
 
 
-def chosen_kills(operations: Sequence[str]) -> list[dict[str, Any]]:
-    """Return every kill that hits no write, and of those that do one in so many, both kinds by turns."""
-    writes = [number for number, kind in enumerate(operations, start=1) if kind == "write"]
-    before, halves = set(writes[::WRITES_BETWEEN]), set(writes[WRITES_BETWEEN // 2 :: WRITES_BETWEEN])
-    tried = {False: before, True: halves}
-    return [
-        kill
-        for kill in all_kills(operations)
-        if operations[kill["operation"] - 1] != "write" or kill["operation"] in tried["half" in kill]
-    ]
+def sampled_kills(operations: Sequence[str]) -> list[dict[str, Any]]:
+    """Return two kills of each kind of operation, before it and in its middle: one early in the run, one late."""
+    groups: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    for kill in all_kills(operations):
+        groups.setdefault((operations[kill["operation"] - 1], "half" in kill), []).append(kill)
+    return [kill for group in groups.values() for kill in (group[len(group) // 3], group[len(group) * 4 // 5])]
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-def test_kill_at_storage_operations_of_every_kind_resumes_to_the_same_bytes(server, undisturbed, part):
-    """Before each operation and in the middle of each that has one; 200 kills at least, in parts of every kind."""
-    kills = chosen_kills(undisturbed.operations)
-    assert len(kills) >= 200
+def test_kill_at_two_operations_of_each_kind_resumes_to_the_same_bytes(server, undisturbed):
+    """Before the operation, and in the middle of each kind that has one."""
+    kills = sampled_kills(undisturbed.operations)
     assert {undisturbed.operations[kill["operation"] - 1] for kill in kills} == set(undisturbed.operations)
-    assert sum("half" in kill for kill in kills) >= 40
+    assert sum("half" in kill for kill in kills) == 2 * len(DIVISIBLE)
+    check(server.ask([[kill] for kill in kills]), undisturbed)
+
+
+@pytest.mark.full("kills")
+@pytest.mark.parametrize("part", range(PARTS))
+def test_kill_at_every_storage_operation_resumes_to_the_same_bytes(server, undisturbed, part):
+    """Before each operation and in the middle of each that has one."""
+    kills = all_kills(undisturbed.operations)
+    assert len(kills) >= 200
     if part == 0:
         print(f"{len(undisturbed.operations)} operations, {len(kills)} kills: {dict(Counter(undisturbed.operations))}")
     started = time.monotonic()
@@ -180,26 +180,28 @@ def test_kill_at_storage_operations_of_every_kind_resumes_to_the_same_bytes(serv
     check(answers, undisturbed)
 
 
-def test_kill_at_random_instants_resumes_to_the_same_bytes(server, undisturbed):
+@RANDOM_INSTANTS
+def test_kill_at_random_instants_resumes_to_the_same_bytes(server, undisturbed, count):
     """SIGKILL from outside, whatever is under way; who was too fast is tried again with less time."""
     chance = random.Random(4)
-    left = [chance.uniform(0.05, 0.95) * undisturbed.seconds for _ in range(RANDOM_INSTANTS)]
+    left = [chance.uniform(0.05, 0.95) * undisturbed.seconds for _ in range(count)]
     hit: list[Answer] = []
     for _ in range(ATTEMPTS):
         answers = server.ask([[{"seconds": seconds}] for seconds in left])
         hit += [answer for answer in answers if answer["ended"][0] == "killed"]
         left = [answer["kills"][0]["seconds"] / 2 for answer in answers if answer["ended"][0] != "killed"]
-    assert len(hit) == RANDOM_INSTANTS
+    assert len(hit) == count
     check(hit, undisturbed)
 
 
-def test_kill_during_the_resume_too_resumes_to_the_same_bytes(server, undisturbed):
+@DOUBLE_KILLS
+def test_kill_during_the_resume_too_resumes_to_the_same_bytes(server, undisturbed, count):
     """Killed, resumed, killed again while that is at work, and resumed: some operations of both, chosen at random."""
     chance = random.Random(5)
     kills = all_kills(undisturbed.operations)
     # A resume makes fewer operations than a whole run; every one makes the first so many.
     early = [kill for kill in kills if kill["operation"] <= len(undisturbed.operations) // 4]
     # Which operation has a middle is known of a whole run only.
-    second = [{"operation": kill["operation"]} for kill in chance.choices(early, k=DOUBLE_KILLS)]
-    first = chance.choices(kills[: len(kills) * 3 // 4], k=DOUBLE_KILLS)
+    second = [{"operation": kill["operation"]} for kill in chance.choices(early, k=count)]
+    first = chance.choices(kills[: len(kills) * 3 // 4], k=count)
     check(server.ask(list(zip(first, second, strict=True))), undisturbed)

@@ -10,12 +10,13 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.errors import ConfigCompositionException
-from hypothesis import Phase, given, reject, settings
+from hypothesis import Phase, given, reject
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from codex_ml.config.files import compose_files
 from codex_ml.config.resources import packaged_directory
+from tiers import examples
 
 names = st.sampled_from(["a", "b", "c", "kind"])
 scalars = st.one_of(
@@ -34,7 +35,7 @@ def by_hydra(root: Path, name: str, groups: list[str]) -> dict:
 
 
 # Without shrinking: one Hydra composition takes a tenth of a second, and the shapes are small as they are.
-@settings(deadline=None, max_examples=12, derandomize=True, phases=[Phase.explicit, Phase.generate])
+@examples(12, phases=[Phase.explicit, Phase.generate])
 @given(first=mappings, second=mappings, chosen=mappings, own=mappings, choose=st.booleans())
 def test_compose_files_any_layers_equal_hydra(first, second, chosen, own, choose):
     """Layers of any shape give the values of Hydra's own composition."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.data.batches import (
@@ -15,6 +15,7 @@ from codex_ml.data.batches import (
     steps_per_epoch,
     window_of_step,
 )
+from tiers import examples
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ records = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@examples(60)
 @given(st.integers(0, 2**63), st.integers(0, 3), st.integers(1, 80), st.integers(1, 90), st.integers(1, 9))
 def test_window_of_step_an_epoch_takes_every_record_once(
     seed: int, epoch: int, count: int, window: int, micro: int
@@ -48,7 +49,7 @@ def test_window_of_step_an_epoch_takes_every_record_once(
     assert sorted(seen) == list(range(count))
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@examples(60)
 @given(records, st.integers(0, 9))
 def test_collate_keeps_every_token_and_label(records: list[_Record], pad: int) -> None:
     """What the mask says is what the labels say, whichever id pads."""
@@ -63,7 +64,7 @@ def test_collate_keeps_every_token_and_label(records: list[_Record], pad: int) -
         assert batch.labels[row].tolist() == wanted + [-100] * (batch.labels.shape[1] - length)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@examples(60)
 @given(records)
 def test_concatenate_holds_what_collate_holds(records: list[_Record]) -> None:
     """Cut at its lengths, a row gives the tokens of each record, and the labels that a padded batch predicts."""
@@ -79,7 +80,7 @@ def test_concatenate_holds_what_collate_holds(records: list[_Record]) -> None:
     assert start == row.tokens == padded.tokens
 
 
-@settings(deadline=None, max_examples=80, derandomize=True)
+@examples(80)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(1, 60), st.booleans())
 def test_micro_batches_by_tokens_hold_every_record_in_order_within_the_budget(
     lengths: list[int], budget: int, padded: bool

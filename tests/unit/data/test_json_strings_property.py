@@ -6,13 +6,14 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.data.json_strings import changed_tokens, with_tokens
 from codex_ml.data.reading.json_strict import parse_line
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.policy import parse_policy
+from tiers import examples
 
 pytestmark = pytest.mark.safety
 _ADDRESS = "ann" + "@" + "example.com"
@@ -36,7 +37,7 @@ _values = st.recursive(
 _rows = st.dictionaries(_texts, _values, max_size=5)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@examples(200)
 @given(row=_rows, in_ascii=st.booleans(), separators=st.sampled_from([(",", ":"), (", ", ": "), (" ,\t", " : ")]))
 def test_with_tokens_any_row_is_what_redact_value_makes_of_it(
     row: dict[str, Any], in_ascii: bool, separators: tuple[str, str]

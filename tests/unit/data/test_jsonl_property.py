@@ -7,11 +7,12 @@ import json
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.data.jsonl import iter_jsonl
 from codex_ml.data.reading.json_strict import parse_object
+from tiers import examples
 
 characters = st.characters(exclude_categories=["Cs"])
 values = st.recursive(
@@ -22,7 +23,7 @@ values = st.recursive(
 objects = st.dictionaries(st.text(characters), values, max_size=4)
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@examples(30)
 @given(st.lists(objects, min_size=1, max_size=6), st.booleans(), st.sampled_from(["\n", "\r\n"]))
 def test_iter_jsonl_whatever_json_writes_reads_back(records: list[dict], ascii_only: bool, line_end: str) -> None:
     """Every object that the standard library writes comes back equal, in order, with true offsets."""
@@ -35,7 +36,7 @@ def test_iter_jsonl_whatever_json_writes_reads_back(records: list[dict], ascii_o
     assert all(content[line.offset : line.offset + len(line.raw)] == line.raw for line in lines)
 
 
-@settings(deadline=None, max_examples=150, derandomize=True)
+@examples(150)
 @given(st.binary(max_size=40))
 def test_parse_object_any_bytes_give_an_object_or_a_value_error(raw: bytes) -> None:
     """No input makes the parser fail in another way."""

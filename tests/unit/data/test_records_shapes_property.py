@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from chat_families import FAMILIES, WEATHER
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.config.schema.data import DataSection
 from codex_ml.data.pipeline import build_dataset
 from codex_ml.data.records import to_record
 from codex_ml.data.tokenize import RecordTokenizer
+from tiers import examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -55,7 +56,7 @@ def _lines(shape: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> dict[st
     return {"messages": turns}
 
 
-@settings(deadline=None, max_examples=15, derandomize=True)
+@examples(15)
 @pytest.mark.parametrize(
     "shape", ["prompt_completion", "text", "instruction", "messages", "conversations", "pair_of_turns", "calls"]
 )
@@ -100,7 +101,7 @@ def _format_of(shape: str) -> Any:
     return {"pair_of_turns": "prompt_completion", "calls": "messages"}.get(shape, shape)
 
 
-@settings(deadline=None, max_examples=10, derandomize=True)
+@examples(10)
 @pytest.mark.parametrize("name", FAMILIES)
 @given(turns=conversations(), supervise=st.sampled_from(["all_assistant_turns", "last_assistant_turn"]))
 def test_encode_prompt_of_any_conversation_is_the_prompt_of_training(

@@ -7,14 +7,15 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from codex_ml.data.split_utils import assign_splits, split_jsonl
 from codex_ml.data.splitting.split_groups import record_key
 from codex_ml.errors import DataError
+from tiers import examples
 
-common = settings(deadline=None, max_examples=30, derandomize=True)
+common = examples(30)
 seeds = st.integers(min_value=-(2**70), max_value=2**70)
 keys = st.lists(st.binary(max_size=6), min_size=1, max_size=60)
 ratios = st.tuples(st.integers(0, 10), st.integers(0, 10), st.integers(1, 10)).map(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.data.overlong import shorten
 from codex_ml.data.records import PromptCompletionRecord
 from codex_ml.data.tokenize import RecordTokenizer
+from tiers import examples
 
 pieces = st.sampled_from(["cups ", "\n", "<|end|>", "<|role|>", " four", "é", "\u2028", "😀", "<|", "|>", "a"])
 texts = st.lists(pieces, min_size=1, max_size=6).map("".join)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@examples(60)
 @given(prompt=texts, completion=texts, limit=st.integers(2, 30), adds_begin=st.booleans())
 def test_tokenize_any_pair_is_a_prefix_and_a_supervised_rest(
     make_tokenizer: Callable, prompt: str, completion: str, limit: int, adds_begin: bool

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.components import METRICS
 from codex_ml.eval.metrics import MetricResult
 from codex_ml.eval.text_metrics import normalize_answer
+from tiers import examples
 
-FAST = settings(deadline=None, max_examples=25, derandomize=True)
+FAST = examples(25)
 # Words that meet often, beside any text at all.
 TEXTS = st.one_of(
     st.lists(st.sampled_from(["red", "bird", "the", "a", "7", "é", "!", "."]), max_size=6).map(" ".join),

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from codex_ml.data.batches import IGNORED_LABEL, predicting_positions
 from codex_ml.modeling.loss import supervised_loss
+from tiers import examples
 
 VOCABULARY = 11
 RECORDS = st.lists(
@@ -54,7 +55,7 @@ def padded(records: list[list[tuple[int, bool]]], extra: int) -> Batch:
     return Batch(input_ids, torch.ones_like(input_ids), labels)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@examples(60)
 @given(records=RECORDS, extra=st.integers(0, 3))
 def test_supervised_loss_any_batch_is_the_sum_over_its_records(
     records: list[list[tuple[int, bool]]], extra: int

@@ -6,10 +6,11 @@ import json
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.monitoring.codex_logging import NdjsonWriter, ndjson_files, no_redaction, read_ndjson, truncate_after_step
+from tiers import examples
 
 texts = st.lists(st.text(max_size=60), max_size=25)
 json_values = st.recursive(
@@ -19,7 +20,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@examples(60)
 @given(texts=texts, max_bytes=st.integers(1, 400), reopen=st.integers(1, 6), torn=st.binary(max_size=30))
 def test_rotation_random_sizes_no_line_lost_cut_or_doubled(
     texts: list[str], max_bytes: int, reopen: int, torn: bytes
@@ -40,7 +41,7 @@ def test_rotation_random_sizes_no_line_lost_cut_or_doubled(
             assert len(content) <= max_bytes or content.count(b"\n") == 1
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
+@examples(40)
 @given(
     steps=st.lists(st.none() | st.integers(0, 20), max_size=25),
     cut=st.integers(0, 20),
@@ -61,7 +62,7 @@ def test_truncate_after_step_random_steps_keeps_exactly_the_rest(
         assert truncate_after_step(path, cut) == 0
 
 
-@settings(deadline=None, max_examples=80, derandomize=True)
+@examples(80)
 @given(value=json_values)
 def test_write_any_json_value_is_one_strict_json_line(value: object) -> None:
     """Any value makes one line that a strict reader takes."""

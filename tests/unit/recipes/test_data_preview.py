@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from codex_ml.config.compose import compose
@@ -19,6 +19,7 @@ from codex_ml.models.registry import load_tokenizer
 from codex_ml.recipes.data_preview import PreviewedRecord, preview_records, texts_of
 from codex_ml.recipes.preparation import open_filters
 from codex_ml.storage import Storage
+from tiers import examples
 
 
 def _write(path: Path, *rows: dict) -> Path:
@@ -156,7 +157,7 @@ def test_preview_records_faulty_line_is_an_error_only_where_it_comes_first(
         _preview(tiny_llama_directory, file, count=3)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(alphabet=st.sampled_from("ab é🎉漢字\n\ufffd\u0301 <|end|>"), max_size=80))
 def test_texts_of_any_text_joined_is_the_text(tiny_tokenizer, text: str) -> None:
     """Characters of several tokens come whole with the last of them, and nothing is lost or doubled."""

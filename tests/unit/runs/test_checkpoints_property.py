@@ -5,20 +5,21 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.runs.checkpoints import checkpoint_name, list_checkpoints, step_of
+from tiers import examples
 
 
-@settings(deadline=None, max_examples=200, derandomize=True)
+@examples(200)
 @given(st.integers(min_value=0, max_value=10**12))
 def test_step_of_any_step_round_trips(step: int) -> None:
     """The name gives the step back."""
     assert step_of(Path(checkpoint_name(step))) == step
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@examples(30)
 @given(st.lists(st.integers(min_value=0, max_value=10**10), unique=True, max_size=8))
 def test_list_checkpoints_any_steps_are_sorted(steps: list[int]) -> None:
     """Whatever the order of making, the order of listing is by number."""

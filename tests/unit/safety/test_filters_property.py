@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.safety.filters import SafetyFilters
+from tiers import examples
 
 pytestmark = pytest.mark.safety
 
-common = settings(deadline=None, max_examples=150, derandomize=True)
+common = examples(150)
 fragments = st.sampled_from(
     [
         "jane@example.com",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.safety.fragment_texts import MAIL_RULE, filters_of, texts_of
 
@@ -14,6 +14,7 @@ from codex_ml.safety.matching import RuleMatch
 from codex_ml.safety.rendering import Markers, merge, render, to_original
 from codex_ml.safety.rules import Rule
 from codex_ml.safety.streaming import StreamFilter
+from tiers import examples
 
 pytestmark = pytest.mark.safety
 # A guard against quadratic work, not a measurement.
@@ -60,7 +61,7 @@ def test_views_of_ordinary_text_there_are_none(text: str) -> None:
     assert list(views_of(text, text.encode())) == []
 
 
-@settings(deadline=None, max_examples=300, derandomize=True)
+@examples(300)
 @given(text=TEXTS)
 def test_view_spans_are_in_order_inside_the_text_and_not_empty(text: str) -> None:
     """Each character of a view maps to a nonempty span of the text, and the spans are in order."""
@@ -74,7 +75,7 @@ def test_view_spans_are_in_order_inside_the_text_and_not_empty(text: str) -> Non
             assert view.to_original(0, len(view.text))[1] <= len(text)
 
 
-@settings(deadline=None, max_examples=300, derandomize=True)
+@examples(300)
 @given(text=TEXTS)
 def test_apply_folded_text_twice_changes_nothing_and_keeps_every_other_character(text: str) -> None:
     """Only the spans of findings are replaced; the rest of the text is unchanged."""
@@ -88,7 +89,7 @@ def test_apply_folded_text_twice_changes_nothing_and_keeps_every_other_character
     assert FILTERS.apply(once.text).text == once.text
 
 
-@settings(deadline=None, max_examples=300, derandomize=True)
+@examples(300)
 @given(text=TEXTS, cut=st.integers(0, 200))
 def test_stream_of_folded_text_gives_what_the_whole_text_gives(text: str, cut: int) -> None:
     """The result is the same when a piece ends inside an escape or between a letter and its combining mark."""

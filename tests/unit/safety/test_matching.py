@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.safety import matching
@@ -14,6 +14,7 @@ from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.matching import PolicyMatcher, RuleFailedError
 from codex_ml.safety.policy import load_policy
 from codex_ml.safety.rules import Permission, Rule
+from tiers import examples
 
 pytestmark = pytest.mark.safety
 
@@ -60,7 +61,7 @@ _WORDS = st.sampled_from(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(words=st.lists(_WORDS, max_size=8))
 def test_find_all_rules_together_find_what_each_finds_alone(one_by_one, all_at_once, words) -> None:
     """One pass of the sets hides nothing that a rule of its own would find, in any mixture of texts."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import re2
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.safety.patterns import BytesPattern, require_usable, widened
+from tiers import examples
 
 pytestmark = pytest.mark.safety
 
@@ -96,7 +97,7 @@ _ATOMS = st.sampled_from(["a", "b", "[ab]", "[^a]", "(?:ab|c)", r"\d", "(?i:a)"]
 _COUNTS = st.sampled_from(["", "?", "*", "{3}", "{14}", "{2,14}", "{13,15}", "{13,}"])
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     parts=st.lists(st.tuples(_ATOMS, _COUNTS), min_size=1, max_size=4),
     borders=st.sampled_from(["none", "word", "token", "number"]),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.safety.phrases import PhraseFinder, fold
+from tiers import examples
 
 pytestmark = pytest.mark.safety
 
@@ -45,7 +46,7 @@ def test_find_phrase_in_any_form_of_its_letters(phrase, text) -> None:
     assert [span for _, span in PhraseFinder([phrase]).find(plain)] == expected
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     before=st.text(max_size=12),
     phrase=st.sampled_from(["geheim", "straße", "été", "top secret", "ﬁne"]),
@@ -60,7 +61,7 @@ def test_find_planted_phrase_is_found_at_its_place_in_any_text(before, phrase, b
     assert all(0 <= first < last <= len(text) for first, last in spans)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(text=st.text(max_size=30))
 def test_fold_is_stable_and_knows_no_form(text) -> None:
     """Folding twice is folding once, and composed and decomposed text fold alike."""

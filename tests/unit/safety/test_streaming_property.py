@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.safety.fragment_texts import MAIL_RULE, filters_of, texts_of
 
 from codex_ml.safety.streaming import StreamFilter
+from tiers import examples
 
 pytestmark = pytest.mark.safety
 
@@ -37,7 +38,7 @@ def streamed(pieces: list[str], block_characters: int = 0) -> tuple[str, StreamF
 
 
 @given(text=TEXTS, cuts=st.lists(st.integers(0, 400), max_size=8), block=st.sampled_from([0, 7, 100]))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_stream_any_cutting_gives_what_the_whole_text_gives(text: str, cuts: list[int], block: int) -> None:
     """Text, findings and action are those of the whole text, however it arrives and however often it is judged."""
     borders = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
@@ -51,7 +52,7 @@ def test_stream_any_cutting_gives_what_the_whole_text_gives(text: str, cuts: lis
 
 
 @given(text=TEXTS)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_stream_places_are_those_of_the_text(text: str) -> None:
     """Line and column name the character at which the finding begins."""
     lines = text.split("\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.data.conversations.messages import (
@@ -17,6 +17,7 @@ from codex_ml.data.conversations.messages import (
     redacted_sides,
 )
 from codex_ml.data.records import Record, RecordFormat, map_strings, to_record
+from tiers import examples
 
 CARD = 4_000_000_000_000_002
 LINE: dict[str, Any] = {
@@ -122,7 +123,7 @@ def _strings_of(record: Record) -> list[str]:
 NAUGHTY = st.text(st.sampled_from("ae\u0301é \t\r\n\u200b\ufeff\u2028\xa0\\\"'<|}{😀"), min_size=1, max_size=12)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@examples(60)
 @given(text=NAUGHTY)
 def test_to_record_text_of_any_shape_is_kept_character_for_character(text: str) -> None:
     """Nothing is trimmed, normalised or escaped again: blanks at the ends, NFD, tabs, returns, zero-width, BOM."""

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.data.jsonl import FaultyLine, JsonLine, parsed_lines
 from codex_ml.data.readers import open_records
 from codex_ml.errors import DataError
+from tiers import examples
 
 Write = Callable[..., Path]
 
@@ -116,7 +117,7 @@ def test_open_records_csv_that_cannot_be_a_table_is_refused(write_jsonl: Write, 
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@examples(60)
 @given(st.lists(st.lists(cells, min_size=2, max_size=2), min_size=1, max_size=5), st.sampled_from(["\n", "\r\n"]))
 def test_open_records_csv_whatever_csv_writes_reads_back(rows: list[list[str]], line_end: str) -> None:
     """Every text comes back as it was, quoted where it has to be."""

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from codex_ml.data.reading.json_fast import parse_fast
 from codex_ml.data.reading.json_strict import MAX_NESTING, parse_object
+from tiers import examples
 
 
 class _Pairs(list):
     """The members of an object as they are written, doubled keys included."""
 
 
-common = settings(deadline=None, max_examples=300, derandomize=True)
+common = examples(300)
 # Short and few, so that keys collide; with everything that JSON escapes or that looks like its own signs.
 texts = st.text(st.sampled_from('ab"\\:,{}[] \n\t\x7f\u2028é😀\x00'), max_size=4)
 numbers = st.one_of(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.data.reading.line_blocks import lines_of
+from tiers import examples
 
 
 class _Dripping(io.BytesIO):
@@ -37,7 +38,7 @@ def _cut(content: bytes, most: int) -> list[tuple[int, bytes | None, bytes]]:
     return expected
 
 
-@settings(deadline=None, max_examples=300, derandomize=True)
+@examples(300)
 @given(st.text("ab\r\n", max_size=40).map(str.encode), st.integers(1, 9), st.integers(0, 8))
 def test_lines_of_any_blocks_equal_the_whole(content: bytes, block_bytes: int, most: int) -> None:
     """Wherever the borders of blocks fall: offsets, bytes, line ends, and what is too long."""

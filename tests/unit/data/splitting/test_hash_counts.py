@@ -6,15 +6,16 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_ml.data.splitting.hash_counts import HashCounts
+from tiers import examples
 
 hashes = st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**56 - 1, 2**56, 2**63, 2**64 - 1])
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@examples(60)
 @given(st.lists(hashes, max_size=40), st.integers(1, 50))
 def test_hash_counts_any_stream_equals_set_and_sort(values: list[int], most_in_memory: int) -> None:
     """Total, distinct count and every rank are those of the plain list, wherever the hashes lie."""

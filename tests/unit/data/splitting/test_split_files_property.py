@@ -8,14 +8,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from codex_ml.data.splitting.split_files import split_file
 from codex_ml.data.splitting.split_report import SplitOptions
 from codex_ml.errors import DataError
+from tiers import examples
 
-common = settings(deadline=None, max_examples=40, derandomize=True)
+common = examples(40)
 texts = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('\u2028\u2029\x85\r\n"'), max_size=5)
 records = st.lists(st.tuples(st.integers(0, 8), texts, st.booleans()), min_size=8, max_size=50)
 line_ends = st.lists(st.sampled_from([b"\n", b"\r\n", b"\n\n", b"\r\n \t\n"]), min_size=1, max_size=7)
