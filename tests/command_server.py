@@ -7,11 +7,16 @@ one order a line as JSON from standard input (``arguments``, ``directory``, ``en
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import json
 import os
 import signal
 import sys
+import threading
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 # The kernel ends a command that hangs; its exit code is then that of SIGALRM.
@@ -35,6 +40,27 @@ def become(order: dict[str, Any]) -> None:
     sys.argv = ["codex-ml", *order["arguments"]]
 
 
+def run_and_leave(run: Callable[[], None]) -> None:
+    """Run the command line, then do what an interpreter does at its end, except for freeing its objects.
+
+    Freeing them takes over a second, because every page that is touched must be copied first.
+    """
+    code = 1
+    try:
+        run()
+        code = 0
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    except BaseException:  # noqa: BLE001 - the child must never continue in the loop of its parent
+        traceback.print_exc()
+    finally:
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def main() -> None:
     """Answer orders until standard input ends; only children leave the loop otherwise."""
     from codex_ml.offline import go_offline
@@ -53,11 +79,13 @@ def main() -> None:
 
     # Compiles the patterns of the default policy.
     SafetyFilters(load_policy("default"))
+    gc.collect()
+    gc.freeze()
     for line in iter(sys.stdin.readline, ""):
         child = os.fork()
         if child == 0:
             become(json.loads(line))
-            run()
+            run_and_leave(run)
         _, status = os.waitpid(child, 0)
         print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)
 
