@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 from collections.abc import Sequence
@@ -94,7 +95,10 @@ def run() -> None:
     """
     open_standard_streams()
     leave_before_anything_begins()
-    raise SystemExit(finish_output(_run_arguments(sys.argv[1:])))
+    code = finish_output(_run_arguments(sys.argv[1:]))
+    # Without this the interpreter examines every object twice before it exits: a second where torch is imported.
+    gc.freeze()
+    raise SystemExit(code)
 
 
 def _run_arguments(arguments: Sequence[str]) -> int:
