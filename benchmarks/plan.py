@@ -97,8 +97,8 @@ def work(part: str, overrides: list[str]) -> dict[str, Any]:
 
     from codex_ml.config.compose import compose
     from codex_ml.config.validate import validate_train
-    from codex_ml.modeling.peak_memory import PeakMemory
-    from codex_ml.recipes.train import TrainCollaborators, plan_only, train
+    from codex_ml.modeling.memory_estimate import PeakMemory
+    from codex_ml.recipes.train.job import TrainCollaborators, plan_only, train
 
     torch.set_num_threads(2)
     config = validate_train(compose("train", overrides=overrides))

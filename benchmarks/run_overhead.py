@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from codex_ml.clock import utc_now
 from codex_ml.config.compose import compose
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.config.validate import validate_train
+from codex_ml.io.clock import utc_now
 
 OVERRIDES = ["training.eval_steps=null", "training.logging_steps=10"]
 
@@ -42,7 +42,7 @@ class Stamps:
 
 def whole_job(config: TrainConfig) -> list[float]:
     """Train as the command does, and return the seconds of each step after the first, checkpoints with them."""
-    from codex_ml.recipes.train import TrainCollaborators, train
+    from codex_ml.recipes.train.job import TrainCollaborators, train
 
     stamps = Stamps()
     # Asked once a step before a checkpoint is written, so that a checkpoint counts for the step after it.
@@ -52,12 +52,12 @@ def whole_job(config: TrainConfig) -> list[float]:
 
 def bare_loop(config: TrainConfig) -> list[float]:
     """Train the same steps with no hook but the clock, and one checkpoint at the end, which no step pays for."""
-    from codex_ml.recipes.model_setup import build_trainable_model
+    from codex_ml.recipes.inputs import Witness
     from codex_ml.recipes.preparation import prepare
-    from codex_ml.recipes.safety_filters import Witness
+    from codex_ml.recipes.train.setup import build_trainable_model
+    from codex_ml.training.checkpoint.state import TrainerState
     from codex_ml.training.job import TrainingJob
-    from codex_ml.training.state import TrainerState
-    from codex_ml.training.trainer import TrainerDependencies, run_training
+    from codex_ml.training.loop import TrainerDependencies, run_training
 
     prepared = prepare(config, lambda _: None, witness=Witness("train", lambda: "benchmark", utc_now))
     trainable = build_trainable_model(config, prepared.tokenizer)

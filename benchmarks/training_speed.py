@@ -95,13 +95,13 @@ class Clock:
 def run_codex(steps: int, layout_wish: Any) -> dict[str, Any]:
     """Train with codex-ml's own loop, with its checkpoint at the end."""
     from codex_ml.config.schema.training import TrainingSection
-    from codex_ml.data.tokenize import TokenizedRecord
-    from codex_ml.modeling.layout import lay_out
+    from codex_ml.data.tokenization.tokenizer import TokenizedRecord
+    from codex_ml.modeling.forward import lay_out
     from codex_ml.peft.adapter_files import write_adapter
     from codex_ml.peft.peft_adapter import apply_lora
+    from codex_ml.training.checkpoint.state import TrainerState
     from codex_ml.training.job import TrainingJob
-    from codex_ml.training.state import TrainerState
-    from codex_ml.training.trainer import run_training
+    from codex_ml.training.loop import run_training
 
     model = make_model(lambda base: apply_lora(base, ADAPTER))
     layout = lay_out(model, layout_wish)

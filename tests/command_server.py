@@ -72,7 +72,7 @@ def main() -> None:
     # Imported for their effect: everything that the commands need is in memory before the first child.
     import codex_ml.recipes.evaluate
     import codex_ml.recipes.generate
-    import codex_ml.recipes.train  # noqa: F401
+    import codex_ml.recipes.train.job  # noqa: F401
     from codex_ml.cli.main import run
     from codex_ml.safety.filters import SafetyFilters
     from codex_ml.safety.policy import load_policy

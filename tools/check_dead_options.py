@@ -14,14 +14,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from codex_ml.config.describe import subsection
+from codex_ml.config.messages import subsection
 from codex_ml.config.schema.base import Section
 from codex_ml.config.schema.root import TrainConfig
 from tracked_files import report, tracked_files
 
 SCHEMA = "src/codex_ml/config/schema/"
 _PIPELINE = ("src/codex_ml/data/sources.py", "getattr(data, name)")
-_ADAPTER = ("src/codex_ml/recipes/model_setup.py", "adapter.model_dump()")
+_ADAPTER = ("src/codex_ml/recipes/train/setup.py", "adapter.model_dump()")
 READ_OTHERWISE: dict[str, tuple[str, str]] = {
     "schema_version": ("src/codex_ml/config/migrations.py", '"schema_version"'),
     "data.train": _PIPELINE,

@@ -73,7 +73,7 @@ _.force_exit
 _.limit_concurrency
 _.should_exit
 _.generation_config  # of a model: transformers writes it into a checkpoint
-_.LOSS  # components.py names it
+_.LOSS  # registry.py names it
 _.PERPLEXITY
 _.TOKEN_ACCURACY
 _.constant

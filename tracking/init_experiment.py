@@ -40,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def initialise(output_directory: Path, experiment: str, name: str) -> bool:
     """Log one event through a context with the MLflow sink; tell whether MLflow took it."""
+    from codex_ml.io.atomic import Storage
     from codex_ml.monitoring.codex_logging import no_redaction
     from codex_ml.runs.layout import close_record, create_run
-    from codex_ml.storage import Storage
     from codex_ml.tracking.mlflow_sink import local_store_uri
     from codex_ml.tracking.opening import check_sinks, open_experiment
     from codex_ml.tracking.sinks import RunInfo

@@ -1,4 +1,4 @@
-"""One small registry used for every kind of named component: models, metrics, schedules, sinks, filters."""
+"""Registries: names with lazy built-in entries and entry-point plugins, and the tables of the named components."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import operator
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from codex_ml.errors import UserError
 
@@ -109,3 +109,24 @@ class Registry(Generic[T]):
             self._entries = before
             raise
         self._plugins_read = True
+
+
+METRICS: Registry[Any] = Registry("metric", group="codex_ml.metrics")
+for _name in ("bleu", "chrf", "rouge_1", "rouge_2", "rouge_l", "rouge_lsum", "f1", "exact_match"):
+    METRICS.register(_name, f"codex_ml.eval.text_metrics:{_name.upper()}")
+for _name in ("loss", "perplexity", "token_accuracy"):
+    METRICS.register(_name, f"codex_ml.eval.metrics:{_name.upper()}")
+
+SCHEDULES: Registry[Any] = Registry("schedule", group="codex_ml.schedules")
+for _name in ("constant", "linear", "cosine"):
+    SCHEDULES.register(_name, f"codex_ml.training.optimizer:{_name}")
+
+SINKS: Registry[Any] = Registry("tracking sink", group="codex_ml.sinks")
+SINKS.register("mlflow", "codex_ml.tracking.mlflow_sink:create_mlflow_sink")
+
+# Key of the configuration -> the components that it names.
+NAMED_COMPONENTS: dict[str, Registry[Any]] = {
+    "eval.metrics": METRICS,
+    "training.schedule": SCHEDULES,
+    "tracking.sinks": SINKS,
+}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from codex_ml.data.readers import open_records
+from codex_ml.data.readers.registry import open_records
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.policy import load_policy
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from codex_ml.io.atomic import file_digest
 from codex_ml.runs.digest_cache import SMALLEST_BYTES
-from codex_ml.storage import file_digest
 
 pytestmark = pytest.mark.slow
 

@@ -10,10 +10,10 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from codex_ml.data.tokenize import TokenizedRecord
-from codex_ml.data.tokens.token_arrays import Place, StoredRecords, TokenArraysWriter
-from codex_ml.data.tokens.token_cache import TokenCache
-from codex_ml.storage import Storage
+from codex_ml.data.storage.arrays import Place, StoredRecords, TokenArraysWriter
+from codex_ml.data.storage.cache import TokenCache
+from codex_ml.data.tokenization.tokenizer import TokenizedRecord
+from codex_ml.io.atomic import Storage
 
 KEY = "a" * 64
 RECORDS = [

@@ -60,7 +60,7 @@ class TrainHere:
         """Train, with the collaborators of `TrainCollaborators` that are given, and return what came of it."""
         from codex_ml.config.compose import compose
         from codex_ml.config.validate import validate_train
-        from codex_ml.recipes.train import TrainCollaborators, train
+        from codex_ml.recipes.train.job import TrainCollaborators, train
 
         said: list[str] = []
         values = [

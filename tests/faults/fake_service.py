@@ -10,8 +10,7 @@ from fake_source import FakeSource
 from codex_ml.serve.app import build_app
 from codex_ml.serve.engine import Engine, Limits
 from codex_ml.serve.server import Address, HttpServer
-from codex_ml.serve.service import Service, ServiceLimits
-from codex_ml.serve.service_metrics import ServiceMetrics
+from codex_ml.serve.service import Service, ServiceLimits, ServiceMetrics
 
 
 def main() -> None:

@@ -32,15 +32,15 @@ from codex_ml.config.compose import compose  # noqa: E402
 from codex_ml.config.schema.root import TrainConfig  # noqa: E402
 from codex_ml.config.validate import validate_train  # noqa: E402
 from codex_ml.errors import CodexError  # noqa: E402
+from codex_ml.io.atomic import Storage  # noqa: E402
 from codex_ml.monitoring.codex_logging import read_ndjson  # noqa: E402
-from codex_ml.recipes.audit_trail import current_audit  # noqa: E402
-from codex_ml.recipes.train import TrainCollaborators, train  # noqa: E402
+from codex_ml.recipes.train.job import TrainCollaborators, train  # noqa: E402
+from codex_ml.recipes.train.run_files import current_audit  # noqa: E402
 from codex_ml.runs.checkpoints import list_checkpoints, read_pointer  # noqa: E402
 from codex_ml.runs.layout import find_runs  # noqa: E402
 from codex_ml.runs.manifest import verify_checkpoint  # noqa: E402
 from codex_ml.safety.filters import SafetyFilters  # noqa: E402
 from codex_ml.safety.policy import load_policy  # noqa: E402
-from codex_ml.storage import Storage  # noqa: E402
 
 WORKERS = 2
 CHILD_LIMIT_SECONDS = 120.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from codex_ml.storage import Storage
+from codex_ml.io.atomic import Storage
 
 # Of a directory: its names as of its last fsync, all that were there, or the one or the other for each.
 Names = Literal["synced", "at_once", "either"]

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from codex_ml.errors import CheckpointError, UserError
+from codex_ml.io.atomic import Storage, file_digest
 from codex_ml.runs.checkpoints import checkpoint_name, list_checkpoints, newest_whole, read_pointer, write_pointer
 from codex_ml.runs.layout import RunLayout, create_run, find_runs, read_record, read_runs
 from codex_ml.runs.lock import hold_lock, is_locked
 from codex_ml.runs.manifest import MANIFEST_NAME, read_manifest, verify_checkpoint, write_manifest
-from codex_ml.storage import Storage, file_digest
 
 # A read that waits, or that a bomb keeps busy, would otherwise take the five minutes of every test.
 pytestmark = pytest.mark.timeout(300)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.terminal import visible
+from codex_ml.io.terminal import visible
 
 
 class _Canary:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.data.jsonl import MAX_LINE_BYTES, JsonlFile
-from codex_ml.data.readers import open_records
+from codex_ml.data.readers.jsonl import MAX_LINE_BYTES, JsonlFile
+from codex_ml.data.readers.registry import open_records
 from codex_ml.errors import DataError
 
 pytestmark = pytest.mark.timeout(300)

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from codex_ml.errors import ModelError
+from codex_ml.io.untrusted import UntrustedFileError
 from codex_ml.models.directory import check_model_directory
+from codex_ml.models.directory_guard import read_header
 from codex_ml.models.hub_cache import find_snapshot
-from codex_ml.models.weights_header import read_header
-from codex_ml.untrusted import UntrustedFileError
 
 pytestmark = pytest.mark.timeout(300)
 

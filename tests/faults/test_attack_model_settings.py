@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from codex_ml.config.schema.model import ModelSection
 from codex_ml.errors import CheckpointError, ModelError
+from codex_ml.models.directory_guard import is_computed
 from codex_ml.models.registry import build_shell, load_base_model, load_tokenizer, load_tokenizer_directory
-from codex_ml.models.weights_header import is_computed
 from codex_ml.peft.adapter_files import read_adapter_tensors
 
 pytestmark = pytest.mark.timeout(300)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.errors import ModelError
+from codex_ml.io.atomic import bytes_digest, file_digest, json_bytes
 from codex_ml.models.directory import (
     check_model_directory,
     check_tokenizer_directory,
@@ -16,8 +17,7 @@ from codex_ml.models.directory import (
     tokenizer_files_digest,
 )
 from codex_ml.models.hub_cache import find_snapshot
-from codex_ml.storage import bytes_digest, file_digest, json_bytes
-from codex_ml.tokenizer_names import EXTRA_TEMPLATES, TOKENIZER_FILES
+from codex_ml.runs.tokenizer_files import EXTRA_TEMPLATES, TOKENIZER_FILES
 from codex_ml.tracking.provenance import model_identity
 
 pytestmark = pytest.mark.timeout(300)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from codex_ml.errors import UserError
+from codex_ml.io.atomic import Storage
 from codex_ml.monitoring.codex_logging import NdjsonWriter, no_redaction
-from codex_ml.recipes.resume import find_resume_point
+from codex_ml.recipes.train.resume import find_resume_point
 from codex_ml.runs.digest_cache import CACHE_NAME, DigestCache
 from codex_ml.runs.layout import RunLayout, close_record, create_run, read_record, read_runs
 from codex_ml.runs.listing import summarise
-from codex_ml.storage import Storage
 
 pytestmark = pytest.mark.timeout(300)
 STARTED = datetime(2026, 11, 22, tzinfo=UTC)

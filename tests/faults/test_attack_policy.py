@@ -12,7 +12,7 @@ import pytest
 
 from codex_ml.config.compose import compose
 from codex_ml.errors import SafetyError
-from codex_ml.limits import LimitExceededError, limited
+from codex_ml.io.limits import LimitExceededError, limited
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.policy import load_policy
 

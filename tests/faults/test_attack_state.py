@@ -16,13 +16,12 @@ from torch import nn
 
 from codex_ml.config.schema.training import TrainingSection
 from codex_ml.errors import CheckpointError
+from codex_ml.io.atomic import Storage
 from codex_ml.runs.layout import TRAINER_STATE_NAME, TRAINING_STATE_NAME
 from codex_ml.runs.manifest import write_manifest
-from codex_ml.storage import Storage
-from codex_ml.training.checkpoint import load_checkpoint
-from codex_ml.training.optim import build_optimizer, restore_optimizer
-from codex_ml.training.random_state import random_snapshot, random_tensors, restore_random
-from codex_ml.training.state import TrainerState
+from codex_ml.training.checkpoint.load import load_checkpoint
+from codex_ml.training.checkpoint.state import TrainerState, random_snapshot, random_tensors, restore_random
+from codex_ml.training.optimizer import build_optimizer, restore_optimizer
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -220,7 +219,7 @@ def test_whole_weights_of_another_shape_or_name_are_refused(tiny_llama_directory
 
     from codex_ml.config.compose import compose
     from codex_ml.config.validate import validate_train
-    from codex_ml.recipes.model_setup import build_trainable_model
+    from codex_ml.recipes.train.setup import build_trainable_model
 
     values = [f"model.path={tiny_llama_directory}", "data.path=none.jsonl", "adapter.kind=none"]
     config = validate_train(compose("train", "default", None, values, tmp_path, {}))

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from codex_ml.data.jsonl import MAX_LINE_BYTES
-from codex_ml.data.readers import open_records
-from codex_ml.data.reading.table_child import processor_allowance
-from codex_ml.data.reading.tabular import TableFile
+from codex_ml.data.readers.jsonl import MAX_LINE_BYTES
+from codex_ml.data.readers.registry import open_records
+from codex_ml.data.readers.table_child import processor_allowance
+from codex_ml.data.readers.tables import TableFile
 from codex_ml.errors import EXIT_USER_ERROR, DataError
 
 pytestmark = pytest.mark.timeout(600)
@@ -25,7 +25,7 @@ ROWS = pa.table({"text": [f"text {number}" for number in range(500)], "tags": [[
 _SEND_GARBAGE = "import os; os.write(1, b'x' * 100)"
 _RECORD_LIMIT = """
 import pathlib, resource, sys
-from codex_ml.data.reading import table_child
+from codex_ml.data.readers import table_child
 table_child._main(sys.argv[2:])
 pathlib.Path(sys.argv[1]).write_text(str(resource.getrlimit(resource.RLIMIT_CPU)[0]))
 """
@@ -35,7 +35,7 @@ _MUTATE = """
 import io, json, os, random, resource, signal, sys
 from pathlib import Path
 import pyarrow.compute, pyarrow.parquet
-from codex_ml.data.reading.table_child import DONE, ERROR, FRAME, serve
+from codex_ml.data.readers.table_child import DONE, ERROR, FRAME, serve
 
 content, copy = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 counts = {"read": 0, "refused": 0, "crashed": 0, "escaped": 0}
@@ -199,7 +199,7 @@ def test_child_ends_with_its_parent(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pa.table({"text": [f"{number:01000d}" for number in range(2000)]}), path)
     with path.open("rb") as file:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "codex_ml.data.reading.table_child", str(file.fileno()), str(MAX_LINE_BYTES)],
+            [sys.executable, "-P", "-m", "codex_ml.data.readers.table_child", str(file.fileno()), str(MAX_LINE_BYTES)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[file.fileno()],

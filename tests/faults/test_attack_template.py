@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from codex_ml.data.conversations.chat import ChatRenderer
-from codex_ml.data.conversations.messages import Message
-from codex_ml.data.conversations.template_guard import RENDER_CPU_SECONDS, RENDER_EXTRA_BYTES
+from codex_ml.data.records.chat import Message
+from codex_ml.data.tokenization.chat import ChatRenderer
+from codex_ml.data.tokenization.chat_template import RENDER_CPU_SECONDS, RENDER_EXTRA_BYTES
 from codex_ml.errors import DataError
 
 pytestmark = pytest.mark.timeout(300)

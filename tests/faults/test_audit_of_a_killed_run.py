@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.recipes.verify import verify_run
+from codex_ml.io.atomic import Storage
+from codex_ml.recipes.verify.run import verify_run
 from codex_ml.runs.layout import RunLayout
-from codex_ml.storage import Storage
 
 pytestmark = pytest.mark.slow
 FINDINGS = 20

@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from codex_ml.recipes.verify import verify_run
-from codex_ml.runs.details import describe_run
+from codex_ml.io.atomic import Storage, json_bytes
+from codex_ml.recipes.verify.run import verify_run
+from codex_ml.runs.details import describe_run, render_details
 from codex_ml.runs.layout import RunLayout, read_record
 from codex_ml.runs.listing import render_list, summarise
-from codex_ml.runs.rendering import render_details
-from codex_ml.storage import Storage, json_bytes
 
 pytestmark = [pytest.mark.safety, pytest.mark.slow]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from codex_ml.errors import CheckpointError, ModelError, UserError
-from codex_ml.recipes.resume import find_resume_point
-from codex_ml.recipes.verify import verify_run
+from codex_ml.io.atomic import file_digest
+from codex_ml.recipes.train.resume import find_resume_point
+from codex_ml.recipes.verify.run import verify_run
 from codex_ml.runs.layout import RunLayout
-from codex_ml.storage import file_digest
 
 pytestmark = pytest.mark.slow
 

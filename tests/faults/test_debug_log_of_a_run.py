@@ -31,4 +31,4 @@ def test_debug_log_of_a_run_that_fails_holds_the_traceback(train_here) -> None:
     (run,) = (train_here.working_directory / "runs").glob("*-run")
     text = (run / "debug.log").read_text("utf-8")
     assert "Traceback (most recent call last)" in text
-    assert "training/trainer.py" in text
+    assert "training/loop.py" in text

@@ -22,10 +22,10 @@ from codex_ml.errors import (
     RunDirectoryError,
     RunDirectoryGoneError,
 )
-from codex_ml.recipes.resume import find_resume_point
+from codex_ml.io.atomic import Storage
+from codex_ml.recipes.train.resume import find_resume_point
 from codex_ml.runs.layout import find_runs
 from codex_ml.runs.manifest import verify_checkpoint
-from codex_ml.storage import Storage
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from codex_ml.io.atomic import Storage
 from codex_ml.runs.digest_cache import DigestCache
 from codex_ml.runs.manifest import verify_checkpoint
-from codex_ml.storage import Storage
 
 pytestmark = pytest.mark.slow
 

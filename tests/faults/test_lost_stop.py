@@ -17,7 +17,7 @@ import typer
 from programs import run_program
 
 from codex_ml.cli.boundary import run_command
-from codex_ml.stopping import STOP
+from codex_ml.io.stopping import STOP
 
 pytestmark = pytest.mark.slow
 
@@ -43,11 +43,11 @@ def run_interrupted(module: str, *arguments: str, directory: Path) -> subprocess
 @pytest.mark.parametrize(
     ("module", "arguments"),
     [
-        ("codex_ml.recipes.data_validation", ["data", "validate", "records.jsonl"]),
-        ("codex_ml.recipes.data_statistics", ["data", "stats", "records.jsonl"]),
-        ("codex_ml.recipes.data_redaction", ["data", "redact", "--input", "records.jsonl", "--output", "made.jsonl"]),
-        ("codex_ml.data.splitting.split_files", ["data", "split", "records.jsonl", "--out", "made"]),
-        ("codex_ml.data.analysis.offsets", ["data", "manifest", "records.jsonl", "--output", "made.json"]),
+        ("codex_ml.recipes.data.validate", ["data", "validate", "records.jsonl"]),
+        ("codex_ml.recipes.data.stats", ["data", "stats", "records.jsonl"]),
+        ("codex_ml.recipes.data.redact", ["data", "redact", "--input", "records.jsonl", "--output", "made.jsonl"]),
+        ("codex_ml.data.splits.command", ["data", "split", "records.jsonl", "--out", "made"]),
+        ("codex_ml.data.inspect.offsets", ["data", "manifest", "records.jsonl", "--output", "made.json"]),
     ],
 )
 def test_stop_signal_in_an_import_ends_a_data_command_before_it_reads(tmp_path, small_records, module, arguments):

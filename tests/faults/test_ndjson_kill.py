@@ -26,7 +26,7 @@ WRITER = """
 import os, signal, sys
 from pathlib import Path
 from codex_ml.monitoring.codex_logging import NdjsonWriter, no_redaction, read_ndjson
-from codex_ml.storage import Storage
+from codex_ml.io.atomic import Storage
 
 class KillingStorage(Storage):
     rotations = 0

@@ -14,14 +14,14 @@ import pytest
 from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_evaluate
 from codex_ml.errors import CheckpointError
+from codex_ml.io.atomic import Storage, bytes_digest, file_digest, json_bytes
 from codex_ml.recipes.evaluate import EvaluateCollaborators, evaluate
-from codex_ml.recipes.verify import verify_run
+from codex_ml.recipes.verify.run import verify_run
 from codex_ml.runs.layout import RunLayout, read_record
+from codex_ml.runs.listing import resolve_targets
 from codex_ml.runs.manifest import read_manifest, write_manifest
 from codex_ml.runs.run_manifest import write_run_manifest
-from codex_ml.runs.targets import resolve_targets
-from codex_ml.storage import Storage, bytes_digest, file_digest, json_bytes
-from codex_ml.tokenizer_names import EXTRA_TOKENIZER
+from codex_ml.runs.tokenizer_files import EXTRA_TOKENIZER
 
 pytestmark = pytest.mark.slow
 SETTINGS = ("training.save_steps=2",)

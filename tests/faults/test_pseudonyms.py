@@ -11,8 +11,8 @@ import pytest
 from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_train
 from codex_ml.errors import CheckpointError
+from codex_ml.recipes.inputs import Witness
 from codex_ml.recipes.preparation import Prepared, prepare
-from codex_ml.recipes.safety_filters import Witness
 
 pytestmark = [pytest.mark.safety, pytest.mark.slow]
 

@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 
 from codex_ml.errors import CodexError, DataError, DiskSpaceError
-from codex_ml.recipes.data_redaction import RedactionOptions, redact_file
+from codex_ml.io.atomic import Storage
+from codex_ml.recipes.data.redact import RedactionOptions, redact_file
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.matching import PolicyMatcher, RuleFailedError, RuleMatch
 from codex_ml.safety.policy import Policy, parse_policy
-from codex_ml.storage import Storage
 
 pytestmark = pytest.mark.safety
 

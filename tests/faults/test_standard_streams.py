@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from codex_ml.io.atomic import Storage
 from codex_ml.runs.layout import close_record, create_run
-from codex_ml.storage import Storage
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import LlamaModel
 
 from codex_ml.errors import InterruptedRun, StopSignal
+from codex_ml.io.atomic import Storage
 from codex_ml.runs.manifest import verify_checkpoint
-from codex_ml.storage import Storage
 
 pytestmark = pytest.mark.slow
 

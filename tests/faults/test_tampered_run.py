@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from codex_ml.errors import UserError
-from codex_ml.recipes.verify import VerifyCollaborators, require_passed, verify_run
-from codex_ml.recipes.verify_inputs import Moved
+from codex_ml.io.atomic import bytes_digest, file_digest, json_bytes
+from codex_ml.recipes.verify.inputs import Moved
+from codex_ml.recipes.verify.run import VerifyCollaborators, require_passed, verify_run
 from codex_ml.runs.layout import RunLayout
 from codex_ml.runs.lock import hold_lock
 from codex_ml.runs.verification import Check, Verification
-from codex_ml.storage import bytes_digest, file_digest, json_bytes
 from codex_ml.tracking.provenance import ProvenanceDependencies
 
 pytestmark = pytest.mark.slow

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from codex_ml.clock import utc_now
 from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_train
-from codex_ml.modeling.peak_memory import PeakMemory
-from codex_ml.recipes.calibration import Machine, calibrate
-from codex_ml.recipes.model_setup import build_trainable_model
-from codex_ml.recipes.planning import outline, plan_run
+from codex_ml.io.clock import utc_now
+from codex_ml.modeling.memory_estimate import PeakMemory
+from codex_ml.recipes.inputs import Witness
 from codex_ml.recipes.preparation import prepare
-from codex_ml.recipes.safety_filters import Witness
-from codex_ml.recipes.train import TrainCollaborators, train
+from codex_ml.recipes.train.calibration import Machine, calibrate
+from codex_ml.recipes.train.job import TrainCollaborators, train
+from codex_ml.recipes.train.plan import outline, plan_run
+from codex_ml.recipes.train.setup import build_trainable_model
 from codex_ml.training.plan import Plan
 
 

@@ -12,19 +12,18 @@ import pytest
 
 from codex_ml.config.schema.data import DataSection
 from codex_ml.config.schema.root import EvaluateConfig
-from codex_ml.data.pipeline import build_dataset
+from codex_ml.data.dataset import build_dataset
 from codex_ml.errors import CodexError
 from codex_ml.eval.runner import evaluate_model
+from codex_ml.generation.decoding import SamplingSettings
 from codex_ml.generation.generator import TextGenerator
 from codex_ml.generation.requests import GenerationRequest
-from codex_ml.generation.sampling import SamplingSettings
 from codex_ml.monitoring.codex_logging import NdjsonWriter
 from codex_ml.monitoring.debug_log import LOGGER, debug_log
+from codex_ml.recipes.data.prepare import _fit_to_learn
 from codex_ml.recipes.evaluate import EvaluateCollaborators, evaluate
-from codex_ml.recipes.prepare import _fit_to_learn
-from codex_ml.runs.targets import BASE, Target
-from codex_ml.safety.audit import SafetyAudit
-from codex_ml.safety.filters import SafetyFilters
+from codex_ml.runs.listing import BASE, Target
+from codex_ml.safety.filters import SafetyAudit, SafetyFilters
 from codex_ml.safety.matching import RuleFailedError, RuleMatch
 from codex_ml.safety.policy import load_policy, parse_policy
 

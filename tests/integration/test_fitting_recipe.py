@@ -9,8 +9,8 @@ import yaml
 
 from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_train
-from codex_ml.recipes.calibration import Machine
-from codex_ml.recipes.train import TrainCollaborators, TrainOutcome, plan_only, train
+from codex_ml.recipes.train.calibration import Machine
+from codex_ml.recipes.train.job import TrainCollaborators, TrainOutcome, plan_only, train
 from codex_ml.tracking.opening import TrackingDependencies
 
 MIB = 1 << 20

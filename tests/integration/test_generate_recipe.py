@@ -12,13 +12,19 @@ from typing import Any
 import pytest
 
 from codex_ml.config.schema.root import GenerateConfig
-from codex_ml.data.tokenize import RecordTokenizer
+from codex_ml.data.tokenization.tokenizer import RecordTokenizer
 from codex_ml.errors import CodexError, DataError, UserError
+from codex_ml.io.atomic import Storage
 from codex_ml.recipes.answering import Answerer, GenerateCollaborators, open_answerer
-from codex_ml.recipes.generate import answer_prompt, hold_conversation
-from codex_ml.recipes.generate_file import AnswerFile, answer_file, check_answer_file, row_seed
-from codex_ml.runs.targets import BASE, Target
-from codex_ml.storage import Storage
+from codex_ml.recipes.generate import (
+    AnswerFile,
+    answer_file,
+    answer_prompt,
+    check_answer_file,
+    hold_conversation,
+    row_seed,
+)
+from codex_ml.runs.listing import BASE, Target
 
 SECRET = "ann.example@hospital.example.org"
 PROMPTS = ("The night nurse", "Two trains leave the valley before the rain begins", "How", "ünï")
@@ -123,7 +129,7 @@ def test_answer_file_shapes_with_and_without_answer_give_the_prompt_of_training(
             {},
         ),
     ]
-    from codex_ml.data.records import RecordReader
+    from codex_ml.data.records.formats import RecordReader
 
     for number, (given, trained, data) in enumerate(shapes):
         source = tmp_path / f"{number}.jsonl.gz"

@@ -14,8 +14,8 @@ import torch
 from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_train
 from codex_ml.errors import CheckpointError, ModelError
-from codex_ml.recipes.train import TrainCollaborators, plan_only, train
-from codex_ml.storage import Storage
+from codex_ml.io.atomic import Storage
+from codex_ml.recipes.train.job import TrainCollaborators, plan_only, train
 
 pytestmark = pytest.mark.slow
 

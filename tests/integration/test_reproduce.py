@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save_file
 from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_train
 from codex_ml.errors import InterruptedRun, UserError
+from codex_ml.io.atomic import Storage
 from codex_ml.recipes.reproduce import ReproduceCollaborators, Reproduction, reproduce, require_identical
-from codex_ml.recipes.train import TrainCollaborators, train
-from codex_ml.recipes.verify import verify_run
+from codex_ml.recipes.train.job import TrainCollaborators, train
+from codex_ml.recipes.verify.run import verify_run
 from codex_ml.runs.layout import RunLayout, read_record
 from codex_ml.runs.manifest import read_manifest, write_manifest
 from codex_ml.runs.run_manifest import write_run_manifest
-from codex_ml.storage import Storage
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,9 @@ import pytest
 from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_train
 from codex_ml.errors import DiskSpaceError, UserError
-from codex_ml.recipes.train import TrainCollaborators, train
+from codex_ml.io.atomic import Storage
+from codex_ml.recipes.train.job import TrainCollaborators, train
 from codex_ml.runs.layout import RunLayout
-from codex_ml.storage import Storage
 
 pytestmark = pytest.mark.slow
 

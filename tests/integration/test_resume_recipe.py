@@ -11,9 +11,9 @@ from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_evaluate, validate_train
 from codex_ml.errors import CheckpointError, DataError, UserError
 from codex_ml.recipes.evaluate import EvaluateCollaborators, evaluate
-from codex_ml.recipes.preflight import refuse_several_processes
-from codex_ml.recipes.train import TrainCollaborators, train
-from codex_ml.runs.targets import resolve_targets
+from codex_ml.recipes.train.job import TrainCollaborators, train
+from codex_ml.recipes.train.setup import refuse_several_processes
+from codex_ml.runs.listing import resolve_targets
 
 pytestmark = pytest.mark.slow
 

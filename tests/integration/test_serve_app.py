@@ -10,8 +10,7 @@ import pytest
 from served_app import Client, Make, asked, events, run
 
 from codex_ml.serve.app import CHAT, COMPLETIONS, HEALTH, METRICS, MODELS, READY
-from codex_ml.serve.job import Job
-from codex_ml.serve.text_source import Wish
+from codex_ml.serve.engine import Job, Wish
 
 
 def test_completions_whole_answer_has_text_reason_and_usage(make: Make) -> None:

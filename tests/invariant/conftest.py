@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from codex_ml.config.schema.training import TrainingSection
-from codex_ml.data.tokenize import TokenizedRecord
+from codex_ml.data.tokenization.tokenizer import TokenizedRecord
 from codex_ml.models.model_files import write_model
 from codex_ml.peft.adapter_files import restore_adapter, write_adapter
 from codex_ml.peft.peft_adapter import apply_lora

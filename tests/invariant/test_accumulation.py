@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from codex_ml.data.batches import collate, predicting_positions, steps_per_epoch
-from codex_ml.modeling.loss import supervised_loss
-from codex_ml.training.state import TrainerState
-from codex_ml.training.trainer import run_training
+from codex_ml.modeling.forward import supervised_loss
+from codex_ml.training.checkpoint.state import TrainerState
+from codex_ml.training.loop import run_training
 
 Bench = Any  # the class lives in conftest.py, which cannot be imported by name
 STEPS = 20

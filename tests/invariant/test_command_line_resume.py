@@ -167,7 +167,7 @@ def _other_tokenizer(commands: Commands, directory: Path) -> tuple[list[str], li
 
 def _other_policy(commands: Commands, directory: Path) -> tuple[list[str], list[str]]:
     del commands
-    from codex_ml.config.resources import packaged_directory
+    from codex_ml.config.paths import packaged_directory
 
     packaged = packaged_directory("configs") / "safety/policies/default.yaml"
     file = _altered_file(packaged, directory / "policy.yaml", "- internal use only", "- for our own use only")

@@ -27,14 +27,13 @@ from transformers import (
 )
 
 from codex_ml.data.batches import collate, concatenate
-from codex_ml.data.tokenize import TokenizedRecord
+from codex_ml.data.tokenization.tokenizer import TokenizedRecord
 from codex_ml.errors import ModelError
 from codex_ml.modeling.attention import record_attention
-from codex_ml.modeling.layout import RAGGED_FAMILIES, lay_out
-from codex_ml.modeling.loss import supervised_loss
+from codex_ml.modeling.forward import RAGGED_FAMILIES, lay_out, supervised_loss
 from codex_ml.peft.peft_adapter import apply_lora
-from codex_ml.training.state import TrainerState
-from codex_ml.training.trainer import run_training
+from codex_ml.training.checkpoint.state import TrainerState
+from codex_ml.training.loop import run_training
 
 Bench = Any  # the class lives in conftest.py, which cannot be imported by name
 VOCABULARY = 307

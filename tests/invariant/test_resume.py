@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from codex_ml.data.batches import steps_per_epoch, window_of_step
-from codex_ml.training.callbacks import VALIDATION_LOSS, Evaluation
-from codex_ml.training.checkpoint import load_checkpoint
-from codex_ml.training.state import TrainerState
-from codex_ml.training.trainer import run_training
+from codex_ml.training.checkpoint.load import load_checkpoint
+from codex_ml.training.checkpoint.state import TrainerState
+from codex_ml.training.hooks import VALIDATION_LOSS, Evaluation
+from codex_ml.training.loop import run_training
 
 Bench = Any  # the class lives in conftest.py, which cannot be imported by name
 STEPS, STOP = 12, 5

@@ -16,11 +16,11 @@ from transformers import AutoModelForCausalLM
 from codex_ml.models.model_files import write_model
 from codex_ml.peft.adapter_files import load_adapter, write_adapter
 from codex_ml.training.averaging import AveragedWeights
-from codex_ml.training.checkpoint import load_checkpoint
+from codex_ml.training.checkpoint.load import load_checkpoint
+from codex_ml.training.checkpoint.state import TrainerState
 from codex_ml.training.job import TrainingJob
-from codex_ml.training.precision import GROWTH_STEPS
-from codex_ml.training.state import TrainerState
-from codex_ml.training.trainer import TrainerDependencies, TrainingResult, run_training
+from codex_ml.training.loop import TrainerDependencies, TrainingResult, run_training
+from codex_ml.training.optimizer import GROWTH_STEPS
 
 Bench = Any  # the class lives in conftest.py, which cannot be imported by name
 STEPS, STOP = 9, 4

@@ -1,4 +1,4 @@
-"""All output passes through `codex_ml.terminal`, which escapes the control characters of untrusted text."""
+"""All output passes through `codex_ml.io.terminal`, which escapes the control characters of untrusted text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 # This module writes binary answers to its parent process, not to a terminal.
-PROTOCOLS = {"data/splitting/check_helper.py"}
-PRINTS_ITSELF = {"terminal.py"}
+PROTOCOLS = {"data/splits/check_helper.py"}
+PRINTS_ITSELF = {"io/terminal.py"}
 FORBIDDEN_CALLS = {
     "print",
     "input",

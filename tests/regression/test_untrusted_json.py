@@ -10,11 +10,11 @@ import pytest
 
 import codex_ml
 from codex_ml.errors import UserError
+from codex_ml.io.atomic import Storage
 from codex_ml.monitoring.codex_logging import MAX_LINE_BYTES, read_ndjson
 from codex_ml.runs.last_memory import read_last_memory
 from codex_ml.runs.layout import create_run
 from codex_ml.runs.listing import summarise
-from codex_ml.storage import Storage
 
 _PACKAGE = Path(codex_ml.__file__).parent
 _SPARSE_BYTES = 30 << 30
@@ -40,7 +40,7 @@ def test_raw_readers_planted_calls_are_found() -> None:
 
 @pytest.mark.parametrize("package", ["runs", "recipes"])
 def test_raw_readers_in_packages_that_read_runs_are_none(package: str) -> None:
-    """`codex_ml.untrusted` bounds size and nesting; `json.loads` bounds neither."""
+    """`codex_ml.io.untrusted` bounds size and nesting; `json.loads` bounds neither."""
     files = sorted((_PACKAGE / package).rglob("*.py"))
     assert len(files) > 10
     assert {file.name: lines for file in files if (lines := raw_readers(file.read_text("utf-8")))} == {}

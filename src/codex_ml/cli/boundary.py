@@ -31,9 +31,9 @@ from codex_ml.errors import (
     is_panic,
     no_room,
 )
+from codex_ml.io.stopping import STOP, StopRequest
+from codex_ml.io.terminal import drop_output, finish_output, visible, visible_json, write_message, write_result
 from codex_ml.offline import GUARD, go_offline
-from codex_ml.stopping import STOP, StopRequest
-from codex_ml.terminal import drop_output, finish_output, visible, visible_json, write_message, write_result
 
 Arguments = ParamSpec("Arguments")
 _PRIVATE_UMASK = 0o077
@@ -306,7 +306,7 @@ def _system_error(error: BaseException) -> str:
     why = getattr(error, "strerror", None) or _first_line(error)
     limit = no_room(error)
     if limit is not None:
-        # A run that can be resumed says so itself, see `codex_ml.recipes.failures`.
+        # A run that can be resumed says so itself, see `codex_ml.recipes.train.session`.
         return f"error: {limit.problem}{place}\n  why: {why}\n  fix: {limit.fix}, and run the command again"
     return f"error: the system refused{place}\n  why: {why}\n  fix: check the path and its permissions"
 

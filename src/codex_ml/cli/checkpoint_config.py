@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from codex_ml.cli.network import without_recorded_network
 from codex_ml.errors import ConfigError, ConfigProblem
-from codex_ml.terminal import write_message
+from codex_ml.io.terminal import write_message
 
 if TYPE_CHECKING:
     from codex_ml.config.compose import Command, Composed
     from codex_ml.config.schema.root import RunConfig
-    from codex_ml.runs.targets import Target
+    from codex_ml.runs.listing import Target
 
 
 def compose_for(
@@ -32,7 +32,7 @@ def compose_for(
     from codex_ml.config.compose import compose
     from codex_ml.config.run_file import compose_from_run_file
     from codex_ml.runs.checkpoints import run_of_checkpoint
-    from codex_ml.runs.targets import find_checkpoint
+    from codex_ml.runs.listing import find_checkpoint
 
     if config_name is not None or config_dir is not None or references == ["base"]:
         return compose(command, config_name or "default", config_dir, overrides, extra_values=paths), None

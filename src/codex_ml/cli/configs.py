@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from codex_ml.cli.boundary import guarded, print_results
-from codex_ml.terminal import write_message
+from codex_ml.io.terminal import write_message
 
 configs_app = typer.Typer(
     help="List, show and copy the configs that come with codex-ml.", rich_markup_mode=None, no_args_is_help=True

@@ -13,7 +13,7 @@ from codex_ml.cli.network import lift_guard_if_asked
 from codex_ml.cli.options import ConfigDirectory, ConfigName, DryRun, Overrides
 from codex_ml.cli.path_options import with_path_options
 from codex_ml.errors import ConfigError
-from codex_ml.stopping import STOP
+from codex_ml.io.stopping import STOP
 
 _EPILOG = """\
 Examples:\n
@@ -60,12 +60,12 @@ def _evaluate(
     dry_run: bool,
     paths: dict[str, Path],
 ) -> int:
-    from codex_ml.config.origins import render_resolved
+    from codex_ml.config.compose import render_resolved
     from codex_ml.config.paths import check_paths
     from codex_ml.config.validate import validate_evaluate
     from codex_ml.models.source import check_source
-    from codex_ml.recipes.config_check import refuse_unsafe_values
-    from codex_ml.runs.targets import resolve_targets
+    from codex_ml.recipes.inputs import refuse_unsafe_values
+    from codex_ml.runs.listing import resolve_targets
 
     composed, moved = compose_for("evaluate", overrides, references, config_name, config_dir, paths)
     try:

@@ -15,12 +15,12 @@ from codex_ml.cli.checkpoint_config import compose_for, output_dir, run_name, wa
 from codex_ml.cli.network import lift_guard_if_asked
 from codex_ml.cli.options import ConfigDirectory, ConfigName, Overrides
 from codex_ml.errors import ConfigError, UserError
-from codex_ml.stopping import STOP
-from codex_ml.terminal import write_message
+from codex_ml.io.stopping import STOP
+from codex_ml.io.terminal import write_message
 
 if TYPE_CHECKING:
     from codex_ml.config.schema.root import GenerateConfig
-    from codex_ml.runs.targets import Target
+    from codex_ml.runs.listing import Target
 
 _EPILOG = """\
 Examples:\n
@@ -144,7 +144,7 @@ def _resolve(
     from codex_ml.config.paths import check_paths
     from codex_ml.config.validate import validate_generate
     from codex_ml.models.source import check_source
-    from codex_ml.runs.targets import resolve_targets
+    from codex_ml.runs.listing import resolve_targets
 
     composed, moved = compose_for("generate", overrides, [reference], config_name, config_dir, values)
     try:
@@ -165,7 +165,7 @@ def _resolve(
 def _answer_file(config: GenerateConfig, target: Target, source: Path, output: Path, overwrite: bool) -> int:
     with STOP.deferred():
         from codex_ml.recipes.answering import GenerateCollaborators, open_answerer
-        from codex_ml.recipes.generate_file import AnswerFile, answer_file, check_answer_file
+        from codex_ml.recipes.generate import AnswerFile, answer_file, check_answer_file
     STOP.check()
 
     files = check_answer_file(AnswerFile(source, output, overwrite))

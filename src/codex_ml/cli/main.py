@@ -15,16 +15,16 @@ from typer.exceptions import TyperException
 
 from codex_ml.cli.boundary import guarded, leave_before_anything_begins
 from codex_ml.cli.configs import configs_app
-from codex_ml.cli.data import data_app
+from codex_ml.cli.data.app import data_app
 from codex_ml.cli.evaluate import evaluate
 from codex_ml.cli.generate import generate
-from codex_ml.cli.runs import runs_app
+from codex_ml.cli.runs.app import runs_app
 from codex_ml.cli.safety import safety_app
 from codex_ml.cli.serve import serve
 from codex_ml.cli.train import train
 from codex_ml.cli.validate import validate_command
 from codex_ml.errors import EXIT_DONE, EXIT_RUN_FAILED, CodexError, OutputError, UserError
-from codex_ml.terminal import drop_output, finish_output, open_standard_streams, write_message, write_result
+from codex_ml.io.terminal import drop_output, finish_output, open_standard_streams, write_message, write_result
 
 app = typer.Typer(
     name="codex-ml",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from codex_ml.io.terminal import write_message
 from codex_ml.offline import GUARD, NetworkGuard
-from codex_ml.terminal import write_message
 
 if TYPE_CHECKING:
     from codex_ml.config.compose import Composed

@@ -12,7 +12,7 @@ import typer
 from codex_ml.cli.boundary import guarded, print_json, print_results
 from codex_ml.cli.options import AsJson
 from codex_ml.errors import DataError, UserError
-from codex_ml.terminal import write_bytes, write_message
+from codex_ml.io.terminal import write_bytes, write_message
 
 if TYPE_CHECKING:
     from codex_ml.recipes.safety_inspection import TextReport
@@ -130,7 +130,7 @@ def _opened(file: str) -> BinaryIO:
     """
     if file == "-":
         return sys.stdin.buffer
-    from codex_ml.untrusted import UntrustedFileError, open_regular
+    from codex_ml.io.untrusted import UntrustedFileError, open_regular
 
     try:
         return open_regular(Path(file))

@@ -16,7 +16,7 @@ from codex_ml.cli.checkpoint_config import compose_for, output_dir, run_name, wa
 from codex_ml.cli.network import lift_guard_if_asked
 from codex_ml.cli.options import ConfigDirectory, ConfigName, Overrides
 from codex_ml.errors import EXIT_DONE, STOP_EXIT_CODES, ConfigError, UserError
-from codex_ml.stopping import STOP
+from codex_ml.io.stopping import STOP
 
 _EPILOG = """\
 Examples:\n
@@ -78,7 +78,7 @@ def _serve(
 ) -> int:
     from codex_ml.config.validate import validate_serve
     from codex_ml.models.source import check_source
-    from codex_ml.runs.targets import resolve_targets
+    from codex_ml.runs.listing import resolve_targets
 
     _require_libraries()
     named = _named(pairs)

@@ -11,7 +11,7 @@ from codex_ml.cli.boundary import print_results, run_command
 from codex_ml.cli.network import lift_guard_if_asked
 from codex_ml.cli.options import ConfigDirectory, ConfigName, DryRun, Overrides
 from codex_ml.cli.path_options import with_path_options
-from codex_ml.stopping import STOP
+from codex_ml.io.stopping import STOP
 
 _EPILOG = """\
 Examples:\n
@@ -60,12 +60,11 @@ def _train(
     dry_run: bool,
     paths: dict[str, Path],
 ) -> int:
-    from codex_ml.config.compose import compose
-    from codex_ml.config.origins import render_resolved
+    from codex_ml.config.compose import compose, render_resolved
     from codex_ml.config.paths import check_paths
     from codex_ml.config.validate import validate_train
     from codex_ml.models.source import check_source
-    from codex_ml.recipes.config_check import refuse_unsafe_values
+    from codex_ml.recipes.inputs import refuse_unsafe_values
     from codex_ml.runs.checkpoints import locate_run
 
     extra: dict[str, object] = dict(paths)
@@ -80,7 +79,7 @@ def _train(
 
     # Only now, with a configuration that can work: the next import takes seconds.
     with STOP.deferred():
-        from codex_ml.recipes.train import plan_only, train
+        from codex_ml.recipes.train.job import plan_only, train
     STOP.check()
 
     if dry_run:

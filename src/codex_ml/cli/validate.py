@@ -10,7 +10,7 @@ import typer
 
 from codex_ml.cli.path_options import with_path_options
 from codex_ml.errors import EXIT_USER_ERROR, CodexError, UserError
-from codex_ml.terminal import open_standard_streams, write_message, write_result
+from codex_ml.io.terminal import open_standard_streams, write_message, write_result
 
 
 @with_path_options
@@ -34,8 +34,7 @@ def validate_command(
     """Check a configuration: every key, type and bound, and the rules between them; all problems at once."""
     # Hydra and pydantic are imported here, so that --help of every command stays quick.
     from codex_ml.config.compose import compose
-    from codex_ml.config.validate import validate_train
-    from codex_ml.config.validate_file import ValidFile, validate_file
+    from codex_ml.config.validate import ValidFile, validate_file, validate_train
 
     if (config is None) == (config_name is None):
         raise UserError("validate needs exactly one of --config FILE and --config-name NAME")

@@ -1,15 +1,20 @@
-"""Words for what pydantic found wrong with one field: what was expected, what was given, what to write instead."""
+"""Messages of configuration problems: the key, the problem, and the closest valid names."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
-from typing import Any
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from codex_ml.config.describe import FieldDescription
+from codex_ml.config.schema.base import RelativePath, Section, join_key
+from codex_ml.config.schema.root import TrainConfig
 from codex_ml.errors import ConfigProblem
 
 _SHOWN_CHARACTERS = 60
@@ -130,3 +135,216 @@ def _number(text: str) -> float | None:
         return None
     # Neither "nan" nor "inf" is a number a configuration may hold.
     return number if abs(number) < float("inf") else None
+
+
+# difflib finds nothing near one-letter keys such as `r`, and nothing that other tools merely call differently.
+ALIASES: dict[str, str] = {
+    "rank": "adapter.r",
+    "lora_r": "adapter.r",
+    "lora_rank": "adapter.r",
+    "lora_alpha": "adapter.alpha",
+    "lora_dropout": "adapter.dropout",
+    "lora_target_modules": "adapter.target_modules",
+    "targets": "adapter.target_modules",
+    "peft": "adapter",
+    "lora": "adapter",
+    "lr": "training.learning_rate",
+    "peak_lr": "training.learning_rate",
+    "batch_size": "training.micro_batch_size",
+    "micro_batch": "training.micro_batch_size",
+    "per_device_train_batch_size": "training.micro_batch_size",
+    "train_batch_size": "training.micro_batch_size",
+    "per_device_eval_batch_size": "eval.batch_size",
+    "eval_batch_size": "eval.batch_size",
+    "grad_accum": "training.gradient_accumulation_steps",
+    "grad_accum_steps": "training.gradient_accumulation_steps",
+    "gradient_accumulation": "training.gradient_accumulation_steps",
+    "accumulation_steps": "training.gradient_accumulation_steps",
+    "num_epochs": "training.epochs",
+    "num_train_epochs": "training.epochs",
+    "epoch": "training.epochs",
+    "steps": "training.max_steps",
+    "num_steps": "training.max_steps",
+    "max_iters": "training.max_steps",
+    "warmup": "training.warmup_steps",
+    "num_warmup_steps": "training.warmup_steps",
+    "scheduler": "training.schedule",
+    "lr_scheduler": "training.schedule",
+    "lr_scheduler_type": "training.schedule",
+    "decay": "training.weight_decay",
+    "beta1": "training.adam_beta1",
+    "beta2": "training.adam_beta2",
+    "epsilon": "training.adam_epsilon",
+    "clip": "training.max_grad_norm",
+    "grad_clip": "training.max_grad_norm",
+    "gradient_clipping": "training.max_grad_norm",
+    "log_every": "training.logging_steps",
+    "eval_every": "training.eval_steps",
+    "save_every": "training.save_steps",
+    "save_total_limit": "training.keep_last",
+    "patience": "training.early_stopping_patience",
+    "seq_len": "data.max_length_tokens",
+    "sequence_length": "data.max_length_tokens",
+    "max_length": "data.max_length_tokens",
+    "max_seq_len": "data.max_length_tokens",
+    "max_seq_length": "data.max_length_tokens",
+    "block_size": "data.max_length_tokens",
+    "model_name_or_path": "model.path",
+    "base_model": "model.path",
+    "model_path": "model.path",
+    "model_name": "model.name",
+    "model_id": "model.name",
+    "repo_id": "model.name",
+    "hub_model_id": "model.name",
+    "commit": "model.revision",
+    "precision": "model.dtype",
+    "torch_dtype": "model.dtype",
+    "train_file": "data.train",
+    "validation_file": "data.valid",
+    "validation": "data.valid",
+    "val": "data.valid",
+    "test_file": "data.test",
+    "dataset": "data.path",
+    "data_path": "data.path",
+    "file": "data.path",
+    "ratios": "data.split.ratios",
+    "output": "run.output_dir",
+    "output_directory": "run.output_dir",
+    "out_dir": "run.output_dir",
+    "experiment_name": "tracking.experiment",
+    "trackers": "tracking.sinks",
+    "report_to": "tracking.sinks",
+    "max_tokens": "eval.max_new_tokens",
+    "no_network": "offline",
+    "evaluation": "eval",
+    "train": "training",
+    "trainer": "training",
+    "dataset_config": "data",
+}
+_CUTOFF = 0.7
+
+
+def suggest(key: str, root: type[Section]) -> str | None:
+    """Return the dotted key that an unknown dotted key probably meant, or ``None``.
+
+    Parameters
+    ----------
+    key : str
+        The unknown key, such as ``training.lr``.
+    root : type
+        The configuration in which it was looked up.
+    """
+    section, _, name = key.rpartition(".")
+    name = name.lower()
+    known = [field.key for field in describe_schema(root)] + section_names(root)
+    if key in known:
+        # It was written with its dots as one name: the key is right, the nesting is not.
+        return key
+    siblings = valid_keys(section, root)
+    # A near spelling in the same section is likelier than a word of another tool, as in data.trainn.
+    if near := difflib.get_close_matches(name, siblings, n=1, cutoff=0.8):
+        return f"{section}.{near[0]}" if section else near[0]
+    if (target := ALIASES.get(name)) in known:
+        return target
+    namesakes = [candidate for candidate in known if candidate.rpartition(".")[2] == name]
+    if len(namesakes) == 1:
+        return namesakes[0]
+    if near := difflib.get_close_matches(name, siblings, n=1, cutoff=_CUTOFF):
+        return f"{section}.{near[0]}" if section else near[0]
+    leaf_names = {candidate.rpartition(".")[2]: candidate for candidate in known}
+    if near := difflib.get_close_matches(name, leaf_names, n=1, cutoff=_CUTOFF):
+        return leaf_names[near[0]]
+    return None
+
+
+def unknown_key_fix(key: str, root: type[Section]) -> str:
+    """Return the advice for an unknown key: the likely meaning, and every valid key beside it."""
+    section = key.rpartition(".")[0]
+    names = valid_keys(section, root)
+    while not names and section:
+        section = section.rpartition(".")[0]
+        names = valid_keys(section, root)
+    place = f"valid keys of {section}" if section else "valid keys at the top"
+    listing = f"{place}: {', '.join(names)}"
+    meant = suggest(key, root)
+    if meant is None:
+        return listing
+    if meant == key:
+        return f"nest it: write {key.replace('.', ': {')}: …{'}' * key.count('.')} in a file; {listing}"
+    return f"did you mean {meant}? {listing}"
+
+
+_WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path", type(None): "null"}
+
+
+@dataclass(frozen=True)
+class FieldDescription:
+    """One key: dotted name, type in words, default as plain data, what it does, and its path mark if any."""
+
+    key: str
+    type: str
+    default: Any
+    description: str
+    path: RelativePath | None
+
+
+def describe_schema(root: type[Section] = TrainConfig) -> list[FieldDescription]:
+    """Return every key of a configuration, section by section, in the order of the schema."""
+    return list(_describe("", root))
+
+
+def valid_keys(section: str, root: type[Section] = TrainConfig) -> list[str]:
+    """Return the names directly under a section; ``""`` is the root; an unknown section has none."""
+    model = root
+    for part in section.split(".") if section else []:
+        child = subsection(model.model_fields[part]) if part in model.model_fields else None
+        if child is None:
+            return []
+        model = child
+    return list(model.model_fields)
+
+
+def section_names(root: type[Section] = TrainConfig) -> list[str]:
+    """Return the names of the sections at the root."""
+    return [name for name, field in root.model_fields.items() if subsection(field) is not None]
+
+
+def subsection(field: FieldInfo) -> type[Section] | None:
+    """Return the section class of a field that is itself a section."""
+    annotation = field.annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def _describe(prefix: str, section: type[Section]) -> Iterator[FieldDescription]:
+    for name, field in section.model_fields.items():
+        key = join_key(prefix, name)
+        child = subsection(field)
+        if child is not None:
+            yield from _describe(key, child)
+            continue
+        default = field.get_default(call_default_factory=True)
+        yield FieldDescription(
+            key=key,
+            type=type_words(field.annotation),
+            default=list(default) if isinstance(default, tuple) else default,
+            description=field.description or "",
+            path=next((mark for mark in field.metadata if isinstance(mark, RelativePath)), None),
+        )
+
+
+def type_words(annotation: Any) -> str:
+    """Return a type annotation in words a user reads, such as ``"integer or null"``."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_words(arguments[0])
+    if origin is Literal:
+        return " | ".join(str(argument) for argument in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(type_words(argument) for argument in arguments)
+    if origin is tuple:
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return f"list of {type_words(arguments[0])}"
+        return f"list of {len(arguments)} of {type_words(arguments[0])}"
+    if origin is dict:
+        return f"mapping of {type_words(arguments[0])} to {type_words(arguments[1])}"
+    return _WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from codex_ml.config.paths import PATH_FIELDS, option_name
 from codex_ml.config.value_tree import Leaf, Source, ValueTree, plain
 from codex_ml.errors import ConfigError, ConfigProblem
-from codex_ml.untrusted import UntrustedFileError, parse_json
+from codex_ml.io.untrusted import UntrustedFileError, parse_json
 
 ENVIRONMENT_OVERRIDES = "CODEX_ML_OVERRIDES"
 ENVIRONMENT_OFFLINE = "NO_NETWORK"

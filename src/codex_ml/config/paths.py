@@ -1,4 +1,4 @@
-"""Makes the paths of a configuration absolute, each against the place that named it, and checks that they are there."""
+"""Paths in a configuration, and the directories that are packaged with the toolkit."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-from codex_ml.config.describe import describe_schema
-from codex_ml.config.interpolation import as_text
+from codex_ml.config.messages import describe_schema
 from codex_ml.config.schema.base import RelativePath, join_key
 from codex_ml.config.schema.root import RunConfig
-from codex_ml.config.value_tree import Leaf, ValueTree
-from codex_ml.errors import ConfigError, ConfigProblem
-from codex_ml.untrusted import kind_of
+from codex_ml.config.value_tree import Leaf, ValueTree, as_text
+from codex_ml.errors import ConfigError, ConfigProblem, UserError
+from codex_ml.io.untrusted import kind_of
 
 PATH_FIELDS: dict[str, RelativePath] = {field.key: field.path for field in describe_schema() if field.path is not None}
 DEFAULT_RUNS_DIRECTORY = "runs"
@@ -134,3 +134,32 @@ def _not_a_directory(key: str, path: Path | None) -> ConfigProblem | None:
     if path is None or path.is_dir() or not path.exists():
         return None
     return ConfigProblem(key, f"{path} is a file, and a directory is needed", f"set {key}=DIRECTORY")
+
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def packaged_directory(name: Literal["configs", "examples"], package: Path = _PACKAGE) -> Path:
+    """Return the directory of configurations or examples.
+
+    Parameters
+    ----------
+    name : str
+        ``"configs"`` or ``"examples"``.
+    package : Path
+        Directory of the ``codex_ml`` package: a wheel holds the files in it, a checkout beside its ``src``.
+
+    Raises
+    ------
+    UserError
+        If neither place holds the directory: the installation is damaged.
+    """
+    candidates = (package / "_packaged" / name, package.parents[1] / name)
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    raise UserError(
+        f"the packaged directory {name!r} is missing",
+        why=f"looked in {' and '.join(str(candidate) for candidate in candidates)}",
+        fix="install codex-ml again",
+    )

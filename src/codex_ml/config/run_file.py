@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.config.compose import Command, Composed, compose
-from codex_ml.config.interpolation import as_text
 from codex_ml.config.paths import PATH_FIELDS
 from codex_ml.config.schema.root import RunConfig
+from codex_ml.config.value_tree import as_text
 from codex_ml.errors import ConfigError, ConfigProblem
-from codex_ml.storage import Storage
+from codex_ml.io.atomic import Storage
 
 _HEADER = """\
 # @package _global_

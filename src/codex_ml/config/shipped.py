@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codex_ml.config.interpolation import as_text
-from codex_ml.config.resources import packaged_directory
+from codex_ml.config.paths import packaged_directory
+from codex_ml.config.value_tree import as_text
 from codex_ml.errors import UserError
-from codex_ml.storage import Storage
+from codex_ml.io.atomic import Storage
 
 if TYPE_CHECKING:
     import yaml

@@ -6,10 +6,10 @@ import hashlib
 import os
 from pathlib import Path
 
-from codex_ml.data.packing import packer_for
-from codex_ml.data.reading.compressed import MAX_RATIO, RATIO_COUNTS_FROM_BYTES
+from codex_ml.data.dataset import packer_for
+from codex_ml.data.readers.compressed import MAX_RATIO, RATIO_COUNTS_FROM_BYTES
 from codex_ml.errors import DataError
-from codex_ml.storage import Storage
+from codex_ml.io.atomic import Storage
 
 _BUFFER_BYTES = 1 << 18
 

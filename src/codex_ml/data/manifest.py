@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from codex_ml.config.schema.data import DataSection
-from codex_ml.data.leaks import CONTENT_OVERLAP, OVERLAP, SHARED_PROMPTS, leak_warnings
+from codex_ml.data.contamination import CONTENT_OVERLAP, OVERLAP, SHARED_PROMPTS, leak_warnings
 from codex_ml.data.sources import SourceFile
-from codex_ml.data.tokenize import TokenizedRecord
-from codex_ml.data.tokens.token_arrays import StoredRecords
+from codex_ml.data.storage.arrays import StoredRecords
+from codex_ml.data.tokenization.tokenizer import TokenizedRecord
 
 
 class ManifestPart(Protocol):

@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 
 from codex_ml.config.schema.data import RATIO_ORDER, DataSection
-from codex_ml.data.account import FileAccount
-from codex_ml.data.jsonl import FaultyLine, JsonLine, Lines, parsed_lines
+from codex_ml.data.accounting import FileAccount, Rejects, refuse_too_many
 from codex_ml.data.problems import LineFault, Problems
-from codex_ml.data.readers import open_records
-from codex_ml.data.records import Record, RecordReader
-from codex_ml.data.rejects import Rejects, refuse_too_many
+from codex_ml.data.readers.jsonl import FaultyLine, JsonLine, Lines, parsed_lines
+from codex_ml.data.readers.registry import open_records
+from codex_ml.data.records.formats import Record, RecordReader
 from codex_ml.data.split_utils import SPLIT_NAMES
-from codex_ml.data.splitting.split_groups import group_key, record_key
-from codex_ml.data.splitting.split_hash import SplitHasher, shares_of, split_of, thresholds_by_rank, thresholds_by_value
+from codex_ml.data.splits.groups import group_key, record_key
+from codex_ml.data.splits.hash import SplitHasher, shares_of, split_of, thresholds_by_rank, thresholds_by_value
 from codex_ml.errors import DataError
-from codex_ml.storage import file_digest
+from codex_ml.io.atomic import file_digest
 
 
 @dataclass(frozen=True)

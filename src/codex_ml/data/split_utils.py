@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from codex_ml.data.splitting.split_files import split_file
-from codex_ml.data.splitting.split_hash import SplitHasher, shares_of, split_of, thresholds_by_rank, thresholds_by_value
-from codex_ml.data.splitting.split_report import SplitOptions
-from codex_ml.storage import Storage
+from codex_ml.data.splits.command import SplitOptions, split_file
+from codex_ml.data.splits.hash import SplitHasher, shares_of, split_of, thresholds_by_rank, thresholds_by_value
+from codex_ml.io.atomic import Storage
 
 SPLIT_NAMES = ("train", "valid", "test")
 

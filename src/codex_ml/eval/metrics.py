@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from codex_ml.components import METRICS
 from codex_ml.errors import NonFiniteError, UserError
+from codex_ml.registry import METRICS
 
 Scale = Literal["0-100", "0-1", "nats", "ratio"]
 
@@ -58,7 +58,7 @@ TextMetric = Callable[..., MetricResult]
 
 @dataclass(frozen=True)
 class LossTotals:
-    """Sums over every supervised token of a set, from `codex_ml.modeling.loss.supervised_loss`.
+    """Sums over every supervised token of a set, from `codex_ml.modeling.forward.supervised_loss`.
 
     Attributes
     ----------

@@ -1,17 +1,60 @@
-"""The result of an evaluation and its files: results.json, metrics.csv and redacted, rotated predictions.ndjson."""
+"""Results of an evaluation: files and tables."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from codex_ml.eval.metrics import MetricResult
+from codex_ml.io.atomic import Storage, file_digest
 from codex_ml.monitoring.codex_logging import DEFAULT_MAX_BYTES, NdjsonWriter, ndjson_files
-from codex_ml.storage import Storage, file_digest
+
+_DECIMALS = {"0-100": 2, "0-1": 4, "nats": 4, "ratio": 4}
+_ABSENT = "-"
+
+
+def render_table(columns: Sequence[tuple[str, Mapping[str, MetricResult]]]) -> str:
+    """Return the metrics of several evaluations side by side.
+
+    Parameters
+    ----------
+    columns : sequence of (name, results by metric name)
+        The first is what the others are compared with by eye, usually ``base``. Lines come in the order in which the
+        metrics first appear; a model that lacks one shows a dash.
+
+    Returns
+    -------
+    str
+        Without a final newline. Metrics that are better when lower say so beside their name.
+    """
+    metric_names = list(dict.fromkeys(name for _, results in columns for name in results))
+    rows = [["metric", *(name.replace("|", "\\|") for name, _ in columns)]]
+    for metric_name in metric_names:
+        found = [results.get(metric_name) for _, results in columns]
+        known = next(result for result in found if result is not None)
+        label = metric_name if known.higher_is_better else f"{metric_name} (lower is better)"
+        rows.append([label, *(_number(result) for result in found)])
+    widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(columns) + 1)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join(_line(row, widths) for row in (rows[0], rule, *rows[1:]))
+
+
+def _number(result: MetricResult | None) -> str:
+    return _ABSENT if result is None else f"{result.value:.{_DECIMALS[result.scale]}f}"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Join cells: the first to the left, numbers to the right."""
+    padded = [
+        cells[0].ljust(widths[0]),
+        *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)),
+    ]
+    return f"| {' | '.join(padded)} |"
+
 
 RESULTS_SCHEMA_VERSION = 1
 _CSV_COLUMNS = ("metric", "value", "scale", "higher_is_better", "undefined", "signature")

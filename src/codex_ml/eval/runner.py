@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from torch import nn
 
-from codex_ml.components import METRICS
 from codex_ml.data.batches import AnyBatch
 from codex_ml.data.batches import collate as collate_records
-from codex_ml.data.tokens.token_arrays import lengths_of, supervised_counts_of
+from codex_ml.data.storage.arrays import lengths_of, supervised_counts_of
 from codex_ml.errors import NonFiniteError, UserError
 from codex_ml.eval.metrics import LossTotals, Metric, MetricResult, chosen_metrics
 from codex_ml.eval.results import EvaluationResult, Prediction
 from codex_ml.eval.text_metrics import require_bleu_tokenizer
+from codex_ml.generation.decoding import SamplingSettings
+from codex_ml.generation.filters import TextFilter, allowed_text
 from codex_ml.generation.generator import TextGenerator, maximum_positions, require_room
 from codex_ml.generation.requests import Generation, GenerationRequest
-from codex_ml.generation.sampling import SamplingSettings
-from codex_ml.generation.text_filter import TextFilter, allowed_text
-from codex_ml.modeling.loss import supervised_loss
+from codex_ml.modeling.forward import supervised_loss
 from codex_ml.modeling.modes import evaluation_mode
+from codex_ml.registry import METRICS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -99,7 +99,7 @@ def evaluate_model(
     records : sequence of EvaluationRecord
         The whole set, in the order the predictions shall have.
     metrics : sequence of str
-        Names in `codex_ml.components.METRICS`. Text metrics generate; the others need the loss only.
+        Names in `codex_ml.registry.METRICS`. Text metrics generate; the others need the loss only.
     batch_size : int
         Records in one forward pass.
     max_new_tokens : int

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from codex_ml.data.tokenize import answer_ends
+from codex_ml.data.tokenization.tokenizer import answer_ends
 from codex_ml.errors import UserError
 from codex_ml.generation.decoding import Decoding
-from codex_ml.generation.prompt_filter import EncodeText, FilteredPrompt, filter_prompt_tokens
+from codex_ml.generation.filters import EncodeText, FilteredPrompt, OutputStream, TextFilter, filter_prompt_tokens
 from codex_ml.generation.requests import Generation, GenerationRequest, StreamedPiece
-from codex_ml.generation.row import LOOK_AHEAD_TOKENS, Row
-from codex_ml.generation.text_filter import OutputStream, TextFilter
+from codex_ml.generation.streaming import LOOK_AHEAD_TOKENS, Row
 from codex_ml.modeling.modes import evaluation_mode
 
 if TYPE_CHECKING:

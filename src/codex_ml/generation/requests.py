@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from codex_ml.generation.sampling import SamplingSettings
+from codex_ml.generation.decoding import SamplingSettings
 
 FinishReason = Literal["stop", "length", "blocked", "cancelled"]
 

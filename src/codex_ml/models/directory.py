@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.errors import ModelError
+from codex_ml.io.atomic import bytes_digest, file_digest, json_bytes
+from codex_ml.io.untrusted import read_json
 from codex_ml.models.directory_guard import guard_files, guard_settings, guard_weights, read_settings
 from codex_ml.runs.manifest import is_pickle
-from codex_ml.storage import bytes_digest, file_digest, json_bytes
-from codex_ml.tokenizer_names import TOKENIZER_FILES, extra_tokenizer_files
-from codex_ml.untrusted import read_json
+from codex_ml.runs.tokenizer_files import TOKENIZER_FILES, extra_tokenizer_files
 
 # Beside the weights in a checkpoint of `adapter.kind: none`; the optimizer's state is no part of the model.
 _TRAINING_STATE = "training_state.safetensors"

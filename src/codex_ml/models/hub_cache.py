@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 
 from codex_ml.errors import ModelError
-from codex_ml.untrusted import read_bytes
+from codex_ml.io.untrusted import read_bytes
 
 DEFAULT_REVISION = "main"
 _REPOSITORY_PREFIX = "models--"

@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from codex_ml.storage import json_bytes
-from codex_ml.tokenizer_names import TOKENIZER_FILES
+from codex_ml.io.atomic import json_bytes
+from codex_ml.runs.tokenizer_files import TOKENIZER_FILES
 
 
 def write_model(model: PreTrainedModel, directory: Path) -> None:

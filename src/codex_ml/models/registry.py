@@ -20,6 +20,8 @@ from transformers import (
 
 from codex_ml.config.schema.model import ModelSection
 from codex_ml.errors import ModelError
+from codex_ml.io.atomic import bytes_digest, file_digest, json_bytes
+from codex_ml.io.native_calls import native_call, panic_as_error
 from codex_ml.models.device import Choice, choose_device, choose_dtype, torch_dtype
 from codex_ml.models.directory import (
     check_model_directory,
@@ -27,14 +29,11 @@ from codex_ml.models.directory import (
     model_digest,
     tokenizer_files_digest,
 )
+from codex_ml.models.directory_guard import is_computed
 from codex_ml.models.presets import PRESETS
-from codex_ml.models.rehearsal import FLOAT_FORMATS, read_config, rehearse, stored_dtype
 from codex_ml.models.source import Source, locate_model, locate_tokenizer
 from codex_ml.models.tokenizer_guard import probe_tokenizer
-from codex_ml.models.trial import try_forward
-from codex_ml.models.weights_header import is_computed
-from codex_ml.native_calls import native_call, panic_as_error
-from codex_ml.storage import bytes_digest, file_digest, json_bytes
+from codex_ml.models.trial import FLOAT_FORMATS, read_config, rehearse, stored_dtype, try_forward
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.errors import CodexError, ModelError
+from codex_ml.io.untrusted import MAX_MODEL_FILE_BYTES, UntrustedFileError, read_json, settings_of
 from codex_ml.models.regex_shape import (
     RegexSyntaxError,
     ambiguous_part,
@@ -19,7 +20,6 @@ from codex_ml.models.regex_shape import (
     sample_characters,
     sample_repetitions,
 )
-from codex_ml.untrusted import MAX_MODEL_FILE_BYTES, UntrustedFileError, read_json, settings_of
 
 # The longest expressions of known tokenizers have about 800 characters.
 _MAX_EXPRESSION_CHARACTERS = 10_000
@@ -209,7 +209,7 @@ def steps_of(file: Path, version: tuple[int, ...]) -> dict[str, Any]:
     Raises
     ------
     UntrustedFileError, OSError
-        See `codex_ml.untrusted.read_json`.
+        See `codex_ml.io.untrusted.read_json`.
     """
     del version
     values = read_json(file, MAX_MODEL_FILE_BYTES, strict=False)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from codex_ml.limits import lower_limit
+from codex_ml.io.limits import lower_limit
 from codex_ml.offline import GUARD, go_offline
 
 CPU_SECONDS = 20
@@ -79,7 +79,7 @@ def judge(
     """Return what is wrong with a step of a tokenizer; None where it takes every text in linear time.
 
     Runs of digits may take the square of their length: published tokenizers group digits from the right by looking
-    ahead to the end of the number, and `codex_ml.data.encoding` bounds such runs.
+    ahead to the end of the number, and `codex_ml.data.tokenization.encoding` bounds such runs.
 
     Parameters
     ----------

@@ -23,14 +23,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from codex_ml.clock import format_time, utc_now
 from codex_ml.errors import EXIT_DONE, CodexError, DiskSpaceError, UserError, no_room
+from codex_ml.io.atomic import Storage
+from codex_ml.io.clock import format_time, utc_now
+from codex_ml.io.terminal import open_standard_streams, visible, write_message
+from codex_ml.io.untrusted import parse_json
 from codex_ml.monitoring.dependencies import DependencyStatus, probe_dependencies
 from codex_ml.monitoring.json_values import plain_json
-from codex_ml.monitoring.system_metrics import sample
-from codex_ml.storage import Storage
-from codex_ml.terminal import open_standard_streams, visible, write_message
-from codex_ml.untrusted import parse_json
+from codex_ml.monitoring.system import sample
 
 SCHEMA_VERSION = 1
 DEFAULT_MAX_BYTES = 10 * 1024 * 1024

@@ -10,7 +10,7 @@ from typing import Any
 from peft import LoraConfig, TaskType
 
 from codex_ml.errors import CheckpointError
-from codex_ml.untrusted import UntrustedFileError, read_json
+from codex_ml.io.untrusted import UntrustedFileError, read_json
 
 CONFIG_NAME = "adapter_config.json"
 # A name of modules; peft would take anything else for a regular expression.

@@ -1,39 +1,96 @@
-"""A model made ready to answer: loaded and checked, its prompts encoded as in training, its filters on both sides."""
+"""Answers to prompts from a base model or a checkpoint, with the log of what was generated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from codex_ml.clock import utc_now
 from codex_ml.config.paths import check_paths
 from codex_ml.config.schema.root import GenerateConfig
-from codex_ml.data.conversations.messages import Message, MessagesRecord
-from codex_ml.data.tokenize import RecordTokenizer
+from codex_ml.data.records.chat import Message, MessagesRecord
+from codex_ml.data.tokenization.tokenizer import RecordTokenizer
 from codex_ml.errors import UserError
+from codex_ml.generation.decoding import SamplingSettings
 from codex_ml.generation.generator import TextGenerator, maximum_positions
 from codex_ml.generation.requests import Generation, GenerationRequest
-from codex_ml.generation.sampling import SamplingSettings
+from codex_ml.io.atomic import Storage
+from codex_ml.io.clock import utc_now
+from codex_ml.io.stopping import STOP
 from codex_ml.models.directory import extra_tokenizer_digest
 from codex_ml.models.registry import BaseModel, load_base_model, load_tokenizer, tokenizer_digest
 from codex_ml.models.source import locate_tokenizer
-from codex_ml.recipes.config_check import refuse_unsafe_values
-from codex_ml.recipes.console import say
-from codex_ml.recipes.generation_log import GenerationLog
+from codex_ml.monitoring.codex_logging import NdjsonWriter
+from codex_ml.recipes.inputs import Witness, bypass_warnings, open_filters, refuse_unsafe_values, say, user_name
 from codex_ml.recipes.preparation import open_digests
-from codex_ml.recipes.safety_filters import Witness, bypass_warnings, open_filters, user_name
-from codex_ml.recipes.target_model import check_bases, check_tokenizers, model_of
-from codex_ml.recipes.weights import refuse_missing_averages
-from codex_ml.runs.targets import Target
-from codex_ml.safety.audit import Bypass, SafetyAudit
-from codex_ml.safety.filters import SafetyFilters
+from codex_ml.recipes.target_model import check_bases, check_tokenizers, model_of, refuse_missing_averages
+from codex_ml.runs.listing import Target
+from codex_ml.safety.filters import Bypass, SafetyAudit, SafetyFilters
 from codex_ml.safety.streaming import StreamFilter
-from codex_ml.stopping import STOP
-from codex_ml.storage import Storage
+
+DIRECTORY = "generation"
+
+
+class GenerationLog:
+    """Events of one process, in a file of its own below where the runs lie; use it as a context manager.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Where the runs lie.
+    max_bytes : int
+        Size at which the file is rotated.
+    redact : callable
+        Gets an event and returns what may be written.
+    clock : callable
+        Gives the time.
+    storage : Storage
+        The disk.
+    """
+
+    def __init__(
+        self,
+        output_dir: Path,
+        max_bytes: int,
+        redact: Callable[[Any], Any],
+        clock: Callable[[], datetime],
+        storage: Storage,
+    ) -> None:
+        self._directory = output_dir / DIRECTORY
+        self._max_bytes, self._redact, self._clock, self._storage = max_bytes, redact, clock, storage
+        self._writer: NdjsonWriter | None = None
+
+    def __enter__(self) -> GenerationLog:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None as long as there was nothing to write."""
+        return None if self._writer is None else self._writer.path
+
+    def write(self, event: Mapping[str, Any]) -> None:
+        """Append one event."""
+        if self._writer is None:
+            self._storage.make_directory(self._directory)
+            name = f"events-{self._clock():%Y%m%dT%H%M%SZ}-{os.getpid()}.ndjson"
+            self._writer = NdjsonWriter(
+                self._directory / name,
+                self._max_bytes,
+                redact=self._redact,
+                clock=self._clock,
+                storage=self._storage,
+            )
+        self._writer.write(event)
+
 
 _DEFAULT_NEW_TOKENS = 256
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from codex_ml.storage import file_digest
+from codex_ml.io.atomic import file_digest
 
 # Optimizer and generators: compared too, but they are not what a run is made for.
 # Measured by a clock or of the machine: two equal runs differ in them. Units stand in names.

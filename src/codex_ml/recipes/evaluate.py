@@ -12,37 +12,41 @@ from typing import Any
 
 from torch import nn
 
-from codex_ml.clock import utc_now
 from codex_ml.config.paths import check_paths
 from codex_ml.config.schema.root import EvaluateConfig
+from codex_ml.data.accounting import rejects_ndjson
 from codex_ml.data.batches import make_batch
 from codex_ml.data.manifest import membership_of
-from codex_ml.data.rejects import rejects_ndjson
 from codex_ml.errors import CheckpointError, DataError
 from codex_ml.eval.metrics import chosen_metrics
-from codex_ml.eval.results import EvaluatedModel, EvaluationResult, write_results
+from codex_ml.eval.results import EvaluatedModel, EvaluationResult, render_table, write_results
 from codex_ml.eval.runner import evaluate_model
-from codex_ml.eval.table import render_table
-from codex_ml.modeling.layout import Layout, lay_out
+from codex_ml.io.atomic import Storage
+from codex_ml.io.clock import utc_now
+from codex_ml.io.stopping import STOP
+from codex_ml.io.untrusted import MAX_MEMBERSHIP_BYTES, read_json
+from codex_ml.modeling.forward import Layout, lay_out
 from codex_ml.models.registry import BaseModel, load_base_model
 from codex_ml.monitoring.codex_logging import NdjsonWriter
 from codex_ml.monitoring.debug_log import FILE_NAME as DEBUG_LOG
 from codex_ml.monitoring.debug_log import debug_log
-from codex_ml.recipes.config_check import refuse_unsafe_values
-from codex_ml.recipes.console import say
+from codex_ml.recipes.inputs import Witness, refuse_unsafe_values, safety_summary, say, user_name
 from codex_ml.recipes.preparation import Prepared, open_digests, prepare
-from codex_ml.recipes.safety_filters import Witness, safety_summary, user_name
-from codex_ml.recipes.target_model import check_bases, check_tokenizers, model_of
-from codex_ml.recipes.weights import keeps_average, refuse_missing_averages, uses_average, weight_digests
+from codex_ml.recipes.target_model import (
+    check_bases,
+    check_tokenizers,
+    keeps_average,
+    model_of,
+    refuse_missing_averages,
+    uses_average,
+    weight_digests,
+)
 from codex_ml.runs.checkpoints import run_of_checkpoint
 from codex_ml.runs.layout import RunLayout, close_record, create_run
+from codex_ml.runs.listing import BASE, Target
 from codex_ml.runs.lock import hold_lock
-from codex_ml.runs.targets import BASE, Target
-from codex_ml.safety.audit import SafetyAudit
-from codex_ml.stopping import STOP
-from codex_ml.storage import Storage
+from codex_ml.safety.filters import SafetyAudit
 from codex_ml.tracking.context import end_status
-from codex_ml.untrusted import MAX_MEMBERSHIP_BYTES, read_json
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,211 @@
-"""One prompt answered, or a conversation held: the texts go out as they come, what concerns the user beside them."""
+"""The job of `generate`: one prompt, a file, or a chat."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
-from codex_ml.data.conversations.messages import Message
-from codex_ml.errors import UserError
-from codex_ml.generation.requests import Generation
-from codex_ml.recipes.answering import Answerer, require_template
-from codex_ml.stopping import STOP
+from codex_ml.data.line_output import LineOutput
+from codex_ml.data.problems import Problems
+from codex_ml.data.readers.files import state_of
+from codex_ml.data.records.chat import Message
+from codex_ml.data.records.prompts import PromptFile, PromptRow
+from codex_ml.data.splits.staging import staging
+from codex_ml.errors import DataError, UserError
+from codex_ml.generation.requests import Generation, GenerationRequest
+from codex_ml.io.atomic import Storage, json_bytes
+from codex_ml.io.stopping import STOP
+from codex_ml.recipes.answering import Answerer, GenerateCollaborators, require_template
+from codex_ml.recipes.inputs import safety_summary
+from codex_ml.recipes.output_files import in_real_directory, is_same_file, put_in_place, refuse_existing
+from codex_ml.recipes.target_model import uses_average, weight_digests
+
+REPORT_ENDING = ".report.json"
+_TABLES = frozenset({".csv", ".tsv", ".parquet", ".arrow"})
+_PROGRESS_EVERY = 10
+
+
+@dataclass(frozen=True)
+class AnswerFile:
+    """Where answers go: the file, and its report beside it."""
+
+    source: Path
+    output: Path
+    overwrite: bool = False
+
+    @property
+    def report(self) -> Path:
+        """The report that belongs to the output."""
+        return self.output.with_name(self.output.name + REPORT_ENDING)
+
+
+def check_answer_file(files: AnswerFile) -> AnswerFile:
+    """Return the files with real directories, before anything is loaded.
+
+    Raises
+    ------
+    UserError
+        If a file would be lost, or the output is called what it is not.
+    """
+    files = AnswerFile(files.source, in_real_directory(files.output), files.overwrite)
+    if not files.source.is_file():
+        raise UserError(f"--input: there is no file {files.source}", fix="name a file of prompts: --input PATH")
+    if files.output.suffix.lower() in _TABLES:
+        raise UserError(
+            f"--output: {files.output.name} is the name of a table",
+            why="what is written is JSON Lines, one row a line",
+            fix="give it the ending .jsonl, .jsonl.gz or .jsonl.zst",
+        )
+    if not files.output.parent.is_dir():
+        raise UserError(f"--output: there is no directory {files.output.parent}", fix="make it first")
+    for path in (files.output, files.report):
+        if is_same_file(path, files.source):
+            raise UserError(
+                f"--output and --input name one file: {files.source.name}", fix="name another file: --output PATH"
+            )
+    refuse_existing([("--output", files.output), ("--output", files.report)], overwrite=files.overwrite)
+    return files
+
+
+def answer_file(answerer: Answerer, files: AnswerFile, outside: GenerateCollaborators) -> dict[str, Any]:
+    """Answer every row of a file, in its order; output and report appear whole or not at all.
+
+    Every row is read, checked and encoded before the first is answered.
+
+    Returns
+    -------
+    dict
+        The report.
+
+    Raises
+    ------
+    DataError
+        For all rows at once that cannot be answered, or if the file changes meanwhile.
+    """
+    data = answerer.config.data
+    source = PromptFile(files.source, data.format, data.columns, data.max_line_bytes)
+    before = state_of(files.source)
+    rows, requests = _requests(source, answerer)
+    outside.say(f"answering {len(rows):,} prompts of {files.source.name} with {answerer.target.shown}")
+    generations = answerer.generator.generate(
+        requests, batch_size=answerer.config.generation.batch_size, on_progress=_Progress(outside)
+    )
+    for row, generation in zip(rows, generations, strict=True):
+        answerer.note(generation, row.record_id)
+    if state_of(files.source) != before:
+        raise DataError(
+            f"{files.source.name} changed while it was answered", fix="answer a copy that nothing writes to"
+        )
+    report = _report(answerer, source, generations)
+    _write(files, report, _lines(answerer, rows, generations), outside.storage)
+    return report
+
+
+def row_seed(seed: int, record_id: str) -> int:
+    """Return the seed of one row: equal prompts in different lines get different random numbers."""
+    digest = hashlib.sha256(f"{seed}:{record_id.rpartition(':')[2]}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class _Progress:
+    """Says now and then how far it is."""
+
+    def __init__(self, outside: GenerateCollaborators) -> None:
+        self._outside, self._said = outside, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        STOP.check()
+        tenth = done * _PROGRESS_EVERY // total
+        if tenth > self._said:
+            self._said = tenth
+            self._outside.say(f"answered {done:,} of {total:,}")
+
+
+def _requests(source: PromptFile, answerer: Answerer) -> tuple[list[PromptRow], list[GenerationRequest]]:
+    problems = Problems()
+    rows: list[PromptRow] = []
+    requests: list[GenerationRequest] = []
+    for row in source.read(problems):
+        prompt = row.prompt if isinstance(row.prompt, str) else row.prompt.messages
+        try:
+            request = answerer.request(prompt, row_seed(answerer.config.generation.seed, row.record_id))
+        except ValueError as error:
+            problems.add(row.record_id, str(error))
+            continue
+        rows.append(row)
+        requests.append(request)
+    problems.raise_if_any()
+    return rows, requests
+
+
+def _lines(answerer: Answerer, rows: Sequence[PromptRow], generations: Sequence[Generation]) -> Iterator[bytes]:
+    for row, generation in zip(rows, generations, strict=True):
+        # The row's own name is a word of the data.
+        name = {} if row.identifier is None else {"id": answerer.filters.redact_value(row.identifier)}
+        answer = {
+            "record_id": row.record_id,
+            **name,
+            "text": generation.text,
+            "finish_reason": generation.finish_reason,
+            "prompt_tokens": generation.prompt_token_count,
+            "generated_tokens": generation.token_count,
+            "prompt_redacted": generation.prompt_redacted,
+            "text_redacted": generation.redacted,
+        }
+        yield (json.dumps(answer, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+
+
+def _report(answerer: Answerer, source: PromptFile, generations: Sequence[Generation]) -> dict[str, Any]:
+    target, wish = answerer.target, answerer.config.generation
+    bypasses = [] if answerer.bypass is None else [answerer.bypass.to_json()]
+    return {
+        "schema_version": 1,
+        "codex_ml": version("codex-ml"),
+        "input": {"name": source.path.name, "digest": source.digest, "bytes": source.byte_count},
+        "model": {
+            "checkpoint": target.shown,
+            "weights": "averaged" if uses_average(target, wish.weights) else "last",
+            "run_id": target.manifest.get("run_id"),
+            "step": target.manifest.get("step"),
+            "base_model_digest": answerer.base.digest,
+            "tokenizer_digest": answerer.tokenizer_digest,
+            "weight_digests": weight_digests(target, wish.weights),
+            "device": answerer.base.device.value,
+            "dtype": answerer.base.dtype.value,
+        },
+        "settings": wish.model_dump(mode="json"),
+        "safety": safety_summary(answerer.filters, dict(answerer.audit.counts), bypasses),
+        "rows": {
+            "answered": len(generations),
+            "prompts_redacted": sum(one.prompt_redacted for one in generations),
+            "texts_redacted": sum(one.redacted for one in generations),
+        },
+        "finish_reasons": dict(sorted(Counter(one.finish_reason for one in generations).items())),
+        "prompt_tokens": sum(one.prompt_token_count for one in generations),
+        "generated_tokens": sum(one.token_count for one in generations),
+    }
+
+
+def _write(files: AnswerFile, report: dict[str, Any], lines: Iterator[bytes], storage: Storage) -> None:
+    with staging(files.output, storage) as directory:
+        made, made_report = directory / "made", directory / "report"
+        with LineOutput(made, files.output, storage) as output:
+            for line in lines:
+                output.write(line)
+            digest = output.finish()
+            report["output"] = {"name": files.output.name, "digest": digest, "bytes": output.byte_count}
+        storage.write_bytes(made_report, json_bytes(report))
+        refuse_existing([("--output", files.output), ("--output", files.report)], overwrite=files.overwrite)
+        # The output last: where it lies, its report does too.
+        put_in_place(made_report, files.report, storage)
+        put_in_place(made, files.output, storage)
+
 
 RESET = "/reset"
 

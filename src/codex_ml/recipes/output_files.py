@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from codex_ml.errors import UserError
-from codex_ml.storage import Storage
-from codex_ml.untrusted import kind_of
+from codex_ml.io.atomic import Storage
+from codex_ml.io.untrusted import kind_of
 
 
 def refuse_existing(written: Sequence[tuple[str, Path]], *, overwrite: bool) -> None:

@@ -10,19 +10,17 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from codex_ml.config.schema.root import RunConfig
-from codex_ml.data.pipeline import Dataset, build_dataset
+from codex_ml.data.dataset import Dataset, build_dataset
 from codex_ml.data.split_utils import SPLIT_NAMES
-from codex_ml.data.tokens.cached_dataset import CacheUse
-from codex_ml.data.tokens.token_cache import TOKEN_CACHE_NAME, TokenCache
+from codex_ml.data.storage.cache import TOKEN_CACHE_NAME, TokenCache
+from codex_ml.data.storage.cached_dataset import CacheUse
+from codex_ml.io.atomic import Storage
 from codex_ml.models.directory import extra_tokenizer_digest
 from codex_ml.models.registry import load_tokenizer, tokenizer_digest
 from codex_ml.models.source import locate_tokenizer
-from codex_ml.recipes.reading_progress import ReadingProgress
-from codex_ml.recipes.safety_filters import Witness, bypass_warnings, open_filters
+from codex_ml.recipes.inputs import ReadingProgress, Witness, bypass_warnings, open_filters
 from codex_ml.runs.digest_cache import CACHE_NAME, DigestCache
-from codex_ml.safety.audit import Bypass, SafetyAudit
-from codex_ml.safety.filters import SafetyFilters
-from codex_ml.storage import Storage
+from codex_ml.safety.filters import Bypass, SafetyAudit, SafetyFilters
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from codex_ml.errors import DataError, UserError
-from codex_ml.runs.naming import near_names
+from codex_ml.runs.layout import near_names
 from codex_ml.safety.filters import Action, SafetyFilters
 from codex_ml.safety.policy import Policy
 from codex_ml.safety.rendering import marker

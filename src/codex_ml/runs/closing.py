@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from codex_ml.clock import format_time
 from codex_ml.errors import UserError
+from codex_ml.io.atomic import Storage
+from codex_ml.io.clock import format_time
 from codex_ml.runs.last_memory import read_last_memory
 from codex_ml.runs.layout import RunLayout, RunRecord, read_record, write_record
 from codex_ml.runs.lock import hold_lock, is_locked
-from codex_ml.storage import Storage
 
 # Between the directory of a run and its lock lie a few instructions: so young a run without a lock file is starting.
 _STARTING = timedelta(minutes=1)

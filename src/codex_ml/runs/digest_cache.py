@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from codex_ml.storage import Storage, file_digest
-from codex_ml.untrusted import read_json
+from codex_ml.io.atomic import Storage, file_digest
+from codex_ml.io.untrusted import read_json
 
 CACHE_NAME = ".digests.json"
 CACHE_VERSION = 1
@@ -44,7 +44,7 @@ class DigestCache:
 
     A file counts as unchanged while path, size, modification time, change time and inode are the same. The change time
     cannot be set back by a program that restores the modification time. Whoever wants proof reads the files again
-    (`codex_ml.storage.file_digest`).
+    (`codex_ml.io.atomic.file_digest`).
 
     Parameters
     ----------

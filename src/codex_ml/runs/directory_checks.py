@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from codex_ml.errors import CheckpointError
-from codex_ml.runs.best import is_validated
-from codex_ml.runs.checkpoints import STAGING_PREFIX, Pointer, list_checkpoints, read_pointer
+from codex_ml.runs.checkpoints import STAGING_PREFIX, Pointer, is_validated, list_checkpoints, read_pointer
 from codex_ml.runs.layout import RunLayout, RunRecord, format_stamp
 from codex_ml.runs.manifest import read_manifest, verify_checkpoint
+from codex_ml.runs.tokenizer_files import EXTRA_TOKENIZER
 from codex_ml.runs.verification import Check, compare, mapping
-from codex_ml.tokenizer_names import EXTRA_TOKENIZER
 
 _ABANDONED = "abandoned-*"
 _POINTERS: tuple[Pointer, ...] = ("latest", "best")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codex_ml.untrusted import UntrustedFileError, open_regular, parse_json
+from codex_ml.io.untrusted import UntrustedFileError, open_regular, parse_json
 
 _TAIL_BYTES = 16384
 # With less than this share of its own size left, a process is about to be stopped by the kernel.

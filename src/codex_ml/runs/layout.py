@@ -1,19 +1,66 @@
-"""Where everything of one run lies, and the small record (`run.json`) that says who it is and how it ended."""
+"""Names and paths of a run directory, and the files in it that the toolkit may touch."""
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 import secrets
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
-from codex_ml.clock import format_time
 from codex_ml.errors import UserError
-from codex_ml.runs.own_files import require_own_files
-from codex_ml.storage import Storage
-from codex_ml.untrusted import read_json
+from codex_ml.io.atomic import Storage
+from codex_ml.io.clock import format_time
+from codex_ml.io.untrusted import kind_of, read_json
+
+# Read and written in all their depth; what trackers keep in directories of their own is their business.
+_OWN_DIRECTORIES = ("checkpoints", "eval")
+
+
+def require_own_files(directory: Path) -> None:
+    """Refuse a run directory in which something leads elsewhere: what is written through it would be written there.
+
+    Raises
+    ------
+    UserError
+        With the first entry that is no file and no directory.
+    """
+    for entry in _entries(directory):
+        try:
+            kind = kind_of(entry.stat(follow_symlinks=False).st_mode)
+        except FileNotFoundError:
+            continue  # a run at work has moved or deleted it meanwhile
+        if kind is not None and not entry.is_dir(follow_symlinks=False):
+            raise UserError(
+                f"{directory} is not used: {Path(entry.path).relative_to(directory)} is {kind}",
+                why="codex-ml puts none into a run, and what a run writes through it would be written elsewhere",
+                fix="find out who put it there, and remove it or put the file itself there",
+            )
+
+
+def _entries(directory: Path) -> Iterator[os.DirEntry[str]]:
+    yield from _scan(directory)
+    pending = [directory / name for name in _OWN_DIRECTORIES]
+    while pending:
+        for entry in _scan(pending.pop()):
+            yield entry
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(Path(entry.path))
+
+
+def _scan(directory: Path) -> list[os.DirEntry[str]]:
+    if directory.is_symlink() and directory.name in _OWN_DIRECTORIES:
+        return []
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
 
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 _RECORD_BYTES, _LONGEST_TEXT = 65536, 200
@@ -276,3 +323,56 @@ def _may_be_run(directory: Path) -> bool:
     # A second name for a run that is listed already, such as a link `newest`, is no second run.
     alias = directory.is_symlink() and directory.resolve().parent == directory.parent.resolve()
     return not alias and RunLayout(directory).record.exists()
+
+
+_SHOWN_RUNS = 5
+
+
+def resolve_run(reference: str, output_dir: Path) -> RunLayout:
+    """Return the run that a reference means.
+
+    Parameters
+    ----------
+    reference : str
+        ``latest`` (the newest run by its recorded start), a run directory, or the name of a directory below
+        ``output_dir``.
+    output_dir : Path
+        Where runs lie.
+
+    Raises
+    ------
+    UserError
+        If there is no such run; the message names those that are there.
+    """
+    if reference == "latest":
+        runs = find_runs(output_dir)
+        if not runs:
+            raise UserError(f"there is no run in {output_dir}", fix="train first, or name the place: --output-dir DIR")
+        return runs[0][0]
+    for directory in (Path(reference), output_dir / reference):
+        layout = RunLayout(directory)
+        if layout.record.is_file():
+            return layout
+    raise UserError(
+        f"there is no run {reference}",
+        why=f"neither {Path(reference).absolute()} nor {(output_dir / reference).absolute()} holds a run.json",
+        fix=_advice(reference, output_dir),
+    )
+
+
+def near_names(name: str, names: Iterable[str]) -> list[str]:
+    """Return the names that a mistyped one probably meant, each once, the nearest first."""
+    return difflib.get_close_matches(name, dict.fromkeys(names))
+
+
+def _advice(reference: str, output_dir: Path) -> str:
+    runs = find_runs(output_dir)
+    if not runs:
+        return f"{output_dir} holds no runs; name the place: --output-dir DIR"
+    directories = [layout.directory.name for layout, _ in runs]
+    meant = next((layout.directory.name for layout, record in runs if record.name == reference), None)
+    near = difflib.get_close_matches(reference, directories, n=1)
+    meant = meant or (near[0] if near else None)
+    hint = f"did you mean {meant}? " if meant else ""
+    more = " …" if len(directories) > _SHOWN_RUNS else ""
+    return f"{hint}{output_dir} holds {', '.join(directories[:_SHOWN_RUNS])}{more}"

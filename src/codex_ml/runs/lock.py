@@ -1,7 +1,8 @@
-"""One process a run directory: a kernel lock that vanishes with the process that holds it."""
+"""Locks of run directories (one writer) and of checkpoints (shared by readers)."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -11,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from codex_ml.clock import format_time, utc_now
 from codex_ml.errors import UserError
-from codex_ml.untrusted import kind_of, read_json
+from codex_ml.io.clock import format_time, utc_now
+from codex_ml.io.untrusted import kind_of, read_json
 
 # Whoever asks whether a lock is held takes it for an instant to find out; a run must not be refused because of that.
 _PATIENCE_SECONDS = 1.0
@@ -136,3 +137,81 @@ def _holder(path: Path) -> str:
         return f"process {holder['pid']}{since}"
     except (OSError, ValueError, KeyError, TypeError):
         return "process unknown"
+
+
+_READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class CheckpointHold:
+    """A lock on a checkpoint directory, held until it is released or the process ends.
+
+    Parameters
+    ----------
+    descriptor : int
+        The open directory; the lock belongs to it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        """Let retention delete the checkpoint again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            self.release()
+
+
+def hold_checkpoint(directory: Path) -> CheckpointHold | None:
+    """Keep a checkpoint from retention while it is verified and loaded.
+
+    Returns
+    -------
+    CheckpointHold or None
+        None if retention has deleted it, or is about to. Where the filesystem has no locks, what is returned holds
+        nothing.
+    """
+    try:
+        descriptor = os.open(directory, _READ_DIRECTORY)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    hold = CheckpointHold(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        hold.release()
+        return None
+    except OSError:
+        return hold
+    try:
+        # Between the opening and the lock it may have been renamed.
+        is_there = os.path.samestat(os.fstat(descriptor), directory.stat())
+    except FileNotFoundError:
+        is_there = False
+    if not is_there:
+        hold.release()
+        return None
+    return hold
+
+
+@contextmanager
+def claim_for_deletion(directory: Path) -> Iterator[bool]:
+    """Tell for the length of a ``with`` block whether a checkpoint may be deleted; no reader can begin in it."""
+    descriptor = os.open(directory, _READ_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            # A filesystem without locks has no holds either.
+            pass
+        yield True
+    finally:
+        os.close(descriptor)

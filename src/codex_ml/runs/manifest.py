@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from codex_ml.errors import CheckpointError
-from codex_ml.storage import Storage, bytes_digest, file_digest, json_bytes
-from codex_ml.untrusted import kind_of, read_json
+from codex_ml.io.atomic import Storage, bytes_digest, file_digest, json_bytes
+from codex_ml.io.untrusted import kind_of, read_json
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codex_ml.errors import CodexError, UserError
+from codex_ml.io.atomic import Storage
+from codex_ml.io.terminal import visible_name
 from codex_ml.runs.checkpoints import list_checkpoints, read_pointer
 from codex_ml.runs.layout import RunLayout, RunRecord, read_record
 from codex_ml.runs.lock import hold_lock, is_locked
-from codex_ml.storage import Storage
-from codex_ml.terminal import visible_name
 
 _PREFIX = ".removed-"
 # What `remove_run` renames to; nothing else that begins with a point is ever touched.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from codex_ml.io.atomic import PARTIAL_SUFFIX, Storage, file_digest
+from codex_ml.io.untrusted import read_json
 from codex_ml.runs.layout import RunLayout, RunRecord
 from codex_ml.runs.manifest import MANIFEST_NAME
 from codex_ml.runs.verification import Check, compare
-from codex_ml.storage import PARTIAL_SUFFIX, Storage, file_digest
-from codex_ml.untrusted import read_json
 
 RUN_MANIFEST_NAME = "run_manifest.json"
 RUN_MANIFEST_VERSION = 1

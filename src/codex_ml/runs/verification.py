@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from codex_ml.errors import UserError
-from codex_ml.terminal import visible_name
+from codex_ml.io.terminal import visible_name
 
 CheckState = Literal["agrees", "differs", "missing", "unchecked", "noted"]
 REPORT_VERSION = 1

@@ -11,12 +11,10 @@ from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
-from codex_ml.safety.checks import Check, check_of
-from codex_ml.safety.expression_set import ExpressionSet, shared_set
 from codex_ml.safety.folding import View, has_views, views_of
-from codex_ml.safety.patterns import NUMBERS, BytesPattern, group_of, widened
-from codex_ml.safety.phrases import PhraseFinder
-from codex_ml.safety.rules import Permission, Rule
+from codex_ml.safety.identifiers import Check, check_of
+from codex_ml.safety.patterns import NUMBERS, BytesPattern, ExpressionSet, PhraseFinder, group_of, shared_set, widened
+from codex_ml.safety.policy import Permission, Rule
 
 # How far `unless_after` and `unless_before` see.
 _NEIGHBOURHOOD_BYTES = 64

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from codex_ml.safety.matching import RuleMatch
-from codex_ml.safety.rules import RuleAction
+from codex_ml.safety.policy import RuleAction
 
 SEVERITY: dict[RuleAction | str, int] = {"keep": 0, "redact": 1, "drop": 2, "block": 3}
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from codex_ml.safety.filters import FAILURE, Action, Filtered, Finding, SafetyFilters
-from codex_ml.safety.phrases import fold
+from codex_ml.safety.patterns import fold
+from codex_ml.safety.policy import RuleKind
 from codex_ml.safety.rendering import SEVERITY, marker
-from codex_ml.safety.rules import RuleKind
 
 # More than this without a line end, or without any place to divide it, is not kept waiting for one.
 MOST_HELD_CHARACTERS = 64 * 1024

@@ -9,12 +9,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp
 
-from codex_ml.serve.access import BearerToken
-from codex_ml.serve.api_error import ApiError
+from codex_ml.serve.access import BearerToken, Gatekeeper
 from codex_ml.serve.engine import Engine
-from codex_ml.serve.gatekeeper import Gatekeeper
-from codex_ml.serve.service import Service
-from codex_ml.serve.service_metrics import CONTENT_TYPE, ServiceMetrics
+from codex_ml.serve.schema import ApiError
+from codex_ml.serve.service import CONTENT_TYPE, Service, ServiceMetrics
 
 CHAT, COMPLETIONS, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
 HEALTH, READY, METRICS = "/healthz", "/readyz", "/metrics"

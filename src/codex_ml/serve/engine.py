@@ -1,21 +1,117 @@
-"""The worker thread that owns the models: takes requests from a bounded queue, batched by model, in their order."""
+"""The worker thread that generates the answers of queued requests."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from codex_ml.errors import ModelError, UserError, free_what_failed
-from codex_ml.generation.requests import Generation, GenerationRequest
-from codex_ml.serve.api_error import ApiError, too_late
-from codex_ml.serve.job import Job, Piece
-from codex_ml.serve.text_source import TextSource
-from codex_ml.stoppable_process import WorkerError
+from codex_ml.generation.requests import Generation, GenerationRequest, StreamedPiece
+from codex_ml.io.stoppable_process import WorkerError
+from codex_ml.serve.schema import ApiError, too_late
+
+
+@dataclass(frozen=True)
+class Piece:
+    """New text of an answer."""
+
+    text: str
+
+
+Event = Piece | Generation | ApiError
+
+
+class Job:
+    """A request and the events of its answer: pieces, then a `Generation` or an `ApiError`.
+
+    Made and read in the event loop; `deliver` and `unwanted` are for the thread of the models.
+
+    Parameters
+    ----------
+    name : str
+        Identifier of the request.
+    model : str
+        Which model answers.
+    prompt : str or sequence of Turn
+        What is asked.
+    wish : Wish
+        How.
+    deadline : float
+        When, by the clock of the engine, nobody waits for it any longer.
+    """
+
+    def __init__(self, name: str, model: str, prompt: str | Sequence[Turn], wish: Wish, deadline: float) -> None:
+        self.name, self.model, self.prompt, self.wish, self.deadline = name, model, prompt, wish, deadline
+        self._cancelled = False
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+
+    def cancel(self) -> None:
+        """Say that nobody waits for the answer."""
+        self._cancelled = True
+
+    def unwanted(self, clock: Callable[[], float]) -> bool:
+        """Tell whether nobody waits for it: the client left, or its time is over."""
+        return self._cancelled or clock() > self.deadline
+
+    def deliver(self, event: Event) -> None:
+        """Hand an event to the loop; one that has ended meanwhile needs none."""
+        try:
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+        except RuntimeError:
+            self._cancelled = True
+
+    async def next_event(self) -> Event:
+        """Wait for the next event."""
+        return await self._events.get()
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a chat."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a client asks for of an answer; None leaves it to the service."""
+
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+class TextSource(Protocol):
+    """Models by name. All but `names` is called by one thread only."""
+
+    def names(self) -> tuple[str, ...]:
+        """Return what can be asked for."""
+        ...
+
+    def request(self, model: str, prompt: str | Sequence[Turn], wish: Wish) -> GenerationRequest:
+        """Return the request for a prompt or a chat; a `ValueError` says, without content, why there is none."""
+        ...
+
+    def stream(
+        self, model: str, requests: Sequence[GenerationRequest], cancelled: Callable[[int], bool]
+    ) -> Iterator[StreamedPiece]:
+        """Answer requests to one model side by side."""
+        ...
+
+    def note(self, name: str, generation: Generation) -> None:
+        """Take what became of a request, for the audit."""
+        ...
+
 
 _LOGGER = logging.getLogger(__name__)
 _RETRY_SECONDS = 1

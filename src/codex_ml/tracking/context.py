@@ -10,12 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from codex_ml.clock import utc_now
 from codex_ml.errors import NOTE_ALSO, InterruptedRun, RunDirectoryGoneError
+from codex_ml.io.clock import utc_now
 from codex_ml.monitoring.dependencies import DependencyStatus
 from codex_ml.monitoring.json_values import flatten, plain_copy
-from codex_ml.tracking.background import BackgroundSink, SinkStatus
-from codex_ml.tracking.sinks import EndStatus, NdjsonSink, RunInfo, Sink
+from codex_ml.tracking.sinks import BackgroundSink, EndStatus, NdjsonSink, RunInfo, Sink, SinkStatus
 
 DEFAULT_QUEUE_LIMIT = 10_000
 DEFAULT_CLOSE_TIMEOUT_SECONDS = 30.0

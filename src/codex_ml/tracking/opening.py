@@ -11,12 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from codex_ml.clock import utc_now
-from codex_ml.components import SINKS
+from codex_ml.io.atomic import Storage
+from codex_ml.io.clock import utc_now
 from codex_ml.monitoring.codex_logging import DEFAULT_MAX_BYTES
 from codex_ml.monitoring.dependencies import PACKAGES, DependencyStatus, probe_dependency
-from codex_ml.registry import Registry
-from codex_ml.storage import Storage
+from codex_ml.registry import SINKS, Registry
 from codex_ml.tracking.context import DEFAULT_CLOSE_TIMEOUT_SECONDS, DEFAULT_QUEUE_LIMIT, ExperimentContext
 from codex_ml.tracking.mlflow_sink import require_local_store
 from codex_ml.tracking.sinks import EndStatus, NdjsonSink, RunInfo, Sink, SinkFactory

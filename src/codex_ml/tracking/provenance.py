@@ -12,10 +12,10 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from codex_ml.clock import format_time
+from codex_ml.io.atomic import Storage, bytes_digest, file_digest
+from codex_ml.io.clock import format_time
 from codex_ml.offline import OFFLINE_SWITCHES, PRIVACY_SWITCHES
-from codex_ml.storage import Storage, bytes_digest, file_digest
-from codex_ml.tokenizer_names import extra_tokenizer_files
+from codex_ml.runs.tokenizer_files import extra_tokenizer_files
 
 PROVENANCE_VERSION = 1
 LIBRARIES = (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from codex_ml.errors import CheckpointError
-from codex_ml.training.optim import trainable_parameters
+from codex_ml.training.optimizer import trainable_parameters
 
 _PREFIX = "average."
 

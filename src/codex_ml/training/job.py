@@ -11,7 +11,7 @@ from torch import nn
 
 from codex_ml.config.schema.training import TrainingSection
 from codex_ml.data.batches import BatchLayout
-from codex_ml.data.tokenize import TokenizedRecord
+from codex_ml.data.tokenization.tokenizer import TokenizedRecord
 from codex_ml.training.averaging import AveragedWeights
 
 
@@ -44,7 +44,7 @@ class TrainingJob:
     checkpoint_bytes : int
         About what a checkpoint takes, from the plan; the first one is measured by it, later ones by the one before.
     layout : str
-        How records reach the model; ragged where the model was prepared for it (`codex_ml.modeling.layout`).
+        How records reach the model; ragged where the model was prepared for it (`codex_ml.modeling.forward`).
     average : AveragedWeights, optional
         Average of the trained weights, updated after every step and saved with them; None: none is kept.
     write_averaged : callable, optional

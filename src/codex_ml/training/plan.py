@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from codex_ml.config.schema.training import DEFAULT_EPOCHS, TrainingSection
 from codex_ml.data.batches import BatchLayout, cut_window, micro_batches_by_tokens, steps_per_epoch, window_of_step
-from codex_ml.data.tokenize import TokenizedRecord
-from codex_ml.data.tokens.token_arrays import lengths_of, supervised_counts_of
+from codex_ml.data.storage.arrays import lengths_of, supervised_counts_of
+from codex_ml.data.tokenization.tokenizer import TokenizedRecord
 from codex_ml.errors import DiskSpaceError
 
 _ADAM_MOMENTS = 2

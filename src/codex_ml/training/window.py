@@ -11,14 +11,12 @@ from torch import Tensor, nn
 
 from codex_ml.config.schema.training import TrainingSection
 from codex_ml.data.batches import cut_window, make_batch, window_of_step
-from codex_ml.data.tokenize import TokenizedRecord
+from codex_ml.data.tokenization.tokenizer import TokenizedRecord
 from codex_ml.errors import DataError
-from codex_ml.modeling.loss import supervised_loss
-from codex_ml.training.gradients import clip, record_names, total_norm
+from codex_ml.modeling.forward import supervised_loss
+from codex_ml.training.checkpoint.state import random_tensors, restore_torch
 from codex_ml.training.job import TrainingJob
-from codex_ml.training.optim import trainable_parameters
-from codex_ml.training.precision import LossScaler, computing_in
-from codex_ml.training.random_state import random_tensors, restore_torch
+from codex_ml.training.optimizer import LossScaler, clip, computing_in, record_names, total_norm, trainable_parameters
 
 LogEvent = Callable[..., None]
 

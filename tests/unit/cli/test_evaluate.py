@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from codex_ml.io.atomic import Storage
 from codex_ml.runs.checkpoints import checkpoint_name
 from codex_ml.runs.layout import RunLayout, create_run
 from codex_ml.runs.manifest import write_manifest
-from codex_ml.storage import Storage
 
 
 def moved_checkpoint(directory: Path) -> Path:

@@ -12,7 +12,7 @@ from codex_ml.config.compose import compose
 from codex_ml.config.migrations import Migrations, RenamedKey
 from codex_ml.config.validate import validate_train
 from codex_ml.errors import ConfigError, StopSignal
-from codex_ml.stopping import STOP
+from codex_ml.io.stopping import STOP
 
 
 def problems_of(call) -> dict[str, str]:

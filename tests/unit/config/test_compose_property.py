@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from codex_ml.config.files import compose_files
-from codex_ml.config.resources import packaged_directory
+from codex_ml.config.paths import packaged_directory
 from tiers import examples
 
 names = st.sampled_from(["a", "b", "c", "kind"])

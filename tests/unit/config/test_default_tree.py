@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from codex_ml.config.describe import describe_schema, section_names, valid_keys
 from codex_ml.config.files import compose_files, read_yaml
-from codex_ml.config.resources import packaged_directory
-from codex_ml.config.validate_file import validate_file
+from codex_ml.config.messages import describe_schema, section_names, valid_keys
+from codex_ml.config.paths import packaged_directory
+from codex_ml.config.validate import validate_file
 
 CONFIGS = packaged_directory("configs")
 FILES = sorted(file for file in CONFIGS.rglob("*.yaml") if "policies" not in file.parts)

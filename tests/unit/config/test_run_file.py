@@ -10,8 +10,7 @@ import yaml
 from codex_ml.config.compose import compose
 from codex_ml.config.run_file import compose_from_run_file, write_run_config
 from codex_ml.config.schema.root import EvaluateConfig, TrainConfig
-from codex_ml.config.validate import validate_evaluate, validate_train
-from codex_ml.config.validate_file import validate_file
+from codex_ml.config.validate import validate_evaluate, validate_file, validate_train
 from codex_ml.errors import ConfigError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from codex_ml.config.describe import describe_schema
+from codex_ml.config.messages import describe_schema
 from codex_ml.config.schema.adapter import AdapterSection
 from codex_ml.config.schema.data import DataSection, SplitSection
 from codex_ml.config.schema.eval import EvalSection

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from codex_ml.config.compose import compose
-from codex_ml.config.paths import PATH_FIELDS
-from codex_ml.config.resources import packaged_directory
+from codex_ml.config.paths import PATH_FIELDS, packaged_directory
 from codex_ml.config.shipped import ShippedConfig, copy_shipped, find_shipped, list_shipped
-from codex_ml.config.validate_file import validate_file
+from codex_ml.config.validate import validate_file
 from codex_ml.errors import UserError
 
 SHIPPED = list_shipped()

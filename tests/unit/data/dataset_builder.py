@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.config.schema.data import DataSection
-from codex_ml.data.pipeline import Dataset, build_dataset
+from codex_ml.data.dataset import Dataset, build_dataset
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -11,7 +11,7 @@ import zstandard
 
 from codex_ml.data.line_output import LineOutput
 from codex_ml.errors import DataError
-from codex_ml.storage import Storage, file_digest
+from codex_ml.io.atomic import Storage, file_digest
 
 _LINES = [b'{"text": "%0200d"}\n' % number for number in range(5000)]
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from codex_ml.config.schema.data import DataSection
-from codex_ml.data.jsonl import Lines
-from codex_ml.data.readers import open_records
-from codex_ml.data.rejects import rejects_ndjson
+from codex_ml.data.accounting import rejects_ndjson
+from codex_ml.data.readers.jsonl import Lines
+from codex_ml.data.readers.registry import open_records
 from codex_ml.data.sources import SourceStream
 from codex_ml.errors import DataError
 

@@ -13,7 +13,7 @@ import pytest
 
 from codex_ml.data.split_utils import assign_split, assign_splits, split_jsonl
 from codex_ml.errors import DataError, DiskSpaceError
-from codex_ml.storage import Storage
+from codex_ml.io.atomic import Storage
 
 Write = Callable[..., Path]
 RATIOS = (0.8, 0.1, 0.1)

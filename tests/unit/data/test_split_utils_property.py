@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from codex_ml.data.split_utils import assign_splits, split_jsonl
-from codex_ml.data.splitting.split_groups import record_key
+from codex_ml.data.splits.groups import record_key
 from codex_ml.errors import DataError
 from tiers import examples
 

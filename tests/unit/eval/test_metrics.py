@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from codex_ml.components import METRICS
 from codex_ml.errors import NonFiniteError, UserError
 from codex_ml.eval.metrics import LossTotals, Metric, MetricResult, chosen_metrics
 from codex_ml.eval.text_metrics import normalize_answer
+from codex_ml.registry import METRICS
 
 TEXT_METRICS = ("bleu", "chrf", "rouge_1", "rouge_2", "rouge_l", "rouge_lsum", "f1", "exact_match")
 MODEL_METRICS = ("loss", "perplexity", "token_accuracy")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from codex_ml.components import METRICS
 from codex_ml.eval.metrics import MetricResult
+from codex_ml.registry import METRICS
 
 pytestmark = pytest.mark.real_data
 

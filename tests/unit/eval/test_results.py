@@ -11,8 +11,8 @@ import pytest
 
 from codex_ml.eval.metrics import MetricResult
 from codex_ml.eval.results import EvaluatedModel, EvaluationResult, Prediction, write_results
+from codex_ml.io.atomic import Storage, file_digest
 from codex_ml.monitoring.codex_logging import no_redaction, read_ndjson
-from codex_ml.storage import Storage, file_digest
 
 SAFETY = {"enabled": False, "policy": "default", "policy_digest": "sha256:cc", "bypass_reason": "made-up data"}
 COMPUTED = {"device": "cpu", "dtype": "float32", "batch_layout": "ragged"}

@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from codex_ml.config.schema.data import DataSection
-from codex_ml.data.pipeline import build_dataset
+from codex_ml.data.dataset import build_dataset
 from codex_ml.errors import NonFiniteError, UserError
 from codex_ml.eval.results import EvaluationResult
 from codex_ml.eval.runner import evaluate_model
+from codex_ml.generation.decoding import SamplingSettings
 from codex_ml.generation.generator import TextGenerator
 from codex_ml.generation.requests import GenerationRequest
-from codex_ml.generation.sampling import SamplingSettings
 from codex_ml.safety.filters import Finding
 
 ALL_METRICS = ["bleu", "rouge_l", "f1", "exact_match", "loss", "perplexity", "token_accuracy"]

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codex_ml.components import METRICS
 from codex_ml.eval.metrics import MetricResult
 from codex_ml.eval.text_metrics import normalize_answer
+from codex_ml.registry import METRICS
 from tiers import examples
 
 FAST = examples(25)

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from codex_ml.errors import ModelError, NonFiniteError, UserError
+from codex_ml.generation.decoding import SamplingSettings
 from codex_ml.generation.generator import TextGenerator, require_room
 from codex_ml.generation.requests import Generation, GenerationRequest
-from codex_ml.generation.sampling import SamplingSettings
 
 TEXTS = (
     "The night nurse",

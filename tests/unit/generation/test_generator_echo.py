@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from codex_ml.generation.decoding import SamplingSettings
 from codex_ml.generation.generator import TextGenerator
 from codex_ml.generation.requests import Generation, GenerationRequest
-from codex_ml.generation.sampling import SamplingSettings
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.policy import load_policy
 from codex_ml.safety.streaming import StreamFilter

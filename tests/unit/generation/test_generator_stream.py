@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from codex_ml.generation.decoding import SamplingSettings
 from codex_ml.generation.generator import TextGenerator
 from codex_ml.generation.requests import Generation, GenerationRequest, StreamedPiece
-from codex_ml.generation.sampling import SamplingSettings
 
 TEXTS = ("The night nurse", "Two trains leave the valley before the rain begins", "How", "ünï")
 SETTINGS = (

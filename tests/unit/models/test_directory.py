@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from codex_ml.errors import ModelError
+from codex_ml.io.atomic import file_digest
 from codex_ml.models.directory import check_model_directory, check_tokenizer_directory, model_digest
-from codex_ml.storage import file_digest
 
 # The shortest file of the format: a header of two bytes, and no tensor.
 NO_WEIGHTS = b"\x02\0\0\0\0\0\0\0{}"

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from codex_ml.errors import DiskSpaceError, UserError
+from codex_ml.io.atomic import Storage
 from codex_ml.monitoring.codex_logging import (
     NdjsonWriter,
     ndjson_files,
@@ -23,7 +24,6 @@ from codex_ml.monitoring.codex_logging import (
     truncate_after_step,
     write_ndjson,
 )
-from codex_ml.storage import Storage
 
 
 def fixed_clock() -> datetime:

@@ -10,8 +10,8 @@ import pytest
 from codex_ml.config.schema.root import EvaluateConfig
 from codex_ml.recipes.evaluate import EvaluateCollaborators, _receiving_run, evaluate
 from codex_ml.runs.layout import read_record
+from codex_ml.runs.listing import BASE, Target
 from codex_ml.runs.lock import is_locked
-from codex_ml.runs.targets import BASE, Target
 
 
 def test_receiving_run_of_its_own_run_is_locked_until_it_ends(tmp_path):

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from codex_ml.io.atomic import Storage
 from codex_ml.runs.checkpoints import checkpoint_name
 from codex_ml.runs.layout import RunLayout, RunRecord, close_record, create_run
 from codex_ml.runs.manifest import write_manifest
-from codex_ml.storage import Storage
 
 STARTED = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 

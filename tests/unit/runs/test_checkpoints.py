@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.errors import CheckpointError, UserError
+from codex_ml.io.atomic import Storage
 from codex_ml.runs.checkpoints import (
     checkpoint_name,
     list_checkpoints,
@@ -22,7 +23,6 @@ from codex_ml.runs.checkpoints import (
 )
 from codex_ml.runs.layout import RunLayout, create_run
 from codex_ml.runs.manifest import write_manifest
-from codex_ml.storage import Storage
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from codex_ml.errors import CheckpointError
-from codex_ml.recipes.resume import find_resume_point
+from codex_ml.io.atomic import Storage
+from codex_ml.recipes.train.resume import find_resume_point
 from codex_ml.runs.checkpoints import (
     checkpoint_name,
     list_checkpoints,
@@ -21,7 +22,6 @@ from codex_ml.runs.checkpoints import (
 )
 from codex_ml.runs.layout import RunLayout, create_run
 from codex_ml.runs.manifest import write_manifest
-from codex_ml.storage import Storage
 
 STAMP = "20261122T120000Z"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from codex_ml.io.atomic import Storage
 from codex_ml.runs.closing import close_if_dead, last_sign_of_life
 from codex_ml.runs.layout import RunRecord, close_record, read_record
 from codex_ml.runs.lock import hold_lock
-from codex_ml.storage import Storage
 
 STARTED = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 LATER = STARTED + timedelta(hours=2)

@@ -6,11 +6,10 @@ import json
 
 import pytest
 
+from codex_ml.io.atomic import Storage, file_digest
 from codex_ml.runs.checkpoints import write_pointer
-from codex_ml.runs.details import describe_checkpoints, describe_run
+from codex_ml.runs.details import describe_checkpoints, describe_run, render_details
 from codex_ml.runs.layout import RunLayout
-from codex_ml.runs.rendering import render_details
-from codex_ml.storage import Storage, file_digest
 
 
 @pytest.fixture

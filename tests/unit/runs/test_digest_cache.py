@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from codex_ml.io.atomic import Storage, file_digest
 from codex_ml.runs.digest_cache import CACHE_NAME, DigestCache
-from codex_ml.storage import Storage, file_digest
 
 
 class Reader:

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
+from codex_ml.io.atomic import Storage
 from codex_ml.runs.checkpoints import write_pointer
 from codex_ml.runs.directory_checks import check_checkpoints
 from codex_ml.runs.layout import RunLayout, RunRecord
 from codex_ml.runs.verification import Check, allow
-from codex_ml.storage import Storage
 
 Run = tuple[RunLayout, RunRecord]
 PLACE = "abandoned-20261122T120000Z/step-00000004"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.clock import format_time
 from codex_ml.errors import UserError
+from codex_ml.io.atomic import Storage
+from codex_ml.io.clock import format_time
 from codex_ml.runs.layout import (
     RunLayout,
     RunRecord,
@@ -21,7 +22,6 @@ from codex_ml.runs.layout import (
     read_record,
     write_record,
 )
-from codex_ml.storage import Storage
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, 250_000, tzinfo=UTC)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from codex_ml.errors import CheckpointError
+from codex_ml.io.atomic import Storage, file_digest
 from codex_ml.runs.manifest import MANIFEST_NAME, PICKLE_SUFFIXES, read_manifest, verify_checkpoint, write_manifest
-from codex_ml.storage import Storage, file_digest
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from codex_ml.errors import CheckpointError
+from codex_ml.io.atomic import Storage
 from codex_ml.runs.manifest import MANIFEST_NAME, verify_checkpoint, write_manifest
-from codex_ml.storage import Storage
 
 
 @pytest.fixture

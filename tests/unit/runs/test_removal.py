@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from codex_ml.errors import CodexError, UserError
+from codex_ml.io.atomic import Storage
 from codex_ml.runs.layout import RunLayout, find_runs
 from codex_ml.runs.lock import hold_lock
 from codex_ml.runs.removal import finish_removals, plan_removal, remove_run
-from codex_ml.storage import Storage
 
 
 class BreaksOff(Storage):

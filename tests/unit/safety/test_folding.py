@@ -11,8 +11,8 @@ from tests.unit.safety.fragment_texts import MAIL_RULE, filters_of, texts_of
 
 from codex_ml.safety.folding import views_of
 from codex_ml.safety.matching import RuleMatch
+from codex_ml.safety.policy import Rule
 from codex_ml.safety.rendering import Markers, merge, render, to_original
-from codex_ml.safety.rules import Rule
 from codex_ml.safety.streaming import StreamFilter
 from tiers import examples
 

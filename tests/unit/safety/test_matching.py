@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from codex_ml.safety import matching
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.matching import PolicyMatcher, RuleFailedError
-from codex_ml.safety.policy import load_policy
-from codex_ml.safety.rules import Permission, Rule
+from codex_ml.safety.policy import Permission, Rule, load_policy
 from tiers import examples
 
 pytestmark = pytest.mark.safety

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.config.resources import packaged_directory
+from codex_ml.config.paths import packaged_directory
 from codex_ml.errors import SafetyError
 from codex_ml.safety.policy import load_policy, parse_policy
 

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from codex_ml.errors import UserError
+from codex_ml.generation.decoding import SamplingSettings
 from codex_ml.generation.requests import Generation, GenerationRequest, StreamedPiece
-from codex_ml.generation.sampling import SamplingSettings
-from codex_ml.serve.text_source import Turn, Wish
+from codex_ml.serve.engine import Turn, Wish
 
 
 def panic() -> None:

@@ -15,8 +15,7 @@ from starlette.types import ASGIApp, Message
 from codex_ml.serve.access import BearerToken
 from codex_ml.serve.app import COMPLETIONS, build_app
 from codex_ml.serve.engine import Engine, Limits
-from codex_ml.serve.service import Service, ServiceLimits
-from codex_ml.serve.service_metrics import ServiceMetrics
+from codex_ml.serve.service import Service, ServiceLimits, ServiceMetrics
 
 
 @dataclass

@@ -11,10 +11,8 @@ import pytest
 from fake_source import Counted, FakeSource
 
 from codex_ml.generation.requests import Generation
-from codex_ml.serve.api_error import ApiError
-from codex_ml.serve.engine import Engine, Limits
-from codex_ml.serve.job import Job, Piece
-from codex_ml.serve.text_source import Wish
+from codex_ml.serve.engine import Engine, Job, Limits, Piece, Wish
+from codex_ml.serve.schema import ApiError
 
 Start = Callable[..., Engine]
 

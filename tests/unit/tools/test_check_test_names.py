@@ -38,7 +38,7 @@ def test_problems_of_functions_helpers_are_left_alone(tmp_path: Path) -> None:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """Return a tree with one module of the package and one tool."""
-    for name in ("src/codex_ml/data/jsonl.py", "src/codex_ml/errors.py", "tools/lock.py"):
+    for name in ("src/codex_ml/data/readers/jsonl.py", "src/codex_ml/errors.py", "tools/lock.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     return tmp_path
@@ -47,8 +47,8 @@ def checkout(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "placed"),
     [
-        ("data/test_jsonl.py", True),
-        ("data/test_jsonl_property.py", True),
+        ("data/readers/test_jsonl.py", True),
+        ("data/readers/test_jsonl_property.py", True),
         ("test_errors.py", True),
         ("tools/test_lock.py", True),
         ("data/test_reader.py", False),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from codex_ml.storage import file_digest
+from codex_ml.io.atomic import file_digest
 from codex_ml.tracking.provenance import (
     LIBRARIES,
     ProvenanceDependencies,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.components import SINKS
 from codex_ml.errors import UserError
 from codex_ml.monitoring.codex_logging import ndjson_files, no_redaction, read_ndjson
+from codex_ml.registry import SINKS
 from codex_ml.tracking.mlflow_sink import MlflowSink
 from codex_ml.tracking.sinks import NdjsonSink, RunInfo
 

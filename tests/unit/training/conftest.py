@@ -17,14 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from codex_ml.config.schema.training import TrainingSection
-from codex_ml.data.tokenize import TokenizedRecord
+from codex_ml.data.tokenization.tokenizer import TokenizedRecord
 from codex_ml.errors import DiskSpaceError
-from codex_ml.storage import Storage
-from codex_ml.training.callbacks import HookResult
-from codex_ml.training.checkpoint import CheckpointContent, LoadedState
+from codex_ml.io.atomic import Storage
+from codex_ml.training.checkpoint.load import CheckpointContent, LoadedState
+from codex_ml.training.checkpoint.save import Retention, SavedCheckpoint
+from codex_ml.training.checkpoint.state import TrainerState
+from codex_ml.training.hooks import HookResult
 from codex_ml.training.job import TrainingJob
-from codex_ml.training.state import TrainerState
-from codex_ml.training.store import Retention, SavedCheckpoint
 
 torch.set_num_threads(1)
 VOCABULARY = 32

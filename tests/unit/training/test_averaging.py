@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from codex_ml.errors import CheckpointError
 from codex_ml.training.averaging import AveragedWeights, averaged_tensors, averaging_lines
-from codex_ml.training.checkpoint import load_checkpoint
+from codex_ml.training.checkpoint.load import load_checkpoint
+from codex_ml.training.checkpoint.state import TrainerState
 from codex_ml.training.job import TrainingJob
-from codex_ml.training.state import TrainerState
-from codex_ml.training.trainer import TrainingResult, run_training
+from codex_ml.training.loop import TrainingResult, run_training
 
 Workshop = Any  # the class lives in conftest.py, which cannot be imported by name
 

@@ -9,7 +9,7 @@ import pytest
 
 from codex_ml.config.schema.training import TrainingSection
 from codex_ml.data.batches import BatchLayout, window_of_step
-from codex_ml.data.tokenize import TokenizedRecord
+from codex_ml.data.tokenization.tokenizer import TokenizedRecord
 from codex_ml.errors import DiskSpaceError
 from codex_ml.training.plan import ModelSize, check_disk, count_steps, format_bytes, make_plan
 

@@ -1,14 +1,17 @@
-"""What a preparer is told: which raw file, how it becomes records, how these are divided."""
+"""Settings of `data prepare`, and the mapping of columns to fields."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from codex_ml.config.schema.base import Rule, Section, Violation
 from codex_ml.config.schema.data import SplitSection
-from codex_ml.data.records import RecordFormat
+from codex_ml.data.problems import LineFault, shown_name
+from codex_ml.data.records.formats import RecordFormat
 
 
 def _digest_for_url(config: PreparerConfig) -> Violation | None:
@@ -76,3 +79,56 @@ class PreparerConfig(Section):
     max_bad_share: float = Field(
         default=0.05, ge=0.0, le=1.0, description="Largest share of rows that may be dropped before it is an error."
     )
+
+
+def map_columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[dict[str, Any], int]:
+    """Return the record that some columns make of a row, and how many of its values were numbers made into text.
+
+    Text is taken as it is, and so are lists and objects (the turns of a conversation). A number or truth value, as
+    tables hold them, becomes the text that JSON has for it.
+
+    Parameters
+    ----------
+    row : mapping
+        The raw row.
+    columns : mapping
+        Field of the record -> name in the row, or a path with points such as ``answer.text``; a name that holds points
+        itself is found first.
+
+    Raises
+    ------
+    LineFault
+        If a column is absent or null; the message holds no value.
+    """
+    record: dict[str, Any] = {}
+    converted = 0
+    for field, path in columns.items():
+        value = value_at(row, path)
+        if value is None:
+            state = "null" if _is_there(row, path) else "absent"
+            raise LineFault("bad_shape", f"the column {shown_name(path)} for {field} is {state}")
+        if isinstance(value, bool | int | float):
+            value = json.dumps(value)
+            converted += 1
+        record[field] = value
+    return record, converted
+
+
+def value_at(row: Mapping[str, Any], path: str) -> Any:
+    """Return what stands at a path; None where nothing does."""
+    if path in row:
+        return row[path]
+    value: Any = row
+    for part in path.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def _is_there(row: Mapping[str, Any], path: str) -> bool:
+    if path in row:
+        return True
+    above, _, name = path.rpartition(".")
+    parent = value_at(row, above) if above else None
+    return isinstance(parent, Mapping) and name in parent

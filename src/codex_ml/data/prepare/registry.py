@@ -14,12 +14,12 @@ from typing import Any, TypeAlias, cast
 import yaml
 from pydantic import ValidationError
 
-from codex_ml.config.yaml_bounds import read_bounded_yaml
+from codex_ml.config.files import read_bounded_yaml
 from codex_ml.data.prepare.config import PreparerConfig
-from codex_ml.data.prepare.reading import Row, read_source
+from codex_ml.data.prepare.files import Row, read_source
 from codex_ml.errors import ConfigError, ConfigProblem, UserError
+from codex_ml.io.untrusted import UntrustedFileError
 from codex_ml.registry import Registry
-from codex_ml.untrusted import UntrustedFileError
 
 CONFIG_NAME, CODE_NAME = "preparer.yaml", "preparer.py"
 ENTRY_POINT_GROUP = "codex_ml.preparers"

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from codex_ml.data.encoding import check_text
+from codex_ml.data.tokenization.encoding import check_text
 from codex_ml.errors import DataError
-from codex_ml.native_calls import NativePanicError, panic_as_error
+from codex_ml.io.native_calls import NativePanicError, panic_as_error
 
 END_OF_SEQUENCE, PADDING = "<|eos|>", "<|pad|>"
 _ROLES = ("<|system|>", "<|user|>", "<|assistant|>")

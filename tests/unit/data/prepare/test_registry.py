@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.data.prepare.config import PreparerConfig
-from codex_ml.data.prepare.reading import Row
+from codex_ml.data.prepare.files import Row
 from codex_ml.data.prepare.registry import Entry, Preparer, find_preparers, get_preparer, packaged_preparers
 from codex_ml.errors import CodexError, ConfigError, UserError
 from codex_ml.registry import Registry
@@ -119,7 +119,7 @@ def test_get_preparer_code_that_is_no_file_is_refused(tmp_path: Path) -> None:
 def test_get_preparer_entry_point_of_another_kind_is_refused() -> None:
     """A plugin that brings something else is named."""
     registry: Registry[Entry] = Registry("preparer")
-    registry.register("odd", "codex_ml.clock:__doc__")
+    registry.register("odd", "codex_ml.io.clock:__doc__")
     registry.register("good", Preparer(PreparerConfig()))
     with pytest.raises(UserError, match="is a str, not a Preparer"):
         get_preparer(registry, "odd")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.data.encoding import MAX_SPACE_RUN
 from codex_ml.data.prepare.tokenizer import train_byte_level_bpe
+from codex_ml.data.tokenization.encoding import MAX_SPACE_RUN
 from codex_ml.errors import DataError
 
 

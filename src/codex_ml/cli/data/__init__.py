@@ -1,0 +1,1 @@
+"""The commands `codex-ml data …`."""

@@ -1,1 +1,0 @@
-"""What is in files of records: lengths, repetitions, near duplicates, and where each record begins."""

@@ -1,0 +1,1 @@
+"""Statistics, near duplicates and offsets of data files."""

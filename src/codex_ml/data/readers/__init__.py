@@ -1,0 +1,1 @@
+"""Readers of the data formats, from a path to lines or rows."""

@@ -1,0 +1,1 @@
+"""Records in the supported formats, checked and converted to messages or prompts."""

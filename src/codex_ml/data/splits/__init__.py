@@ -1,0 +1,1 @@
+"""Splits by keyed hash, by group and by file."""

@@ -1,0 +1,1 @@
+"""Token arrays and the token cache."""

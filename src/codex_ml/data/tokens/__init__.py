@@ -1,1 +1,0 @@
-"""Tokenised records as flat arrays, in memory or kept on disk for the next start."""

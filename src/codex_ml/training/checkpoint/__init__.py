@@ -1,0 +1,1 @@
+"""Checkpoints: save, load and the state of a training."""
