@@ -1,4 +1,4 @@
-"""Choice of device and number format: `auto` with its reason, or an error when an explicit wish cannot be met."""
+"""Choice of device and number format: `auto` with its reason, or an error when an explicit choice is not available."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def choose_device(requested: str, probe: DeviceProbe | None = None) -> Choice:
-    """Return the device for a wish of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    """Return the device for a request of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def choose_device(requested: str, probe: DeviceProbe | None = None) -> Choice:
 
 
 def choose_dtype(requested: str, device: str, probe: DeviceProbe | None = None, stored: str | None = None) -> Choice:
-    """Return the number format of the base weights for a wish of ``auto``, ``float32`` or ``bfloat16``.
+    """Return the number format of the base weights for a request of ``auto``, ``float32`` or ``bfloat16``.
 
     On a CPU, `auto` is bfloat16 only for weights that are stored in it, on a processor that computes it: nothing is
     then rounded that was not before. On CUDA it is bfloat16 wherever the device computes it.

@@ -101,7 +101,7 @@ def evaluate(
         dependencies.emit(f"warning: {text}")
     for line in prepared.dataset.account.dropped_lines():
         dependencies.emit(f"warning: {line}")
-    # Before anything is written, as a wish that the base cannot meet is refused.
+    # Before anything is written: a layout that the base does not support is an error.
     layout = configure_batch_layout(base.model, config.model.batch_layout)
     dependencies.emit(layout.line())
     dependencies.emit(

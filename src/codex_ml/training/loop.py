@@ -114,7 +114,7 @@ def run_training(
     resume: LoadedState | None = None,
     dependencies: TrainerDependencies | None = None,
 ) -> TrainingResult:
-    """Train until the last step, a hook's wish or a request to stop; every path of the toolkit trains through here.
+    """Train until the last step, or until a hook or a signal requests a stop; the only training loop of the toolkit.
 
     When a step fails before it has changed anything (no memory, a window without a supervised token, a hook that
     raises), a checkpoint of the steps made so far is written first. Not so when a loss or gradient is not finite or has
