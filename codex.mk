@@ -19,7 +19,7 @@ PARTS ?=
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-full unit integration e2e invariant faults regression coverage-test coverage-report
 .PHONY: bench lint types contracts quality gates hooks gates-setup sbom coverage-badge mutation docs lock pretrain-base
-.PHONY: wheelhouse wheelhouse-cuda base-image image-cpu image-cuda compose-check image-test clean clean-venv
+.PHONY: reference wheelhouse wheelhouse-cuda base-image image-cpu image-cuda compose-check image-test clean clean-venv
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' codex.mk | expand -t 18
@@ -122,6 +122,9 @@ docs: $(VENV)/.installed-dev  ## Build the documentation into .cache/site
 
 sbom: $(VENV)/.installed-dev  ## Write the bill of materials again (docs/sbom.cdx.json)
 	$(BIN)/python tools/make_sbom.py
+
+reference: $(VENV)/.installed-dev  ## Write the references of commands and settings from the code (docs/reference)
+	$(BIN)/python tools/make_reference.py
 
 # The programs of the images need nothing but Python: a machine that only builds has no environment of ours.
 IMAGES := PYTHONPATH=tools $(PYTHON) -m images

@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The full help is that of tools/local_gates.py; without its environment this much is known.
 usage() {
-  echo "usage: scripts/codex_local_gates.sh [--list] [--only SCAN …] [--rehearse-audit]   (docs/gates.md)"
+  echo "usage: scripts/codex_local_gates.sh [--list] [--only SCAN …] [--rehearse-audit]   (docs/how-to/run-the-security-gates.md)"
   echo "runs every scan without a network; exit code 0 when all passed, 1 when one failed or could not scan, 2 when not started"
 }
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.safety
 @pytest.fixture(scope="module")
 def page(repository_root: Path) -> str:
     """Return the page."""
-    return (repository_root / "docs" / "safety.md").read_text(encoding="utf-8")
+    return (repository_root / "docs" / "explanation" / "safety-filters.md").read_text(encoding="utf-8")
 
 
 def test_safety_page_policy_of_ones_own_works_as_written(page: str) -> None:

@@ -269,7 +269,7 @@ def _logit_rows(config: TrainConfig, memory_probe: MemoryProbe) -> int | None:
 
 
 # What tensors may take of the memory at hand. An allocator keeps much of what was freed: processes on a CPU were
-# measured at up to three times their tensors (docs/training.md).
+# measured at up to three times their tensors (docs/explanation/how-training-works.md).
 _CPU_SHARE, _CUDA_SHARE = 0.5, 0.9
 
 # Plans a run with so many records in a pass.

@@ -99,10 +99,10 @@ _SETTING_OF = {"batch_layout": "model.batch_layout"}
 # Raised with every change to what a step computes, if only in its last bits: a resume after it would be another run.
 _ARITHMETIC = 3
 _ARITHMETIC_KEY = "arithmetic"
-# The whole list stands in docs/runs.md; in an error message nobody reads to its end.
+# The whole list stands in docs/how-to/verify-and-reproduce-a-run.md; in an error message nobody reads to its end.
 _IN_SHORT = (
     "its length (training.max_steps, training.epochs), intervals, retention, training.gradient_checkpointing, "
-    "tracking and a few more, listed in docs/runs.md"
+    "tracking and a few more, listed in docs/how-to/verify-and-reproduce-a-run.md"
 )
 
 

@@ -162,8 +162,8 @@ def test_check_fingerprint_refusal_is_short_and_leads_to_the_whole_list(tmp_path
     with pytest.raises(CheckpointError) as caught:
         check_fingerprint({"run.seed": 1}, {"run.seed": 2}, tmp_path)
     assert len(caught.value.fix) < 320
-    assert "docs/runs.md" in caught.value.fix
-    page = (repository_root / "docs" / "runs.md").read_text("utf-8")
+    assert "docs/how-to/verify-and-reproduce-a-run.md" in caught.value.fix
+    page = (repository_root / "docs" / "how-to" / "verify-and-reproduce-a-run.md").read_text("utf-8")
     keys = changeable_keys()
     reasons = list(MAY_CHANGE.values())
     assert [f"| `{key}` | {reason} |" for key, reason in zip(keys, reasons, strict=True)] == [
