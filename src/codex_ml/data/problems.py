@@ -88,7 +88,9 @@ class Problems:
         place, what, _ = self._first[0]
         # One for each kind of fault, that of the first one first.
         fixes = dict.fromkeys(fix for _, _, fix in self._first if fix)
-        raise DataError(f"{place}: {what}", why=self._others(), fix="\n       ".join(fixes) or _FIX)
+        raise DataError(
+            f"{place}: {what}", why=self._others(), fix="\n       ".join(fixes) or _FIX, code="DATA_BAD_RECORD"
+        )
 
     def listing(self) -> str:
         """Return the faults that were kept, one a line."""

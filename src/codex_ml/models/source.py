@@ -58,7 +58,9 @@ def locate_tokenizer(wish: ModelSection, environment: Mapping[str, str] | None =
     if source is not None:
         return source
     if wish.tokenizer is None:
-        raise ModelError("model.tokenizer: not set", fix="name a tokenizer directory: model.tokenizer=DIR")
+        raise ModelError(
+            "model.tokenizer: not set", fix="name a tokenizer directory: model.tokenizer=DIR", code="TOKENIZER_NOT_SET"
+        )
     return Source(wish.tokenizer, "model.tokenizer", wish.tokenizer.name)
 
 
