@@ -131,7 +131,7 @@ class RecordBuilder:
                 whole, self._data.max_length_tokens, self._data.on_overlong, self._tokenizer.leading_tokens(whole)
             )
         except ValueError as error:
-            self.problems.add(source.record_id, str(error), _FIX_LENGTH)
+            self.problems.add(source.record_id, str(error), _FIX_LENGTH, code="DATA_RECORD_TOO_LONG")
             return None
         tokenised = len(whole.input_ids)
         if kept is None:

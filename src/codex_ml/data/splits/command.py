@@ -140,21 +140,14 @@ class SplitOptions:
         for name in self.names:
             if not _NAME.fullmatch(name):
                 raise DataError(
-                    f"names: {name!r} cannot name a split",
-                    why="a file is called so",
-                    fix=fix,
-                    code="DATA_SPLIT_BAD_NAME",
+                    f"names: {name!r} cannot name a split", "a file is called so", fix, code="DATA_SPLIT_BAD_NAME"
                 )
+        names = ", ".join(self.names)
         if len({name.casefold() for name in self.names}) != len(self.names):
-            raise DataError(
-                f"names: a split is named twice: {', '.join(self.names)}", fix=fix, code="DATA_SPLIT_DUPLICATE_NAME"
-            )
+            raise DataError(f"names: a split is named twice: {names}", fix=fix, code="DATA_SPLIT_DUPLICATE_NAME")
         if len(self.names) < 2:
             raise DataError(
-                "names: a division has two splits or more",
-                why=f"given: {', '.join(self.names)}",
-                fix=fix,
-                code="DATA_SPLIT_TOO_FEW_NAMES",
+                "names: a division has two splits or more", f"given: {names}", fix, code="DATA_SPLIT_TOO_FEW_NAMES"
             )
         if self.group_by == "":
             raise DataError(
