@@ -43,15 +43,18 @@ class CodexError(Exception):
         The reason it cannot go on; empty where ``what`` says it all.
     fix : str
         What the user can do now.
+    code : str
+        Stable name of the kind of problem, such as ``CONFIG_UNKNOWN_KEY``; a literal at every place that raises.
     """
 
     exit_code = EXIT_RUN_FAILED
 
-    def __init__(self, what: str, why: str = "", fix: str = "") -> None:
+    def __init__(self, what: str, why: str = "", fix: str = "", *, code: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.why = why
         self.fix = fix
+        self.code = code
 
     def block(self) -> str:
         """Return the error as the one block that the command line prints."""
@@ -60,6 +63,8 @@ class CodexError(Exception):
             lines.append(f"  why: {self.why}")
         if self.fix:
             lines.append(f"  fix: {self.fix}")
+        if self.code:
+            lines.append(f"  code: {self.code}")
         return "\n".join(lines)
 
 
@@ -71,11 +76,12 @@ class UserError(CodexError):
 
 @dataclass(frozen=True)
 class ConfigProblem:
-    """One fault in a configuration: its dotted key, what is wrong with it, and what to write instead."""
+    """One problem of a configuration: its dotted key, what is wrong, how to fix it, and its stable code."""
 
     key: str
     what: str
     fix: str = ""
+    code: str = ""
 
 
 class ConfigError(UserError):
@@ -84,7 +90,7 @@ class ConfigError(UserError):
     def __init__(self, problems: Sequence[ConfigProblem]) -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
-        super().__init__(f"the configuration has {count} problem{'s' if count != 1 else ''}")
+        super().__init__(f"the configuration has {count} problem{'s' if count != 1 else ''}", code="CONFIG_INVALID")
 
     def block(self) -> str:
         """Return every problem, one under the other."""
@@ -93,6 +99,8 @@ class ConfigError(UserError):
             lines.append(f"  {problem.key}: {problem.what}")
             if problem.fix:
                 lines.append(f"    fix: {problem.fix}")
+            if problem.code:
+                lines.append(f"    code: {problem.code}")
         return "\n".join(lines)
 
 

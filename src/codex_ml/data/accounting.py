@@ -81,9 +81,13 @@ class SplitAccount:
                     f"the data account of {name} does not add up: {whole} {what}, but its parts sum to {parts}",
                     why="a record or token was lost or counted twice; nothing built on these counts can be trusted",
                     fix="this is a fault of codex-ml: please report it with the counts above",
+                    code="DATA_ACCOUNT_MISMATCH",
                 )
         if self.tokens_truncated < 0:
-            raise DataError(f"the data account of {name} counts {self.tokens_truncated} truncated tokens")
+            raise DataError(
+                f"the data account of {name} counts {self.tokens_truncated} truncated tokens",
+                code="DATA_ACCOUNT_MISMATCH",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counts as JSON."""
@@ -311,4 +315,5 @@ def refuse_too_many(rejects: Rejects, problems: Problems, read: int, max_bad_sha
         why=f"data.max_bad_share allows {max_bad_share:.1%}, and at least one must be left; they are:"
         f"{problems.listing()}",
         fix="correct the file, or raise data.max_bad_share knowingly",
+        code="DATA_TOO_MANY_BAD_LINES",
     )

@@ -81,6 +81,7 @@ def refuse_overlap(manifest: Mapping[str, Any], max_share: float) -> None:
                 why=f"data.max_overlap_share allows {max_share:.1%}; a score on them measures memory, not skill",
                 fix=f"divide with {_way_to_divide(manifest)}, or take other records; with data.max_overlap_share they "
                 "are allowed knowingly",
+                code="DATA_SPLIT_OVERLAP",
             )
 
 

@@ -59,6 +59,7 @@ class Dataset:
             raise DataError(
                 f"data: no record of the split {split!r} is left: all {dropped} were dropped",
                 fix="see data_account for the reasons; most often data.max_length_tokens is too small",
+                code="DATA_ALL_DROPPED",
             )
         position = SPLIT_NAMES.index(split) if split in SPLIT_NAMES else 0
         raise DataError(
@@ -66,6 +67,7 @@ class Dataset:
             why="no file or share above 0 is given for it" if records is None else "no record fell into its share",
             fix=f"set data.{split}=FILE.jsonl, or with data.path raise data.split.ratios[{position}], add records, "
             "use data.split.exact_sizes=true, or take another data.split.seed",
+            code="DATA_SPLIT_EMPTY",
         )
 
     def digest(self, split: str) -> str:
@@ -267,6 +269,7 @@ def _refuse_bad_share(which: str, account: SplitAccount, max_bad_share: float) -
             f"data: {account.records_refused} of {account.records_read} records of {which} were dropped ({share:.1%})",
             why=f"data.max_bad_share allows {max_bad_share:.1%}; reasons: {reasons}",
             fix="raise data.max_length_tokens, choose another data.on_overlong, or raise data.max_bad_share knowingly",
+            code="DATA_TOO_MANY_DROPPED",
         )
 
 

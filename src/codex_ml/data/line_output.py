@@ -67,6 +67,7 @@ class LineOutput:
                 f"{self._target.name}: {self._given_bytes:,} bytes packed into {self.byte_count:,} are not read again",
                 why=f"a packed file that holds more than {MAX_RATIO} times its size may be made to fill disks",
                 fix="name a file that is not packed: one in .jsonl",
+                code="OUTPUT_READBACK_FAILED",
             )
         self._storage.fsync(self._descriptor)
         return f"sha256:{self._hasher.hexdigest()}"

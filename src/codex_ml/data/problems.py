@@ -68,18 +68,20 @@ class Problems:
 
     def __init__(self) -> None:
         self.count = 0
+        self._code = ""
         self._first: list[tuple[str, str, str]] = []
 
-    def add(self, place: str, what: str, fix: str = "") -> None:
-        """Note one fault."""
+    def add(self, place: str, what: str, fix: str = "", *, code: str = "DATA_BAD_RECORD") -> None:
+        """Note one fault; the code of the first one becomes that of the error."""
         self.count += 1
+        self._code = self._code or code
         if len(self._first) < MAX_SHOWN:
             self._first.append((place, what, fix))
 
     def add_error(self, error: DataError) -> None:
         """Note that a whole file was refused."""
         place, _, what = error.what.partition(": ")
-        self.add(place, " - ".join(part for part in (what, error.why) if part), error.fix)
+        self.add(place, " - ".join(part for part in (what, error.why) if part), error.fix, code=error.code)
 
     def raise_if_any(self) -> None:
         """Raise one `DataError` that names the first faults and the number of all; do nothing when there is none."""
@@ -88,7 +90,7 @@ class Problems:
         place, what, _ = self._first[0]
         # One for each kind of fault, that of the first one first.
         fixes = dict.fromkeys(fix for _, _, fix in self._first if fix)
-        raise DataError(f"{place}: {what}", why=self._others(), fix="\n       ".join(fixes) or _FIX)
+        raise DataError(f"{place}: {what}", why=self._others(), fix="\n       ".join(fixes) or _FIX, code=self._code)
 
     def listing(self) -> str:
         """Return the faults that were kept, one a line."""

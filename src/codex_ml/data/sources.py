@@ -123,7 +123,11 @@ class SourceStream:
             if name in self.splits:
                 yield name, record
         if digest is not None and self.file.digest != digest:
-            raise DataError(f"{self._name} changed while it was read", fix="try again when nothing writes to it")
+            raise DataError(
+                f"{self._name} changed while it was read",
+                fix="try again when nothing writes to it",
+                code="DATA_FILE_CHANGED",
+            )
 
     def _thresholds(self, hasher: SplitHasher) -> tuple[list[int], str | None]:
         """Return the hash below which each split ends, and the digest of the file where it had to be read for that."""
@@ -189,6 +193,7 @@ def open_sources(data: DataSection, splits: Collection[str] = SPLIT_NAMES) -> li
             "data: no file is named",
             fix="set data.path=FILE.jsonl (it is split by data.split), data.files={NAME:FILE.jsonl,…}, or data.train, "
             "data.valid and data.test",
+            code="DATA_NO_FILE_NAMED",
         )
     _refuse_file_of_train(data, paths)
     return [SourceStream(name, path, data, [name]) for name, path in paths.items()]
@@ -221,6 +226,7 @@ def _refuse_file_twice(files: Mapping[str, Path]) -> None:
                 f"data.files: {other} and {name} are the same file ({path.name})",
                 why="its records would stand twice in every split",
                 fix=f"keep one of the two; data.weights={{{other}: 2}} repeats its records in train alone",
+                code="DATA_SAME_FILE_TWICE",
             )
 
 
@@ -237,4 +243,5 @@ def _refuse_file_of_train(data: DataSection, paths: Mapping[str, Path]) -> None:
                 f"data.{name} and data.train are the same file, or copies of it ({path.name})",
                 why="a score on records that were trained on measures memory, not skill",
                 fix=f"name another file, or give one file by data.path, from which data.split sets {name} apart",
+                code="DATA_SAME_FILE_TWICE",
             )

@@ -49,6 +49,7 @@ class MetricResult:
                 f"metric {self.name} is {self.value}",
                 why="a number that is not finite can be neither compared nor written",
                 fix="look at the loss of the evaluated checkpoint",
+                code="EVAL_METRIC_NOT_FINITE",
             )
 
 
@@ -134,10 +135,16 @@ def chosen_metrics(names: Sequence[str]) -> dict[str, Metric]:
         If a name is unknown or given twice, or no name is given.
     """
     if not names:
-        raise UserError("eval.metrics is empty", fix=f"choose from: {', '.join(METRICS.names())}")
+        raise UserError(
+            "eval.metrics is empty", fix=f"choose from: {', '.join(METRICS.names())}", code="EVAL_NO_METRICS"
+        )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise UserError(f"eval.metrics names {', '.join(repeated)} more than once", fix="name each metric once")
+        raise UserError(
+            f"eval.metrics names {', '.join(repeated)} more than once",
+            fix="name each metric once",
+            code="EVAL_DUPLICATE_METRIC",
+        )
     return {name: METRICS.get(name) for name in names}
 
 
@@ -147,13 +154,18 @@ def require_pairs(name: str, predictions: Sequence[str], references: Sequence[Se
         raise UserError(
             f"{name}: {len(predictions)} predictions for {len(references)} records with references",
             why="each prediction is scored against the references of its own record",
+            code="EVAL_PREDICTION_COUNT_MISMATCH",
         )
     if not predictions:
         raise UserError(
             f"{name}: the evaluation set is empty",
             why="a metric over no records is not a number",
             fix="evaluate a split that holds records",
+            code="EVAL_SET_EMPTY",
         )
     without = [index for index, texts in enumerate(references) if not texts]
     if without:
-        raise UserError(f"{name}: {len(without)} records have no reference, first number {without[0] + 1}")
+        raise UserError(
+            f"{name}: {len(without)} records have no reference, first number {without[0] + 1}",
+            code="EVAL_REFERENCE_MISSING",
+        )

@@ -201,6 +201,7 @@ def _require_records(records: Sequence[EvaluationRecord], text_metrics: Sequence
             "the evaluation set is empty",
             why="a metric over no records is not a number",
             fix="choose another split (eval.split), or give the split records (data.split.ratios)",
+            code="EVAL_SET_EMPTY",
         )
     without = sum(record.reference is None for record in records) if text_metrics else 0
     if without:
@@ -209,6 +210,7 @@ def _require_records(records: Sequence[EvaluationRecord], text_metrics: Sequence
             f"eval.metrics: {', '.join(text_metrics)} cannot score {without} of {len(records)} records",
             why="they are text streams: there is no prompt to answer and no reference to compare with",
             fix=f"ask for metrics of the model instead: eval.metrics=[{','.join(others)}]",
+            code="EVAL_REFERENCE_MISSING",
         )
 
 
@@ -218,6 +220,7 @@ def _require_loss(model: nn.Module, records: Sequence[EvaluationRecord], supervi
             f"none of the {len(records)} evaluation records has a supervised token",
             why="the loss is a mean over supervised tokens",
             fix="look at the data account: were the completions cut off or empty?",
+            code="EVAL_NO_SUPERVISED_TOKEN",
         )
     limit = maximum_positions(model)
     lengths = lengths_of(records)
@@ -228,6 +231,7 @@ def _require_loss(model: nn.Module, records: Sequence[EvaluationRecord], supervi
             f"{too_long} evaluation records are longer than the {limit} positions of the model",
             why=f"the longest, {longest.record_id}, has {len(longest.input_ids)} tokens",
             fix=f"set data.max_length_tokens={limit} and say with data.on_overlong what happens to longer records",
+            code="EVAL_RECORD_TOO_LONG",
         )
 
 
@@ -256,6 +260,7 @@ def _loss_totals(
                     f"{', …' if len(rows) > _IDS_IN_MESSAGES else ''})",
                     why="a mean over it would not be a number",
                     fix="check the weights of the checkpoint; model.dtype=float32 shows whether precision is the cause",
+                    code="EVAL_LOSS_NOT_FINITE",
                 )
             # Python floats are 64 bit: the sum over a large set loses nothing that a batch still had.
             loss_sum += batch_sum

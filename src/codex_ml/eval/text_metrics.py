@@ -227,7 +227,7 @@ def _by_position(references: Sequence[Sequence[str]]) -> list[list[Any]]:
 
 def _require_one_of(where: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
-        raise UserError(f"{where} is {value!r}", fix=f"choose from: {', '.join(known)}")
+        raise UserError(f"{where} is {value!r}", fix=f"choose from: {', '.join(known)}", code="EVAL_UNKNOWN_OPTION")
 
 
 BLEU = Metric("bleu", score_text=bleu)

@@ -51,17 +51,42 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 0:
-            raise UserError(f"max_new_tokens is {self.max_new_tokens}", fix="it must be at least 0")
+            raise UserError(
+                f"max_new_tokens is {self.max_new_tokens}",
+                fix="it must be at least 0",
+                code="GENERATION_PARAMETER_OUT_OF_RANGE",
+            )
         if not 0.0 <= self.temperature < float("inf"):
-            raise UserError(f"temperature is {self.temperature}", fix="take a number from 0 (greedy) upwards")
+            raise UserError(
+                f"temperature is {self.temperature}",
+                fix="take a number from 0 (greedy) upwards",
+                code="GENERATION_PARAMETER_OUT_OF_RANGE",
+            )
         if self.top_k is not None and self.top_k < 1:
-            raise UserError(f"top_k is {self.top_k}", fix="it must be at least 1, or left out for no limit")
+            raise UserError(
+                f"top_k is {self.top_k}",
+                fix="it must be at least 1, or left out for no limit",
+                code="GENERATION_PARAMETER_OUT_OF_RANGE",
+            )
         if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
-            raise UserError(f"top_p is {self.top_p}", fix="it must be above 0 and at most 1, or left out for no limit")
+            raise UserError(
+                f"top_p is {self.top_p}",
+                fix="it must be above 0 and at most 1, or left out for no limit",
+                code="GENERATION_PARAMETER_OUT_OF_RANGE",
+            )
         if not 0 <= self.seed <= _LARGEST_SEED:
-            raise UserError(f"seed is {self.seed}", fix="take a whole number from 0 to 2^63 - 1")
+            raise UserError(
+                f"seed is {self.seed}",
+                fix="take a whole number from 0 to 2^63 - 1",
+                code="GENERATION_PARAMETER_OUT_OF_RANGE",
+            )
         if "" in self.stop:
-            raise UserError("stop holds an empty text", why="it would end every answer at once", fix="leave it out")
+            raise UserError(
+                "stop holds an empty text",
+                why="it would end every answer at once",
+                fix="leave it out",
+                code="GENERATION_EMPTY_STOP",
+            )
 
 
 class Sampler:
@@ -110,6 +135,7 @@ class Sampler:
                 why="no probabilities can be made of that",
                 fix="check the weights of the checkpoint; float32 (model.dtype) shows whether low precision is the "
                 "cause",
+                code="GENERATION_LOGITS_NOT_FINITE",
             )
         ordered, token_ids = torch.sort((values - highest) / self._settings.temperature, descending=True, stable=True)
         if self._settings.top_k is not None:
@@ -302,6 +328,7 @@ def _forward_parameters(model: nn.Module) -> frozenset[str]:
             f"{type(base).__name__} cannot be used for generation here",
             why="its architecture keeps no key-value cache (past_key_values)",
             fix="use a transformer model; evaluation by loss, perplexity and token_accuracy works without generation",
+            code="GENERATION_MODEL_UNSUPPORTED",
         )
     return names
 
@@ -312,4 +339,5 @@ def _require_numbers(values: Tensor) -> None:
             "the model gave NaN logits during generation",
             why="the most likely token of NaN is meaningless",
             fix="check the weights of the checkpoint; float32 (model.dtype) shows whether low precision is the cause",
+            code="GENERATION_LOGITS_NOT_FINITE",
         )

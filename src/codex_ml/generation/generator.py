@@ -100,7 +100,9 @@ class TextGenerator:
             If the model cannot generate.
         """
         if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}", fix="it must be at least 1")
+            raise UserError(
+                f"batch_size is {batch_size}", fix="it must be at least 1", code="GENERATION_PARAMETER_OUT_OF_RANGE"
+            )
         rows = [self._row(request, prompt, False) for request, prompt in self._prepared(requests)]
         waiting = [index for index, row in enumerate(rows) if row.ended is None]
         # Longest first: a batch that does not fit into memory fails at once and not after an hour.
@@ -234,6 +236,7 @@ def require_room(model: nn.Module, prompt_lengths: Sequence[int], max_new_tokens
             f"the longest is number {index + 1} with {prompt_lengths[index]} tokens",
             why=f"the model has {limit} positions for a prompt and its answer together",
             fix="lower max_new_tokens, or shorten or leave out the long prompts",
+            code="GENERATION_PROMPT_TOO_LONG",
         )
 
 
@@ -265,5 +268,6 @@ def _prepare(
             f"prompt {index + 1} is empty",
             why="the tokenizer has neither a begin nor an end token that could stand for an empty prompt",
             fix="give the prompt at least one token",
+            code="GENERATION_PROMPT_EMPTY",
         )
     return replace(filtered, token_ids=(begin,))

@@ -78,6 +78,7 @@ def record_attention(
         raise ModelError(
             f"model.batch_layout: attention with {', '.join(unknown)} has no form for records in one row",
             fix="use model.batch_layout=padded",
+            code="MODEL_BATCH_LAYOUT_UNSUPPORTED",
         )
     window: int | None = others.get("sliding_window")
     deterministic = torch.are_deterministic_algorithms_enabled()

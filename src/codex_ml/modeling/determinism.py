@@ -131,6 +131,7 @@ def fix_workspace(environment: MutableMapping[str, str]) -> None:
             f"training.deterministic: the environment sets {_WORKSPACE}={found}",
             why="matrix products on a GPU repeat bit for bit with a workspace of a fixed size only",
             fix=f"unset {_WORKSPACE}, or set it to {' or '.join(_FIXED_WORKSPACES)}",
+            code="TRAINING_WORKSPACE_NOT_DETERMINISTIC",
         )
 
 
@@ -178,6 +179,7 @@ def fixed_kernels(kernels: Kernels) -> Iterator[None]:
                 f"training.deterministic: {refusal['kernel']} has no deterministic form on {kernels.device}",
                 why="it was not needed for the longest and the shortest record, which were tried before the run",
                 fix="start a new run with training.deterministic=false; the last checkpoint of this one is whole",
+                code="TRAINING_KERNEL_NOT_DETERMINISTIC",
             ) from error
 
 

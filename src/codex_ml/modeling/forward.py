@@ -82,6 +82,7 @@ def _choose(model: PreTrainedModel, requested: Literal["auto", "ragged", "padded
             "model.batch_layout: this model cannot take ragged batches",
             why=obstacle,
             fix="use model.batch_layout=auto (or padded); results are the same, padding is computed",
+            code="MODEL_BATCH_LAYOUT_UNSUPPORTED",
         )
     return BatchLayout("padded", obstacle)
 

@@ -52,12 +52,16 @@ def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
             f"training.gradient_checkpointing: {name} does not support it",
             why="its layers cannot be computed a second time, and the option would do nothing",
             fix=fix,
+            code="TRAINING_GRADIENT_CHECKPOINTING_UNSUPPORTED",
         )
     try:
         model.activation_checkpointing_enable({"use_reentrant": False})
     except ValueError as error:
-        raise ModelError(f"training.gradient_checkpointing: {name} does not support it", why=str(error), fix=fix) from (
-            error
-        )
+        raise ModelError(
+            f"training.gradient_checkpointing: {name} does not support it",
+            why=str(error),
+            fix=fix,
+            code="TRAINING_GRADIENT_CHECKPOINTING_UNSUPPORTED",
+        ) from (error)
     # transformers makes the embeddings require a gradient in any case, for the variant that is not used here.
     model.disable_input_require_grads()  # type: ignore[no-untyped-call]

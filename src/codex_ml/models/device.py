@@ -59,12 +59,14 @@ def choose_device(requested: str, probe: DeviceProbe | None = None) -> Choice:
             f"model.device: {requested} was asked for, but no CUDA device is available",
             why="torch sees no usable GPU (none built in, no driver, or a CPU build of torch)",
             fix="use model.device=auto or model.device=cpu, or install the driver and a CUDA build of torch",
+            code="MODEL_NO_CUDA",
         )
     index = int(requested.partition(":")[2] or 0)
     if index >= probe.cuda_device_count():
         raise ModelError(
             f"model.device: {requested} was asked for, but this machine has {probe.cuda_device_count()} CUDA device(s)",
             fix="count from cuda:0, or use model.device=auto",
+            code="MODEL_NO_SUCH_CUDA_DEVICE",
         )
     return Choice(f"cuda:{index}", "asked for")
 
@@ -99,6 +101,7 @@ def choose_dtype(requested: str, device: str, probe: DeviceProbe | None = None, 
         raise ModelError(
             "model.dtype: bfloat16 was asked for, but the CUDA device does not compute it",
             fix="use model.dtype=float32 or model.dtype=auto",
+            code="MODEL_NO_BFLOAT16",
         )
     return Choice(requested, "asked for")
 

@@ -37,6 +37,7 @@ def check_model_directory(path: Path, key: str = "model.path") -> dict[str, Any]
             f"{key}: no model directory at {path}",
             why=_what_is_near(path),
             fix=_HOW_TO_BRING,
+            code="MODEL_DIRECTORY_MISSING",
         )
     names = sorted(entry.name for entry in path.iterdir())
     if "adapter_config.json" in names:
@@ -45,6 +46,7 @@ def check_model_directory(path: Path, key: str = "model.path") -> dict[str, Any]
             f"{key}: {path} holds an adapter, not a base model",
             why=f"there is {_listing(names)}",
             fix="name the base model here, and the adapter with --checkpoint",
+            code="MODEL_IS_ADAPTER",
         )
     config = _read_config(path, names, key)
     if not any(name.endswith(".safetensors") for name in names):
@@ -52,7 +54,9 @@ def check_model_directory(path: Path, key: str = "model.path") -> dict[str, Any]
         why = f"looked for *.safetensors; there is {_listing(names)}"
         if pickles:
             why = f"its weights are pickles ({', '.join(pickles)}), which can run code when loaded"
-        raise ModelError(f"{key}: no safetensors weights in {path}", why=why, fix=_HOW_TO_BRING)
+        raise ModelError(
+            f"{key}: no safetensors weights in {path}", why=why, fix=_HOW_TO_BRING, code="MODEL_WEIGHTS_MISSING"
+        )
     _check_shards(path, names, key)
     check_tokenizer_directory(path, key)
     guard_weights(path, config, key)
@@ -68,13 +72,19 @@ def check_tokenizer_directory(path: Path, key: str) -> None:
         If none of the known tokenizer files is there, or a file of the directory must not be read.
     """
     if not path.is_dir():
-        raise ModelError(f"{key}: no tokenizer directory at {path}", why=_what_is_near(path), fix=_HOW_TO_BRING)
+        raise ModelError(
+            f"{key}: no tokenizer directory at {path}",
+            why=_what_is_near(path),
+            fix=_HOW_TO_BRING,
+            code="TOKENIZER_DIRECTORY_MISSING",
+        )
     names = sorted(entry.name for entry in path.iterdir())
     if not any(name in names for name in _TOKENIZER_FILES):
         raise ModelError(
             f"{key}: no tokenizer in {path}",
             why=f"looked for {', '.join(_TOKENIZER_FILES)}; there is {_listing(names)}",
             fix="copy the tokenizer files of the model into the directory",
+            code="TOKENIZER_FILES_MISSING",
         )
     guard_files(path, key)
     guard_settings(path, key)
@@ -123,13 +133,16 @@ def _check_shards(path: Path, names: list[str], key: str) -> None:
     try:
         shards = set(read_json(path / _SHARD_INDEX)["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{key}: {path / _SHARD_INDEX} is damaged", why=str(error), fix=_HOW_TO_BRING) from error
+        raise ModelError(
+            f"{key}: {path / _SHARD_INDEX} is damaged", why=str(error), fix=_HOW_TO_BRING, code="MODEL_INDEX_DAMAGED"
+        ) from error
     missing = sorted(str(shard) for shard in shards if shard not in names)
     if missing:
         raise ModelError(
             f"{key}: {len(missing)} of {len(shards)} weight files are missing in {path}",
             why=f"{_SHARD_INDEX} names {_listing(missing)}; a copy or download broke off",
             fix=_HOW_TO_BRING,
+            code="MODEL_SHARDS_MISSING",
         )
 
 
@@ -140,10 +153,11 @@ def _read_config(path: Path, names: list[str], key: str) -> dict[str, Any]:
             f"{key}: no config.json in {path}",
             why=f"a model directory holds config.json, *.safetensors and a tokenizer; there is {_listing(names)}",
             fix=_HOW_TO_BRING,
+            code="MODEL_CONFIG_MISSING",
         )
     config = read_settings(config_path, key)
     if not isinstance(config, dict) or "model_type" not in config:
-        raise ModelError(f"{key}: {config_path} names no model_type", fix=_HOW_TO_BRING)
+        raise ModelError(f"{key}: {config_path} names no model_type", fix=_HOW_TO_BRING, code="MODEL_TYPE_MISSING")
     return config
 
 

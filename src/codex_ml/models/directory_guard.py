@@ -250,6 +250,7 @@ def guard_settings(path: Path, key: str) -> None:
                     f"{key}: {path} needs its own Python code ({place} in {name})",
                     why="codex-ml never runs code that comes with a model",
                     fix="use a model whose architecture is part of transformers",
+                    code="MODEL_NEEDS_CODE",
                 )
             is_file = setting in _FILE_KEYS and value
             if is_file or (setting in _VOCABULARY_KEYS and isinstance(value, str) and name == "tokenizer_config.json"):
@@ -257,12 +258,14 @@ def guard_settings(path: Path, key: str) -> None:
                     f"{key}: {path} names further files to read ({place} in {name})",
                     why="only files with the usual names are checked before they are read",
                     fix=f"remove {place} from {name}",
+                    code="MODEL_NAMES_OTHER_FILES",
                 )
             if setting in _KERNEL_KEYS and isinstance(value, str) and ("/" in value or ":" in value):
                 raise ModelError(
                     f"{key}: {path} names a compiled kernel to load ({place} in {name})",
                     why="codex-ml never runs code that comes with a model",
                     fix=f"remove {place} from {name}",
+                    code="MODEL_NEEDS_KERNEL",
                 )
             largest = _LARGEST_COUNTS.get(setting, _LARGEST_NUMBER)
             if type(value) is int and abs(value) > largest and name == "config.json":
@@ -270,6 +273,7 @@ def guard_settings(path: Path, key: str) -> None:
                     f"{key}: {place} in {path / name} is beyond any model's size",
                     why=f"the largest number taken is {largest}",
                     fix="copy config.json again from its source",
+                    code="MODEL_SIZE_OUT_OF_RANGE",
                 )
     guard_tokenizer(path / "tokenizer.json", key)
 
@@ -291,6 +295,7 @@ def guard_weights(path: Path, config: dict[str, Any], key: str) -> list[TensorEn
                 f"{key}: the model in {path} cannot be loaded",
                 why=f"{file.name}: {error}",
                 fix="copy the file again from its source",
+                code="MODEL_NOT_LOADABLE",
             ) from error
     for place, setting, value in settings_of(config):
         if setting in _LAYER_KEYS and type(value) is int and value > min(len(entries), _MOST_LAYERS):
@@ -298,6 +303,7 @@ def guard_weights(path: Path, config: dict[str, Any], key: str) -> list[TensorEn
                 f"{key}: config.json and weights of {path} do not belong together",
                 why=f"{place} is {value}, and the weights have {len(entries)} tensors",
                 fix="copy all *.safetensors of the model, and its config.json, again",
+                code="MODEL_CONFIG_WEIGHTS_MISMATCH",
             )
     return entries
 
@@ -314,7 +320,10 @@ def read_settings(file: Path, key: str) -> Any:
         return read_json(file, strict=False)
     except (UntrustedFileError, OSError) as error:
         raise ModelError(
-            f"{key}: {file} is not valid JSON", why=str(error), fix="copy the file again from its source"
+            f"{key}: {file} is not valid JSON",
+            why=str(error),
+            fix="copy the file again from its source",
+            code="MODEL_INVALID_JSON",
         ) from error
 
 
@@ -327,4 +336,4 @@ def _root_of(path: Path) -> Path:
 
 
 def _refused(key: str, path: Path, why: str, fix: str) -> ModelError:
-    return ModelError(f"{key}: {path} cannot be used as it is", why=why, fix=fix)
+    return ModelError(f"{key}: {path} cannot be used as it is", why=why, fix=fix, code="MODEL_DIRECTORY_REFUSED")

@@ -89,6 +89,7 @@ def find_snapshot(name: str, revision: str | None = None, environment: Mapping[s
             f"model.name: {name} is not in the Hugging Face cache",
             why=f"looked for {repository}; {_what_the_cache_holds(cache, name)}",
             fix=bring,
+            code="MODEL_NOT_IN_CACHE",
         )
     commit = _commit_of(repository, revision or DEFAULT_REVISION)
     directory = repository / "snapshots" / (commit or "")
@@ -97,6 +98,7 @@ def find_snapshot(name: str, revision: str | None = None, environment: Mapping[s
             f"model.name: the Hugging Face cache has no revision {revision or DEFAULT_REVISION} of {name}",
             why=f"{repository} holds {_what_the_model_has(repository)}",
             fix=f"set model.revision to one that is there, or {bring}",
+            code="MODEL_REVISION_NOT_IN_CACHE",
         )
     dangling = sorted(entry.name for entry in directory.iterdir() if entry.is_symlink() and not entry.exists())
     if dangling:
@@ -104,6 +106,7 @@ def find_snapshot(name: str, revision: str | None = None, environment: Mapping[s
             f"model.name: files of {name} in the Hugging Face cache are links to nothing",
             why=f"in {directory}: {', '.join(dangling[:_SHOWN])}; the blobs were not copied, or a download broke off",
             fix=bring,
+            code="MODEL_CACHE_BROKEN_LINKS",
         )
     return Snapshot(name, commit, directory)
 

@@ -91,12 +91,14 @@ def load_tokenizer_directory(directory: Path, key: str) -> PreTrainedTokenizerBa
             f"{key}: the tokenizer in {directory} cannot be read",
             why=_reason(error),
             fix="copy the tokenizer files again from their source",
+            code="TOKENIZER_UNREADABLE",
         ) from error
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"{key}: the tokenizer in {directory} has no end-of-sequence token",
             why="a model that never sees an end does not learn to stop",
             fix="set eos_token in its tokenizer_config.json",
+            code="TOKENIZER_NO_EOS",
         )
     if tokenizer.pad_token_id is None:
         # Padding is masked by position, so any id will do; eos is always there.
@@ -211,6 +213,7 @@ def _explained(directory: Path, key: str) -> Iterator[None]:
             f"{key}: the model in {directory} cannot be loaded",
             why=_reason(error),
             fix="copy the files again from their source; transformers must know the architecture (model_type)",
+            code="MODEL_NOT_LOADABLE",
         ) from error
 
 
@@ -232,6 +235,7 @@ def _preset_dtype(model_config: str) -> Choice:
             "model.dtype: bfloat16 was asked for, but a model from a preset is trained in float32",
             why="most of AdamW's small updates would be rounded away in bfloat16 weights",
             fix="use model.dtype=auto or model.dtype=float32",
+            code="MODEL_PRESET_BFLOAT16",
         )
     return Choice("float32", "a model from a preset is trained in float32")
 
@@ -269,6 +273,7 @@ def _check_loading(directory: Path, loading: dict[str, Any], key: str) -> None:
             f"{key}: the weights in {directory} are not those of its config.json",
             why=f"tensors: {'; '.join(faults)}",
             fix="copy all *.safetensors of the model, and its config.json, again",
+            code="MODEL_CONFIG_WEIGHTS_MISMATCH",
         )
 
 
@@ -284,6 +289,7 @@ def _check_numbers(model: PreTrainedModel, directory: Path, key: str) -> None:
                 f"{key}: {name} in the weights of {directory} holds values that are not finite",
                 why="NaN or infinity in a weight makes every result meaningless",
                 fix="copy all *.safetensors of the model again; with float16 weights, try model.dtype=float32",
+                code="MODEL_WEIGHTS_NOT_FINITE",
             )
 
 
@@ -299,6 +305,7 @@ def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
             f"model: the tokenizer has ids up to {highest}, the model only {rows} embedding rows",
             why="such an id would read beyond the embedding",
             fix="use the tokenizer that belongs to the model",
+            code="MODEL_VOCABULARY_TOO_SMALL",
         )
 
 

@@ -58,7 +58,9 @@ def locate_tokenizer(model_config: ModelSection, environment: Mapping[str, str] 
     if source is not None:
         return source
     if model_config.tokenizer is None:
-        raise ModelError("model.tokenizer: not set", fix="name a tokenizer directory: model.tokenizer=DIR")
+        raise ModelError(
+            "model.tokenizer: not set", fix="name a tokenizer directory: model.tokenizer=DIR", code="TOKENIZER_NOT_SET"
+        )
     return Source(model_config.tokenizer, "model.tokenizer", model_config.tokenizer.name)
 
 

@@ -53,6 +53,7 @@ def guard_tokenizer(file: Path, key: str) -> None:
                 f"{key}: the {step} in {file} makes a text more than {_LARGEST_GROWTH} times as long",
                 why="a short text would fill the memory",
                 fix="copy tokenizer.json again from its source",
+                code="TOKENIZER_REFUSED",
             )
         for number, (kind, pattern) in enumerate(_patterns(values.get(step))):
             if step == "decoder" and kind == "Regex":
@@ -61,7 +62,7 @@ def guard_tokenizer(file: Path, key: str) -> None:
             else:
                 why = _fault_of(kind, pattern, number)
             if why is not None:
-                raise ModelError(f"{key}: the {step} in {file} is refused", why=why, fix=_FIX)
+                raise ModelError(f"{key}: the {step} in {file} is refused", why=why, fix=_FIX, code="TOKENIZER_REFUSED")
 
 
 def probe_tokenizer(file: Path, key: str, command: tuple[str, ...] = _PROBE) -> None:
@@ -106,11 +107,11 @@ def probe_tokenizer(file: Path, key: str, command: tuple[str, ...] = _PROBE) -> 
     runs = list(dict.fromkeys(run for one in expressions for run in _runs(one)))
     if len(runs) > _MOST_RUNS:
         why = f"its expressions repeat {len(runs)} different texts, and {_MOST_RUNS} at most are tried"
-        raise ModelError(f"{key}: the tokenizer in {file} is refused", why=why, fix=_FIX)
+        raise ModelError(f"{key}: the tokenizer in {file} is refused", why=why, fix=_FIX, code="TOKENIZER_REFUSED")
     asked = {"pipeline": pipeline, "characters": list(characters)[:_MOST_NAMED], "runs": runs}
     verdict = _verdict(json.dumps(asked, sort_keys=True), command)
     if verdict is not None:
-        raise ModelError(f"{key}: the tokenizer in {file} is refused", why=verdict, fix=_FIX)
+        raise ModelError(f"{key}: the tokenizer in {file} is refused", why=verdict, fix=_FIX, code="TOKENIZER_REFUSED")
 
 
 @functools.lru_cache(maxsize=32)
@@ -145,6 +146,7 @@ def _not_run(why: str) -> CodexError:
         "the check of the tokenizer could not be run",
         why=why,
         fix="check the memory and the number of processes (ulimit -v, ulimit -u) of this machine, and run it again",
+        code="TOKENIZER_CHECK_NOT_RUN",
     )
 
 
@@ -192,6 +194,7 @@ def _read(file: Path, key: str) -> dict[str, Any]:
             f"{key}: the tokenizer in {file.parent} cannot be read",
             why=f"{file.name}: {error}",
             fix="copy the tokenizer files again from their source",
+            code="TOKENIZER_UNREADABLE",
         ) from error
 
 

@@ -64,6 +64,7 @@ def try_forward(model: PreTrainedModel, directory: Path, key: str) -> None:
             f"{key}: the model in {directory} cannot compute two tokens",
             why=f"with its config.json, the forward pass fails: {' '.join(str(error).split())[:500]}",
             fix="copy config.json again from its source",
+            code="MODEL_FORWARD_FAILED",
         ) from error
     finally:
         model.train(was_training)
@@ -122,12 +123,14 @@ def rehearse(directory: Path, key: str, dtype: torch.dtype | None = None) -> Pre
             f"{key}: config.json of {directory} describes a model that cannot be built",
             why="without any of its numbers it already takes too much time or memory",
             fix="copy config.json again from its source",
+            code="MODEL_NOT_BUILDABLE",
         ) from error
     if wanted > _LARGEST_SHARE * held + _FREE_ELEMENTS:
         raise ModelError(
             f"{key}: config.json and weights of {directory} do not belong together",
             why=f"config.json describes {wanted:,} numbers, and the weights hold {held:,}",
             fix="copy all *.safetensors of the model, and its config.json, again",
+            code="MODEL_CONFIG_WEIGHTS_MISMATCH",
         )
     if not isinstance(getattr(config, "quantization_config", None), dict):
         _check_formats(entries, shell, directory, key)
@@ -167,6 +170,7 @@ def _check_formats(entries: Sequence[TensorEntry], shell: PreTrainedModel, direc
             why=f"a weight is one of {', '.join(FLOAT_FORMATS)}; {len(wrong)} tensors are not, and config.json has no "
             "quantization_config that would say how they are read",
             fix="copy all *.safetensors of the model, and its config.json, again",
+            code="MODEL_WEIGHTS_BAD_DTYPE",
         )
 
 

@@ -108,4 +108,6 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 
 
 def _refused(file: Path, why: str) -> CheckpointError:
-    return CheckpointError(f"{file} cannot be used", why=why, fix="name an adapter that codex-ml trained")
+    return CheckpointError(
+        f"{file} cannot be used", why=why, fix="name an adapter that codex-ml trained", code="ADAPTER_CONFIG_INVALID"
+    )

@@ -45,7 +45,9 @@ def read_adapter_tensors(directory: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(directory / WEIGHTS_NAME)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise CheckpointError(f"cannot read {directory / WEIGHTS_NAME}", why=str(error)) from error
+        raise CheckpointError(
+            f"cannot read {directory / WEIGHTS_NAME}", why=str(error), code="ADAPTER_WEIGHTS_UNREADABLE"
+        ) from error
     # Formats of 8 bits and less hold no adapter; torch would convert integers and report nothing.
     wrong = [name for name, value in tensors.items() if not value.is_floating_point() or value.element_size() < 2]
     if wrong:
@@ -54,6 +56,7 @@ def read_adapter_tensors(directory: Path) -> dict[str, Tensor]:
             f"{wrong[0]} in {directory / WEIGHTS_NAME} is stored as {stored}",
             why=f"weights of an adapter are float64, float32, float16 or bfloat16; {len(wrong)} tensors are not",
             fix="use an earlier checkpoint",
+            code="ADAPTER_WEIGHTS_BAD_DTYPE",
         )
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
@@ -61,6 +64,7 @@ def read_adapter_tensors(directory: Path) -> dict[str, Tensor]:
             f"{directory / WEIGHTS_NAME} holds values that are not finite",
             why=f"{len(broken)} tensors, first {broken[0]}",
             fix="use an earlier checkpoint",
+            code="ADAPTER_WEIGHTS_NOT_FINITE",
         )
     return tensors
 
@@ -96,6 +100,7 @@ def load_adapter(base: PreTrainedModel, directory: Path) -> PeftModel:
             f"the adapter in {directory} is not that of its weights",
             why=f"its rank is larger than any side of its tensors, {widest}",
             fix="name another checkpoint of the run",
+            code="ADAPTER_CONFIG_WEIGHTS_MISMATCH",
         )
     try:
         model = PeftModel(base, config)
@@ -104,6 +109,7 @@ def load_adapter(base: PreTrainedModel, directory: Path) -> PeftModel:
             f"the adapter in {directory} does not fit this base model",
             why=str(error).splitlines()[0] if str(error) else type(error).__name__,
             fix="use the base model the adapter was trained on (model.path)",
+            code="ADAPTER_MODEL_MISMATCH",
         ) from error
     try:
         check_shapes(directory, tensors, get_peft_model_state_dict(model, save_embedding_layers=False))
@@ -156,6 +162,7 @@ def check_shapes(directory: Path, tensors: dict[str, Tensor], expected: dict[str
             f"the adapter in {directory} does not fit this model",
             why=f"{len(differing)} tensors are on one side only, first {differing[0]}",
             fix="use the base model and adapter settings it was trained with",
+            code="ADAPTER_MODEL_MISMATCH",
         )
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
@@ -163,6 +170,7 @@ def check_shapes(directory: Path, tensors: dict[str, Tensor], expected: dict[str
                 f"the adapter in {directory} does not fit this model",
                 why=f"{name} has shape {list(tensor.shape)}, the model needs {list(expected[name].shape)}",
                 fix="use the base model and adapter settings it was trained with",
+                code="ADAPTER_MODEL_MISMATCH",
             )
 
 
@@ -195,6 +203,7 @@ class AdapterSet:
                     f"the adapter {name} was trained with biases of the base (adapter.bias)",
                     why="the base is shared by all that is served, and its biases can be those of one only",
                     fix="merge it into a model of its own, or serve an adapter trained with adapter.bias=none",
+                    code="ADAPTER_BIAS_NOT_SHAREABLE",
                 )
             self._add(name, directory)
 
@@ -213,6 +222,7 @@ class AdapterSet:
                 f"the adapter in {directory} does not fit this base model",
                 why=str(error).splitlines()[0] if str(error) else type(error).__name__,
                 fix="use an adapter that was trained on this base",
+                code="ADAPTER_MODEL_MISMATCH",
             ) from error
         check_shapes(
             directory,

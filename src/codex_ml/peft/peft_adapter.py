@@ -81,12 +81,19 @@ def apply_lora(model: PreTrainedModel, cfg: Mapping[str, Any] | None = None, **o
             "adapter: peft refuses these settings for this model",
             why=str(error).splitlines()[0] if str(error) else type(error).__name__,
             fix="check adapter.target_modules, adapter.task_type and adapter.r",
+            code="ADAPTER_SETTINGS_REFUSED",
         ) from error
     if not isinstance(adapted, PeftModel):
-        raise AdapterError("adapter: peft returned no adapted model", fix="check adapter.task_type")
+        raise AdapterError(
+            "adapter: peft returned no adapted model", fix="check adapter.task_type", code="ADAPTER_NOT_BUILT"
+        )
     share = trainable_share(adapted)
     if share.trainable == 0:
-        raise AdapterError("adapter: nothing is left to train", fix="check adapter.target_modules and adapter.r")
+        raise AdapterError(
+            "adapter: nothing is left to train",
+            fix="check adapter.target_modules and adapter.r",
+            code="ADAPTER_NOTHING_TO_TRAIN",
+        )
     return adapted
 
 
@@ -101,7 +108,9 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in settings.items():
         name = _ALIASES.get(key, key)
         if name in canonical:
-            raise AdapterError(f"adapter.{key}: given twice, once as {name}", fix="keep one of the two")
+            raise AdapterError(
+                f"adapter.{key}: given twice, once as {name}", fix="keep one of the two", code="ADAPTER_DUPLICATE_KEY"
+            )
         canonical[name] = value
     return canonical
 
@@ -112,11 +121,14 @@ def _check_keys(settings: Mapping[str, Any]) -> None:
         raise AdapterError(
             f"adapter: unknown key(s) {', '.join(unknown)}",
             fix=f"peft.LoraConfig knows: {', '.join(sorted(_KNOWN))}; here also {', '.join(sorted(_ALIASES))}",
+            code="ADAPTER_UNKNOWN_KEY",
         )
     known_tasks = [task.value for task in TaskType]
     if settings["task_type"] not in known_tasks:
         raise AdapterError(
-            f"adapter.task_type: unknown task {settings['task_type']!r}", fix=f"one of {', '.join(known_tasks)}"
+            f"adapter.task_type: unknown task {settings['task_type']!r}",
+            fix=f"one of {', '.join(known_tasks)}",
+            code="ADAPTER_UNKNOWN_TASK",
         )
 
 
@@ -131,6 +143,7 @@ def _check_targets(model: PreTrainedModel, targets: Any) -> None:
         raise AdapterError(
             f"adapter.target_modules: {', '.join(absent)} matches no module of this model",
             fix=f"modules that can carry an adapter: {', '.join(candidates)}; or use all-linear",
+            code="ADAPTER_TARGET_NOT_FOUND",
         )
 
 

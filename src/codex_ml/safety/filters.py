@@ -85,6 +85,7 @@ class SafetyFilters:
                 "safety.bypass_reason: the safety filters are off and no reason is given",
                 why="a bypass must be traceable in the run's provenance and audit log",
                 fix="write the reason, as in safety.bypass_reason='synthetic data', or set safety.enabled=true",
+                code="SAFETY_BYPASS_WITHOUT_REASON",
             )
         self.policy = policy
         self.bypass_reason = None if enabled else bypass_reason

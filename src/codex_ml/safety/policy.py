@@ -176,19 +176,25 @@ def _policy_of(parsed: _PolicyFile, name: str, source: str, policies_directory: 
         base = _load_file(path)
         if base.extends is not None:
             raise SafetyError(
-                f"{source}: extends: {parsed.extends} extends another policy itself", fix="extend that one"
+                f"{source}: extends: {parsed.extends} extends another policy itself",
+                fix="extend that one",
+                code="SAFETY_POLICY_NESTED_EXTENDS",
             )
         known = {rule.id for rule in base.rules}
         if unknown := [rule_id for rule_id in parsed.without if rule_id not in known]:
             raise SafetyError(
                 f"{source}: without: no rule of {parsed.extends!r} is named {unknown[0]!r}",
                 fix=f"codex-ml safety list --policy {parsed.extends} shows the rules",
+                code="SAFETY_POLICY_UNKNOWN_RULE",
             )
         rules = (*(rule for rule in base.rules if rule.id not in parsed.without), *rules)
         left_out = set(parsed.without) - {rule.id for rule in parsed.rules}
         permissions = (*_without(base.allow, left_out), *permissions)
     elif parsed.without:
-        raise SafetyError(f"{source}: without: names rules of a policy that is extended, and extends is not given")
+        raise SafetyError(
+            f"{source}: without: names rules of a policy that is extended, and extends is not given",
+            code="SAFETY_POLICY_WITHOUT_EXTENDS",
+        )
     _check_names(rules, permissions, source)
     return Policy(
         name=name,
@@ -211,7 +217,9 @@ def _without(permissions: tuple[Permission, ...], left_out: set[str]) -> list[Pe
 
 def _check_names(rules: tuple[Rule, ...], permissions: tuple[Permission, ...], source: str) -> None:
     if not rules:
-        raise SafetyError(f"{source}: the policy has no rules", fix="write rules, or extends: default")
+        raise SafetyError(
+            f"{source}: the policy has no rules", fix="write rules, or extends: default", code="SAFETY_POLICY_EMPTY"
+        )
     seen: set[str] = set()
     for rule in rules:
         if rule.id in seen:
@@ -219,16 +227,23 @@ def _check_names(rules: tuple[Rule, ...], permissions: tuple[Permission, ...], s
                 f"{source}: two rules have the id {rule.id!r}",
                 why="a finding must name one rule",
                 fix="give one another id; without: [ID] takes a rule out of the policy that is extended",
+                code="SAFETY_POLICY_DUPLICATE_ID",
             )
         seen.add(rule.id)
     named: set[str] = set()
     for permission in permissions:
         if permission.id in named:
-            raise SafetyError(f"{source}: two permissions have the id {permission.id!r}", fix="give one another id")
+            raise SafetyError(
+                f"{source}: two permissions have the id {permission.id!r}",
+                fix="give one another id",
+                code="SAFETY_POLICY_DUPLICATE_ID",
+            )
         named.add(permission.id)
         if unknown := [rule_id for rule_id in permission.rules if rule_id not in seen]:
             raise SafetyError(
-                f"{source}: allow {permission.id!r}: no rule is named {unknown[0]!r}", fix="correct the id"
+                f"{source}: allow {permission.id!r}: no rule is named {unknown[0]!r}",
+                fix="correct the id",
+                code="SAFETY_POLICY_UNKNOWN_RULE",
             )
 
 
@@ -247,7 +262,10 @@ def _load_file(path: Path) -> _PolicyFile:
         text = read_bounded_yaml(path, POLICY_BOUNDS)
     except (OSError, UnicodeDecodeError, UntrustedFileError) as error:
         raise SafetyError(
-            f"safety.policy: cannot read {path}", why=str(error), fix="name a readable YAML file in UTF-8"
+            f"safety.policy: cannot read {path}",
+            why=str(error),
+            fix="name a readable YAML file in UTF-8",
+            code="SAFETY_POLICY_UNREADABLE",
         ) from error
     packaged = path.parent == packaged_directory("configs") / "safety" / "policies"
     return _parse_file(text, str(path), packaged=packaged)
@@ -264,13 +282,19 @@ def _parse_file(text: str, source: str, *, packaged: bool = False) -> _PolicyFil
         finally:
             loader.dispose()
     except (yaml.YAMLError, UntrustedFileError, RecursionError) as error:
-        raise SafetyError(f"{source}: not valid YAML", why=str(error), fix="correct the file") from error
+        raise SafetyError(
+            f"{source}: not valid YAML", why=str(error), fix="correct the file", code="SAFETY_POLICY_INVALID_YAML"
+        ) from error
     if doubled is not None:
         raise SafetyError(
-            f"{source}:{doubled[1]}: key {doubled[0]!r} stands twice", why="YAML would silently keep the last one only"
+            f"{source}:{doubled[1]}: key {doubled[0]!r} stands twice",
+            why="YAML would silently keep the last one only",
+            code="SAFETY_POLICY_DUPLICATE_KEY",
         )
     if not isinstance(content, dict):
-        raise SafetyError(f"{source}: a policy is a mapping with the keys version and rules")
+        raise SafetyError(
+            f"{source}: a policy is a mapping with the keys version and rules", code="SAFETY_POLICY_NOT_A_MAPPING"
+        )
     try:
         return _PolicyFile.model_validate(content, context={"packaged": packaged})
     except ValidationError as error:
@@ -278,6 +302,7 @@ def _parse_file(text: str, source: str, *, packaged: bool = False) -> _PolicyFil
             f"{source}: the safety policy cannot be used",
             why="\n       ".join(_explain(problem, content) for problem in error.errors(include_url=False)),
             fix="correct the rules; configs/safety/policies/default.yaml shows every key",
+            code="SAFETY_POLICY_INVALID",
         ) from error
 
 
@@ -291,12 +316,18 @@ def _find_policy(name_or_path: str | Path, policies_directory: Path | None) -> P
                 f"safety.policy: no policy is named {name_or_path!r}",
                 why=f"looked in {directory}; available: {known}",
                 fix="use one of these names, or give the path of a YAML file",
+                code="SAFETY_POLICY_NOT_FOUND",
             )
         return path
     path = Path(name_or_path)
     if not path.is_file():
         reason = "it is a directory" if path.is_dir() else "there is no such file"
-        raise SafetyError(f"safety.policy: cannot read {path}", why=reason, fix="name a YAML file of rules")
+        raise SafetyError(
+            f"safety.policy: cannot read {path}",
+            why=reason,
+            fix="name a YAML file of rules",
+            code="SAFETY_POLICY_UNREADABLE",
+        )
     return path
 
 

@@ -89,6 +89,7 @@ class AveragedWeights:
                 "the averaged weights of the checkpoint belong to other parameters",
                 why=f"{len(differing)} differ, first {differing[0]}",
                 fix="resume with the model, adapter and training.ema_decay of the run",
+                code="CHECKPOINT_PARAMETERS_MISMATCH",
             )
         self._averages = {
             name: value.to(self._parameters[name].device, dtype=torch.float32, copy=True)

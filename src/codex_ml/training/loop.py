@@ -326,4 +326,5 @@ class _Loop:
             raise NonFiniteError(
                 f"step {self.state.step}: the validation loss is not finite",
                 fix="lower training.learning_rate; the last good checkpoint is untouched",
+                code="TRAINING_VALIDATION_LOSS_NOT_FINITE",
             )

@@ -110,12 +110,13 @@ def check_gradient(
     )
     if not finite:
         what = "loss" if not math.isfinite(loss) else "gradient norm"
-        raise NonFiniteError(f"step {step}: the {what} is not finite", why=seen, fix=fix)
+        raise NonFiniteError(f"step {step}: the {what} is not finite", why=seen, fix=fix, code="TRAINING_NOT_FINITE")
     # A normalisation layer turns an overflow into zeros, and training would go on for hours without learning.
     raise VanishedGradientError(
         f"step {step}: the gradient is exactly zero, though the loss is not",
         why=f"the weights have left the range in which the model computes: {seen}",
         fix=fix,
+        code="TRAINING_GRADIENT_ZERO",
     )
 
 
@@ -227,7 +228,9 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not parameters:
         raise AdapterError(
-            "adapter: the model has no trainable parameter", fix="check adapter.kind and adapter.target_modules"
+            "adapter: the model has no trainable parameter",
+            fix="check adapter.kind and adapter.target_modules",
+            code="ADAPTER_NOTHING_TO_TRAIN",
         )
     return parameters
 
@@ -270,6 +273,7 @@ def restore_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
             "the weights of the checkpoint belong to other parameters",
             why=f"{len(differing)} differ, first {differing[0]}",
             fix="resume with the model and adapter settings of the run",
+            code="CHECKPOINT_PARAMETERS_MISMATCH",
         )
     for name, parameter in parameters.items():
         parameter.copy_(weights[name])
@@ -314,6 +318,7 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensor
             "the optimizer state belongs to other parameters",
             why=f"{len(differing)} differ, first {differing[0]}",
             fix="resume with the model and adapter settings of the run",
+            code="CHECKPOINT_PARAMETERS_MISMATCH",
         )
     for name, parameter in parameters.items():
         if _UNTOUCHED in saved[name]:

@@ -248,6 +248,7 @@ def check_disk(plan: Plan, directory: Path, free_bytes: Callable[[Path], int], a
             why="a run that fills the disk loses the checkpoint it is writing",
             fix="free space, choose another run.output_dir, lower training.keep_last and training.keep_best, or "
             "raise training.keep_every_steps",
+            code="DISK_FULL",
         )
 
 

@@ -110,6 +110,7 @@ class WindowGradients:
                 f"step {step + 1}: the accumulation window holds no supervised token",
                 why=f"records {record_names(records)}: nothing in them would be learnt from",
                 fix="check the completions, or raise data.max_length_tokens",
+                code="TRAINING_NO_SUPERVISED_TOKEN",
             )
         losses: list[Tensor] = []
         masked = padding = 0

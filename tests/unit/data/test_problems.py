@@ -6,6 +6,7 @@ import pytest
 
 from codex_ml.data.problems import MAX_SHOWN, LineFault, Problems, repeated_name
 from codex_ml.errors import DataError
+from error_checks import has_code
 
 
 def test_problems_none_found_raise_nothing() -> None:
@@ -25,6 +26,17 @@ def test_problems_over_several_files_are_one_error() -> None:
     assert caught.value.what == "a.jsonl:1: broken"
     assert caught.value.fix == "mend it\n       another way"
     assert caught.value.why.splitlines()[1:] == ["       b.jsonl:7, b.jsonl:8: worse", "       b.jsonl:9: the same"]
+
+
+def test_problems_pass_on_the_code_of_a_refused_file() -> None:
+    """A file that cannot be read keeps its own code, also when a bad record follows."""
+    problems = Problems()
+    problems.add_error(DataError("a.jsonl: unreadable", code="FILE_UNREADABLE"))
+    problems.add("b.jsonl:1", "broken")
+    with pytest.raises(DataError) as caught:
+        problems.raise_if_any()
+    assert has_code(caught.value, "FILE_UNREADABLE")
+    assert "  code: FILE_UNREADABLE" in caught.value.block()
 
 
 def test_problems_beyond_the_bound_are_counted_only() -> None:

@@ -22,6 +22,7 @@ from codex_ml.generation.decoding import SamplingSettings
 from codex_ml.generation.generator import TextGenerator
 from codex_ml.generation.requests import GenerationRequest
 from codex_ml.safety.filters import Finding
+from error_checks import has_code
 
 ALL_METRICS = ["bleu", "rouge_l", "f1", "exact_match", "loss", "perplexity", "token_accuracy"]
 PAIRS = (
@@ -173,14 +174,14 @@ def test_evaluate_text_stream_with_text_metrics_names_those_that_work(
 
 def test_evaluate_empty_set_is_an_error(model: nn.Module, tiny_tokenizer: Any) -> None:
     """No record, no number."""
-    with pytest.raises(UserError, match="evaluation set is empty"):
+    with pytest.raises(UserError, check=lambda error: has_code(error, "EVAL_SET_EMPTY")):
         run(model, tiny_tokenizer, [])
 
 
 def test_evaluate_nothing_supervised_is_an_error(model: nn.Module, tiny_tokenizer: Any, records: list[Record]) -> None:
     """A loss over no token is not a number, also where the only supervised token has nothing before it."""
     blind = [replace(record, supervised=(True, *[False] * (len(record.input_ids) - 1))) for record in records]
-    with pytest.raises(UserError, match="none of the 7 evaluation records has a supervised token"):
+    with pytest.raises(UserError, check=lambda error: has_code(error, "EVAL_NO_SUPERVISED_TOKEN")):
         run(model, tiny_tokenizer, blind)
 
 

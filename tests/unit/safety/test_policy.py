@@ -9,6 +9,7 @@ import pytest
 from codex_ml.config.paths import packaged_directory
 from codex_ml.errors import SafetyError
 from codex_ml.safety.policy import load_policy, parse_policy
+from error_checks import has_code
 
 pytestmark = pytest.mark.safety
 
@@ -53,14 +54,14 @@ def test_load_policy_unknown_name_lists_what_there_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["absent.yaml", "."])
 def test_load_policy_unreadable_path_is_an_error(tmp_path: Path, name: str) -> None:
     """An absent file, or a directory, is named."""
-    with pytest.raises(SafetyError, match="cannot read"):
+    with pytest.raises(SafetyError, check=lambda error: has_code(error, "SAFETY_POLICY_UNREADABLE")):
         load_policy(tmp_path / name)
 
 
 def test_load_policy_file_in_another_encoding_is_an_error(tmp_path: Path) -> None:
     """Bytes that are not UTF-8 are refused, not guessed."""
     (tmp_path / "latin.yaml").write_bytes(b"version: 1 # \xe9\n")
-    with pytest.raises(SafetyError, match="cannot read"):
+    with pytest.raises(SafetyError, check=lambda error: has_code(error, "SAFETY_POLICY_UNREADABLE")):
         load_policy(tmp_path / "latin.yaml")
 
 
@@ -129,7 +130,7 @@ def test_parse_policy_yaml_that_means_something_else_is_refused(text: str, reaso
 
 def test_parse_policy_without_rules_is_refused() -> None:
     """A policy that forbids nothing is a mistake."""
-    with pytest.raises(SafetyError, match="has no rules"):
+    with pytest.raises(SafetyError, check=lambda error: has_code(error, "SAFETY_POLICY_EMPTY")):
         parse_policy("version: 1\nrules: []\n", "mine")
 
 

@@ -107,9 +107,15 @@ def make_manifest(
             f"{path.name} has no manifest: its records have no place of their own in it",
             why="a manifest says at which byte a record begins, and there is none in a packed file or a table",
             fix="unpack it, or write its records as JSON Lines: codex-ml data prepare",
+            code="DATA_MANIFEST_MISSING",
         )
     if not target.parent.is_dir():
-        raise DataError(f"{target.parent} is no directory", why="the manifest is to lie there", fix="make it first")
+        raise DataError(
+            f"{target.parent} is no directory",
+            why="the manifest is to lie there",
+            fix="make it first",
+            code="OUTPUT_DIRECTORY_MISSING",
+        )
     if target.exists():
         earlier = load_manifest(target)
         if _is_current(path, earlier):
@@ -120,6 +126,7 @@ def make_manifest(
             f"{offsets_path} is there already, and no manifest that it belongs to",
             why="the offsets would be written over it",
             fix="move it away, or name another place with --output",
+            code="OUTPUT_EXISTS",
         )
     content, offsets = _scan(path, offsets_path.name, max_line_bytes)
     # The manifest first: offsets without one would be taken for a file of somebody else's.
@@ -140,7 +147,10 @@ def load_manifest(target: Path) -> LoadedManifest:
         return LoadedManifest(target, FileManifest.model_validate(read_json(target)))
     except FileNotFoundError as error:
         raise DataError(
-            f"{target} does not exist", why="a manifest is made once for a file", fix="codex-ml data manifest FILE"
+            f"{target} does not exist",
+            why="a manifest is made once for a file",
+            fix="codex-ml data manifest FILE",
+            code="DATA_MANIFEST_MISSING",
         ) from error
     except (UntrustedFileError, ValidationError, OSError) as error:
         why = f"{error.error_count()} of its values are wrong" if isinstance(error, ValidationError) else str(error)
@@ -148,6 +158,7 @@ def load_manifest(target: Path) -> LoadedManifest:
             f"{target} is no manifest of a file",
             why=why,
             fix="name another place with --output, or move it away and make the manifest again",
+            code="DATA_MANIFEST_INVALID",
         ) from error
 
 
@@ -187,7 +198,11 @@ def read_record(path: Path, manifest: LoadedManifest, index: int) -> IndexedReco
     """
     count = manifest.content.records
     if not 0 <= index < count:
-        raise DataError(f"{path.name} has {count:,} records, and number {index + 1:,} is asked for", fix="name another")
+        raise DataError(
+            f"{path.name} has {count:,} records, and number {index + 1:,} is asked for",
+            fix="name another",
+            code="DATA_RECORD_NUMBER_OUT_OF_RANGE",
+        )
     _refuse_other_size(path, manifest)
     if path.stat().st_mtime_ns != manifest.content.modified_ns and _digest_of(path) != manifest.content.digest:
         raise _changed(path, manifest, "its bytes are others, though as many")
@@ -215,7 +230,11 @@ def _scan(path: Path, offsets_name: str, max_line_bytes: int) -> tuple[FileManif
         _note_fields(fields, line.value)
     after = path.stat()
     if before is None or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise DataError(f"{path.name} changed while it was read", fix="make the manifest when nothing writes to it")
+        raise DataError(
+            f"{path.name} changed while it was read",
+            fix="make the manifest when nothing writes to it",
+            code="DATA_FILE_CHANGED",
+        )
     packed = np.array(offsets, dtype=_OFFSET).tobytes()
     content = FileManifest(
         file=path.name,
@@ -265,7 +284,12 @@ def _is_current(path: Path, manifest: LoadedManifest) -> bool:
 
 def _refuse_other_size(path: Path, manifest: LoadedManifest) -> None:
     if not path.is_file():
-        raise DataError(f"{path} does not exist", why=f"{manifest.path.name} describes it", fix="correct the path")
+        raise DataError(
+            f"{path} does not exist",
+            why=f"{manifest.path.name} describes it",
+            fix="correct the path",
+            code="FILE_NOT_FOUND",
+        )
     if (size := path.stat().st_size) != manifest.content.bytes:
         raise _changed(path, manifest, f"it has {size:,} bytes, and had {manifest.content.bytes:,}")
 
@@ -275,18 +299,27 @@ def _offsets(manifest: LoadedManifest) -> bytes:
     path = manifest.offsets_path
     try:
         if not path.is_file():
-            raise DataError(f"{path} does not exist", why=f"{manifest.path.name} needs it", fix=_AGAIN)
+            raise DataError(
+                f"{path} does not exist",
+                why=f"{manifest.path.name} needs it",
+                fix=_AGAIN,
+                code="DATA_MANIFEST_OFFSETS_MISSING",
+            )
         expected_bytes, found_bytes = manifest.content.records * _OFFSET.itemsize, path.stat().st_size
         if found_bytes != expected_bytes:
             # Judged before it is read: a sparse file can be larger than the memory.
-            raise DataError(f"{path} has {found_bytes:,} bytes instead of {expected_bytes:,}", fix=_AGAIN)
+            raise DataError(
+                f"{path} has {found_bytes:,} bytes instead of {expected_bytes:,}",
+                fix=_AGAIN,
+                code="DATA_MANIFEST_DAMAGED",
+            )
         content = read_bytes(path, expected_bytes)
     except (OSError, UntrustedFileError) as error:
         # A name may be too long for a file system.
         why = error.strerror if isinstance(error, OSError) else None
-        raise DataError(f"{path} cannot be read", why=why or str(error), fix=_AGAIN) from error
+        raise DataError(f"{path} cannot be read", why=why or str(error), fix=_AGAIN, code="FILE_UNREADABLE") from error
     if bytes_digest(content) != manifest.content.offsets_digest:
-        raise DataError(f"{path} is damaged, or belongs to another manifest", fix=_AGAIN)
+        raise DataError(f"{path} is damaged, or belongs to another manifest", fix=_AGAIN, code="DATA_MANIFEST_DAMAGED")
     return content
 
 
@@ -294,11 +327,16 @@ def _digest_of(path: Path) -> str:
     try:
         return file_digest(path)
     except OSError as error:
-        raise DataError(f"{path} cannot be read", why=error.strerror or str(error)) from error
+        raise DataError(f"{path} cannot be read", why=error.strerror or str(error), code="FILE_UNREADABLE") from error
 
 
 def _changed(path: Path, manifest: LoadedManifest, why: str) -> DataError:
-    return DataError(f"{path} is not the file that {manifest.path.name} was made of", why=why, fix=_AGAIN)
+    return DataError(
+        f"{path} is not the file that {manifest.path.name} was made of",
+        why=why,
+        fix=_AGAIN,
+        code="DATA_MANIFEST_MISMATCH",
+    )
 
 
 _AGAIN = "make the manifest again: codex-ml data manifest FILE"

@@ -53,7 +53,11 @@ def read_source(path: Path, config: PreparerConfig) -> Iterator[Row]:
     elif path.suffix.lower() == ".json":
         yield from _read_document(path, config.records_at)
     elif config.records_at is not None:
-        raise DataError(f"records_at: {path.name} is no .json file", fix="leave records_at out: each line is a record")
+        raise DataError(
+            f"records_at: {path.name} is no .json file",
+            fix="leave records_at out: each line is a record",
+            code="DATA_RECORDS_AT_NOT_APPLICABLE",
+        )
     else:
         for line in parsed_lines(open_records(path)):
             value = line.fault if isinstance(line, FaultyLine) else line.value
@@ -68,10 +72,15 @@ def _read_document(path: Path, records_at: str | None) -> Iterator[Row]:
             f"{path.name} cannot be read as JSON",
             why=str(error),
             fix="correct it; one object a line is read from a file called .jsonl, however long",
+            code="DATA_INVALID_JSON",
         ) from error
     for name in (records_at or "").split(".") if records_at else ():
         if not isinstance(document, dict) or name not in document:
-            raise DataError(f"records_at: {path.name} holds nothing at {records_at!r}", fix="correct the path")
+            raise DataError(
+                f"records_at: {path.name} holds nothing at {records_at!r}",
+                fix="correct the path",
+                code="DATA_RECORDS_AT_NOT_FOUND",
+            )
         document = document[name]
     if not isinstance(document, list):
         is_object = isinstance(document, dict)
@@ -80,6 +89,7 @@ def _read_document(path: Path, records_at: str | None) -> Iterator[Row]:
             f"{path.name}: {records_at or 'the document'} is no list of records",
             why=f"found: {keys}",
             fix="name the list inside it: --records-at PATH",
+            code="DATA_NO_RECORD_LIST",
         )
     for number, value in enumerate(document, start=1):
         # Where an element begins is not known once the document is parsed.
@@ -90,7 +100,9 @@ def _read_text(path: Path, unit: str) -> Iterator[Row]:
     try:
         content = read_bytes(path, _LARGEST_DOCUMENT_BYTES)
     except (UntrustedFileError, OSError) as error:
-        raise DataError(f"{path.name} cannot be read", why=str(error), fix="name a readable file of text") from error
+        raise DataError(
+            f"{path.name} cannot be read", why=str(error), fix="name a readable file of text", code="FILE_UNREADABLE"
+        ) from error
     content = content.removeprefix(_BYTE_ORDER_MARK)
     try:
         text = content.decode("utf-8")
@@ -98,6 +110,7 @@ def _read_text(path: Path, unit: str) -> Iterator[Row]:
         raise DataError(
             f"{path.name}: byte {error.start} is not UTF-8 ({error.reason})",
             fix="convert the file, for example with: iconv -f LATIN1 -t UTF-8",
+            code="DATA_BAD_ENCODING",
         ) from None
     offset = 0
     for number, (before, part) in enumerate(_units(text, unit), start=1):
@@ -177,7 +190,12 @@ def write_records(records: Iterable[dict[str, Any]], file: BinaryIO) -> int:
         try:
             file.write(_json_line(record))
         except (TypeError, ValueError) as error:
-            raise DataError(f"record {count} cannot be written as JSON", why=str(error), fix="give text") from error
+            raise DataError(
+                f"record {count} cannot be written as JSON",
+                why=str(error),
+                fix="give text",
+                code="DATA_RECORD_NOT_SERIALIZABLE",
+            ) from error
     return count
 
 
@@ -234,7 +252,9 @@ class RecordMaker:
         if is_dropped:
             refuse_too_many(rejects, problems, read, self._config.max_bad_share)
         if not read:
-            raise DataError(f"{path.name}: there is no record in it", fix="name another file: --source FILE")
+            raise DataError(
+                f"{path.name}: there is no record in it", fix="name another file: --source FILE", code="DATA_FILE_EMPTY"
+            )
 
     def finish(self) -> None:
         """Raise one `DataError` for the bad rows of all files, unless they are dropped; check the account."""
@@ -246,6 +266,7 @@ class RecordMaker:
                 f"the account does not add up: {account.to_dict()}",
                 why="a row was lost or counted twice",
                 fix="this is a fault of codex-ml: please report it with the counts above",
+                code="DATA_ACCOUNT_MISMATCH",
             )
 
     def _record(self, row: Row) -> dict[str, Any]:
@@ -307,6 +328,7 @@ def what_is_there(target: Path) -> Mapping[str, Any] | None:
             f"{target} exists and was not made by data prepare",
             why="what others made is never written over",
             fix="name another directory: --out DIR",
+            code="OUTPUT_EXISTS",
         )
     found = digests_below(target)
     changed = sorted(name for name in found.keys() | outputs.keys() if found.get(name) != outputs.get(name))
@@ -315,6 +337,7 @@ def what_is_there(target: Path) -> Mapping[str, Any] | None:
             f"{target}: {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''} changed since it was prepared",
             why="a change that was made by hand is never written over",
             fix="name another directory: --out DIR, or move this one away",
+            code="OUTPUT_CHANGED",
         )
     return manifest
 

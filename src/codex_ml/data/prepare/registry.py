@@ -73,7 +73,11 @@ def find_preparers(directory: Path | None, registry: Registry[Entry] | None = No
     if directory is None:
         return registry
     if not directory.is_dir():
-        raise UserError(f"--preparer-dir: {directory} is no directory", fix="name a directory of preparers")
+        raise UserError(
+            f"--preparer-dir: {directory} is no directory",
+            fix="name a directory of preparers",
+            code="DATA_PREPARER_DIRECTORY_MISSING",
+        )
     for config in sorted(directory.glob(f"*/{CONFIG_NAME}")):
         registry.register(config.parent.name, _Lazy(config.parent).load)
     return registry
@@ -93,6 +97,7 @@ def get_preparer(registry: Registry[Entry], name: str) -> Preparer:
         raise UserError(
             f"preparer {name!r} is a {type(preparer).__name__}, not a Preparer",
             fix="an entry point names a codex_ml.data.prepare.registry.Preparer, or a function that returns one",
+            code="DATA_PREPARER_WRONG_TYPE",
         )
     return preparer
 
@@ -113,6 +118,7 @@ class _Lazy:
                 f"{code} is no file",
                 why="a preparer without its code would read the rows in another way",
                 fix="correct the link, or remove it",
+                code="DATA_PREPARER_CODE_MISSING",
             )
         return Preparer(config, _read_function(code), hashlib.sha256(code.read_bytes()).hexdigest())
 
@@ -128,9 +134,24 @@ def read_config(path: Path) -> PreparerConfig:
     try:
         values = yaml.safe_load(read_bounded_yaml(path))
     except (OSError, UnicodeDecodeError, UntrustedFileError, yaml.YAMLError) as error:
-        raise ConfigError([ConfigProblem(str(path), f"cannot be read: {error}", "write KEY: VALUE lines")]) from error
+        raise ConfigError(
+            [
+                ConfigProblem(
+                    str(path), f"cannot be read: {error}", "write KEY: VALUE lines", code="CONFIG_FILE_UNREADABLE"
+                )
+            ]
+        ) from error
     if not isinstance(values, dict):
-        raise ConfigError([ConfigProblem(str(path), "holds no mapping of keys to values", "write KEY: VALUE lines")])
+        raise ConfigError(
+            [
+                ConfigProblem(
+                    str(path),
+                    "holds no mapping of keys to values",
+                    "write KEY: VALUE lines",
+                    code="CONFIG_NOT_A_MAPPING",
+                )
+            ]
+        )
     return checked_config(values, str(path))
 
 
@@ -151,6 +172,7 @@ def checked_config(values: dict[str, Any], place: str) -> PreparerConfig:
                 f"{place}: {'.'.join(str(part) for part in detail['loc'])}".removesuffix(": "),
                 detail["msg"].removeprefix("Value error, "),
                 f"the keys are {known}" if detail["type"] == "extra_forbidden" else "",
+                code="CONFIG_INVALID_VALUE",
             )
             for detail in error.errors(include_input=False, include_url=False)
         ]
@@ -168,11 +190,18 @@ def _read_function(path: Path) -> ReadSource:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the user's own code, which may raise anything
         raise UserError(
-            f"{path} cannot be loaded", why=f"{type(error).__name__}: {error}", fix="correct the file"
+            f"{path} cannot be loaded",
+            why=f"{type(error).__name__}: {error}",
+            fix="correct the file",
+            code="DATA_PREPARER_NOT_LOADABLE",
         ) from error
     read = getattr(module, "read", None)
     if not callable(read):
-        raise UserError(f"{path} defines no function read(path, config)", fix="write one that yields a dict a record")
+        raise UserError(
+            f"{path} defines no function read(path, config)",
+            fix="write one that yields a dict a record",
+            code="DATA_PREPARER_NO_READ",
+        )
 
     give = cast("Callable[[Path, PreparerConfig], Iterator[object]]", read)
 
@@ -181,7 +210,9 @@ def _read_function(path: Path) -> ReadSource:
             for number, value in enumerate(give(source, config), start=1):
                 if not isinstance(value, dict):
                     raise UserError(
-                        f"{path}: read gave a {type(value).__name__} as record {number}", fix="yield a dict a record"
+                        f"{path}: read gave a {type(value).__name__} as record {number}",
+                        fix="yield a dict a record",
+                        code="DATA_PREPARER_BAD_RECORD",
                     )
                 yield Row(number, 0, value)
         except UserError:
@@ -192,6 +223,7 @@ def _read_function(path: Path) -> ReadSource:
             raise UserError(
                 f"{path}:{lines[-1] if lines else 1}: read failed on {source.name} with {type(error).__name__}",
                 fix="correct the file; CODEX_ML_DEBUG=1 shows the traceback",
+                code="DATA_PREPARER_FAILED",
             ) from error
 
     return rows

@@ -59,7 +59,11 @@ def train_byte_level_bpe(texts: Iterable[str], vocabulary_size: int, directory: 
         with panic_as_error():
             tokenizer.train_from_iterator(map(_bounded, texts), trainer)
     except NativePanicError as error:
-        raise DataError("data.prepare: no tokenizer can be trained on these records", why=str(error)) from None
+        raise DataError(
+            "data.prepare: no tokenizer can be trained on these records",
+            why=str(error),
+            code="TOKENIZER_TRAINING_FAILED",
+        ) from None
     tokenizer.save(str(directory / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -79,6 +83,7 @@ def _bounded(text: str) -> str:
             f"data.prepare: {error}",
             why="the library that learns the tokenizer would panic, or take very long",
             fix="cut the record into several, or leave it out",
+            code="TOKENIZER_TRAINING_REFUSED",
         ) from None
     return text
 

@@ -183,10 +183,16 @@ class Unpacked:
             f"{self.name}: this is no {self._kind.name} archive: {named}",
             why=f"by its name it is one (ending .{'gz' if self._kind is _Gzip else 'zst'})",
             fix=f"give it the ending of what it is{ending}",
+            code="DATA_NOT_AN_ARCHIVE",
         )
 
     def _fault(self, what: str, why: str, fix: str) -> DataError:
-        return DataError(f"{self.name} {what}", why=f"{why} (byte {self._file.byte_count:,} of the file)", fix=fix)
+        return DataError(
+            f"{self.name} {what}",
+            why=f"{why} (byte {self._file.byte_count:,} of the file)",
+            fix=fix,
+            code="DATA_ARCHIVE_UNREADABLE",
+        )
 
 
 def unpacked(path: Path, file: DataFile) -> ByteStream:

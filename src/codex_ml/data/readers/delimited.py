@@ -95,6 +95,7 @@ class DelimitedFile:
                         f"{self.path.name}:{text.first_line}: a quote is opened in this row and never closed",
                         why="all that follows is one cell, so its rows would be lost",
                         fix=_FIX_QUOTES,
+                        code="DATA_TABLE_UNCLOSED_QUOTE",
                     ) from error
                 yield LineFault("bad_row", f"not a row of a table: {error}")
 
@@ -102,18 +103,25 @@ class DelimitedFile:
         where = f"{self.path.name}:1"
         if isinstance(cells, LineFault) or any(_is_no_text(cell) for cell in cells):
             why = cells.text if isinstance(cells, LineFault) else "not UTF-8"
-            raise DataError(f"{where}: the header cannot be read", why=why, fix="correct the first line")
+            raise DataError(
+                f"{where}: the header cannot be read",
+                why=why,
+                fix="correct the first line",
+                code="DATA_TABLE_BAD_HEADER",
+            )
         if (doubled := repeated_name(cells)) is not None:
             raise DataError(
                 f"{where}: two columns have the name {shown_name(doubled)}",
                 why="which of them is meant is not known",
                 fix="give each column a name of its own in the first line",
+                code="DATA_TABLE_DUPLICATE_COLUMN",
             )
         if len(cells) == 1 and ";" in cells[0]:
             raise DataError(
                 f"{where}: the columns seem to be separated by semicolons",
                 why=f"a {self.path.suffix} file is read with {self._separator!r} between the cells",
                 fix="save the table with commas, or with tabs under the ending .tsv",
+                code="DATA_TABLE_WRONG_DELIMITER",
             )
         return cells
 
@@ -136,11 +144,16 @@ class DelimitedFile:
         look = look_of_file(block)
         if look is not None and look.name not in _OWN_LOOKS:
             raise DataError(
-                f"{self.path.name}:1: this looks like {look.name}, not a table of text", why=look.why, fix=look.fix
+                f"{self.path.name}:1: this looks like {look.name}, not a table of text",
+                why=look.why,
+                fix=look.fix,
+                code="DATA_WRONG_FILE_TYPE",
             )
         if block.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b'{"'):
             raise DataError(
-                f"{self.path.name}:1: this looks like JSON Lines, not a table of text", fix="give it the ending .jsonl"
+                f"{self.path.name}:1: this looks like JSON Lines, not a table of text",
+                fix="give it the ending .jsonl",
+                code="DATA_WRONG_FILE_TYPE",
             )
 
 
@@ -192,6 +205,7 @@ class _Text:
                 why=f"the row that begins in line {self.first_line} is longer than {self._max_line_bytes} bytes, and "
                 "what stands in quotes may go on: a quote in it may be missing",
                 fix="close its quotes, cut the record into several, leave it out, or raise data.max_line_bytes",
+                code="DATA_LINE_TOO_LONG",
             )
         if self._line_number == 1:
             raw = raw.removeprefix(BYTE_ORDER_MARK)

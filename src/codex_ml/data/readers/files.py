@@ -57,6 +57,7 @@ class DataFile:
                 f"{self.name} cannot be read beyond byte {self.byte_count}",
                 why=error.strerror or str(error),
                 fix="copy it from a sound disk, and name the copy",
+                code="FILE_UNREADABLE",
             ) from error
         self.byte_count += len(block)
         # Files of the kernel say that they are empty. Any other is read no further than it was when it was opened:
@@ -84,6 +85,7 @@ class DataFile:
             f"{self.name} changed while it was read",
             why="records may be cut in half or missing, and its digest is that of no file",
             fix="try again when nothing writes to it, or name a copy",
+            code="DATA_FILE_CHANGED",
         )
 
 
@@ -98,7 +100,10 @@ def open_data_file(path: Path) -> BinaryIO:
     try:
         if path.is_dir():
             raise DataError(
-                f"{path} is a directory, not a file of records", why=where(path), fix="name one of its files"
+                f"{path} is a directory, not a file of records",
+                why=where(path),
+                fix="name one of its files",
+                code="FILE_IS_DIRECTORY",
             )
         if not path.exists():
             raise _absent(path)
@@ -107,11 +112,15 @@ def open_data_file(path: Path) -> BinaryIO:
             raise UntrustedFileError(f"it is {kind}")
         return open_regular(path)
     except UntrustedFileError as error:
-        raise DataError(f"{path} is not read", why=str(error), fix="write it into a file, and name that") from error
+        raise DataError(
+            f"{path} is not read", why=str(error), fix="write it into a file, and name that", code="FILE_NOT_REGULAR"
+        ) from error
     except (OSError, ValueError) as error:
         # A name with a zero byte is a ValueError.
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise DataError(f"{path} cannot be read", why=why, fix="check the path and its permissions") from error
+        raise DataError(
+            f"{path} cannot be read", why=why, fix="check the path and its permissions", code="FILE_UNREADABLE"
+        ) from error
 
 
 def _absent(path: Path) -> DataError:
@@ -120,8 +129,11 @@ def _absent(path: Path) -> DataError:
             f"{path} is a symbolic link that leads to no file",
             why=f"it leads to {path.readlink()}",
             fix="correct the link, or name the file itself",
+            code="FILE_BROKEN_LINK",
         )
-    return DataError(f"{path} does not exist", why=where(path), fix="correct the path, or make the file")
+    return DataError(
+        f"{path} does not exist", why=where(path), fix="correct the path, or make the file", code="FILE_NOT_FOUND"
+    )
 
 
 def state_of(path: Path) -> tuple[int, int, int] | None:
@@ -153,12 +165,17 @@ class FirstLook:
         self._looked = True
         look = look_of_file(block)
         if look is not None:
-            raise DataError(f"{self._name}:1: this looks like {look.name}, not JSON Lines", why=look.why, fix=look.fix)
+            raise DataError(
+                f"{self._name}:1: this looks like {look.name}, not JSON Lines",
+                why=look.why,
+                fix=look.fix,
+                code="DATA_WRONG_FILE_TYPE",
+            )
 
 
 def no_record(path: Path) -> DataError:
     """Return the error for a file that is empty or holds empty lines only."""
-    return DataError(f"{path.name}: the file holds no record", why=where(path), fix=_FIX_EMPTY)
+    return DataError(f"{path.name}: the file holds no record", why=where(path), fix=_FIX_EMPTY, code="DATA_FILE_EMPTY")
 
 
 def where(path: Path) -> str:
@@ -276,6 +293,7 @@ def lines_of(
                     f"{name}: the line at byte {offset} is longer than {_LONGEST_PASSED_BYTES} bytes",
                     why="this is no file of JSON Lines, and reading it to its end may take days",
                     fix="give a file with one JSON object a line",
+                    code="DATA_LINE_TOO_LONG",
                 )
     if passed_bytes or begun:
         yield offset, None if passed_bytes or len(begun) > max_line_bytes else begun, b""

@@ -89,6 +89,7 @@ class TableFile:
                 + (f": it looks like {look.name}" if look is not None else ""),
                 why=f"by its name it is one (ending {self.path.suffix})",
                 fix="give it the ending of what it is, or convert it to JSON Lines (.jsonl)",
+                code="DATA_WRONG_FILE_TYPE",
             )
         while file.read(_BLOCK_BYTES):
             pass
@@ -146,6 +147,7 @@ class TableFile:
                 f"{name} holds far more than it should",
                 why=f"{words}: it may be made to fill the memory",
                 fix="if you know what is in it, write it again as JSON Lines",
+                code="DATA_TABLE_TOO_LARGE",
             )
         if kind == "memory":
             allowed = memory_allowance(self.path.stat().st_size, self._max_line_bytes)
@@ -155,12 +157,14 @@ class TableFile:
                 "to decode it",
                 fix="write the file again with smaller batches or row groups (such as row_group_size=10000), or as "
                 "JSON Lines",
+                code="DATA_TABLE_MEMORY_LIMIT",
             )
         if kind == "missing":
             return DataError(
                 f"{name} cannot be read without {words}",
                 why="it reads tables, and is not installed",
                 fix="install codex-ml with its dependencies, or convert the file to JSON Lines",
+                code="DATA_READER_NOT_INSTALLED",
             )
         return self._damaged(row, words)
 
@@ -172,6 +176,7 @@ class TableFile:
                 f"{self.path.name}: the rows after row {row} take more processor time than is allowed",
                 why=f"the file has {self.path.stat().st_size:,} bytes, and {allowed} seconds are allowed to decode it",
                 fix="if you know what is in it, write it again as JSON Lines",
+                code="DATA_TABLE_TIME_LIMIT",
             )
         if exit_code is not None and exit_code < 0:
             how = f"was ended by {_signal_name(-exit_code)}"
@@ -182,6 +187,7 @@ class TableFile:
             f"{self.path.name}: the table cannot be read beyond row {row}",
             why=why,
             fix="get the file once more, or have its owner write it again; it may be damaged",
+            code="DATA_TABLE_DAMAGED",
         )
 
 

@@ -131,7 +131,7 @@ class RecordBuilder:
                 whole, self._data.max_length_tokens, self._data.on_overlong, self._tokenizer.leading_tokens(whole)
             )
         except ValueError as error:
-            self.problems.add(source.record_id, str(error), _FIX_LENGTH)
+            self.problems.add(source.record_id, str(error), _FIX_LENGTH, code="DATA_RECORD_TOO_LONG")
             return None
         tokenised = len(whole.input_ids)
         if kept is None:
@@ -188,6 +188,7 @@ class RecordBuilder:
                     f"{source.record_id}: the safety policy blocks {field} (rule {rules})",
                     why="the rule's action is block, or the rule failed on this text and nothing is known about it",
                     fix="remove the record, or change the rule in a policy of your own (safety.policy=FILE)",
+                    code="SAFETY_RECORD_BLOCKED",
                 )
             actions.append(filtered.action)
             if filtered.text != text:
@@ -220,6 +221,7 @@ class RecordBuilder:
             why=why + shown,
             fix="look at the chat template ({% generation %} around content and end-of-sequence), data.format, "
             "data.max_length_tokens, data.on_overlong, and the weight of turns (0: not learned)",
+            code="DATA_CHAT_TEMPLATE_UNUSABLE",
         )
 
     def _show(self, record: TokenizedRecord) -> str:

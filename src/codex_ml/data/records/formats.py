@@ -119,6 +119,7 @@ class RecordReader:
                     f"data.columns.{field}: no such field in format {record_format}",
                     why=f"fields are {', '.join(sorted(known))}",
                     fix="write data.columns={field: key in the file}, such as {prompt: question, completion: answer}",
+                    code="DATA_UNKNOWN_COLUMN_FIELD",
                 )
 
     def read(self, value: Mapping[str, Any]) -> Record:
@@ -315,7 +316,11 @@ def _known_format(name: str) -> RecordFormat:
     for known in REQUIRED_FIELDS:
         if known == name:
             return known
-    raise DataError(f"data.format: unknown format {name!r}", fix=f"use auto, {', '.join(REQUIRED_FIELDS)}")
+    raise DataError(
+        f"data.format: unknown format {name!r}",
+        fix=f"use auto, {', '.join(REQUIRED_FIELDS)}",
+        code="DATA_UNKNOWN_FORMAT",
+    )
 
 
 def _named(field: str, columns: Mapping[str, str]) -> str:

@@ -139,13 +139,22 @@ class SplitOptions:
         fix = "name each split once, with letters, digits, point, dash and underscore: --names train,valid,test"
         for name in self.names:
             if not _NAME.fullmatch(name):
-                raise DataError(f"names: {name!r} cannot name a split", why="a file is called so", fix=fix)
+                raise DataError(
+                    f"names: {name!r} cannot name a split", "a file is called so", fix, code="DATA_SPLIT_BAD_NAME"
+                )
+        names = ", ".join(self.names)
         if len({name.casefold() for name in self.names}) != len(self.names):
-            raise DataError(f"names: a split is named twice: {', '.join(self.names)}", fix=fix)
+            raise DataError(f"names: a split is named twice: {names}", fix=fix, code="DATA_SPLIT_DUPLICATE_NAME")
         if len(self.names) < 2:
-            raise DataError("names: a division has two splits or more", why=f"given: {', '.join(self.names)}", fix=fix)
+            raise DataError(
+                "names: a division has two splits or more", f"given: {names}", fix, code="DATA_SPLIT_TOO_FEW_NAMES"
+            )
         if self.group_by == "":
-            raise DataError("group_by: the name of a field is empty", fix="name a field, or leave --group-by out")
+            raise DataError(
+                "group_by: the name of a field is empty",
+                fix="name a field, or leave --group-by out",
+                code="DATA_SPLIT_EMPTY_GROUP_FIELD",
+            )
         return shares_of(self.ratios, len(self.names))
 
 
@@ -265,7 +274,11 @@ def split_file(
                 division.take(lines, path.name, problems, helper)
                 problems.raise_if_any()
                 if state_of(path) != before:
-                    raise DataError(f"{path.name} changed while it was split", fix="split it when nothing writes to it")
+                    raise DataError(
+                        f"{path.name} changed while it was split",
+                        fix="split it when nothing writes to it",
+                        code="DATA_FILE_CHANGED",
+                    )
                 division.finish(path.name)
             report = division.report(path.name, lines, out_dir)
             storage.write_bytes(made / MANIFEST_NAME, json_bytes(report.manifest()))
@@ -278,6 +291,7 @@ def split_file(
             f"{out_dir.parent}: {limit.problem}",
             why="nothing of the split was kept",
             fix=f"{limit.fix}, or name another disk",
+            code="DISK_LIMIT",
         ) from error
     return replace(report, created=created)
 
@@ -378,6 +392,7 @@ def _require_disk(directory: Path, state: tuple[int, int, int] | None, options: 
             + (" (exact sizes need the file twice for a while)" if options.exact_sizes else "")
             + f", free are {free}",
             fix="free space, or name a directory on another disk",
+            code="DISK_FULL",
         )
 
 
@@ -388,4 +403,5 @@ def _empty_split(name: str, part: SplitPart, records: int, exact_sizes: bool) ->
         fix="add records, set the share to 0"
         + ("" if exact_sizes else ", ask for exact sizes (--exact-sizes, data.split.exact_sizes=true)")
         + ", or take another seed",
+        code="DATA_SPLIT_EMPTY",
     )

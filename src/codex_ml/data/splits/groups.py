@@ -179,6 +179,7 @@ def refuse_unknown_group(file: str, faults: Sequence[str], record_count: int, gr
             f"{file}: {lacking} in every record so far ({record_count})",
             why=faults[0].rpartition("; ")[2].replace("the line has", "the first record has"),
             fix="name a key that is there with --group-by (data.split.group_by), or prompt, or leave it out",
+            code="DATA_GROUP_FIELD_MISSING",
         )
 
 

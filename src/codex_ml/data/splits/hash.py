@@ -45,15 +45,22 @@ def shares_of(ratios: Sequence[float], split_count: int) -> list[Fraction]:
             f"ratios: {len(ratios)} shares instead of {split_count}, one for each split",
             why=f"given: {shown}",
             fix=f"{_FIX_RATIOS}; --names names as many splits as there are shares",
+            code="DATA_SPLIT_RATIO_COUNT",
         )
     try:
         shares = [Fraction(str(ratio)) for ratio in ratios]
     except ValueError as error:
-        raise DataError(f"ratios: not all are numbers: {shown}", fix=_FIX_RATIOS) from error
+        raise DataError(
+            f"ratios: not all are numbers: {shown}", fix=_FIX_RATIOS, code="DATA_SPLIT_BAD_RATIOS"
+        ) from error
     if any(share < 0 for share in shares):
-        raise DataError(f"ratios: a share is below 0: {shown}", fix=_FIX_RATIOS)
+        raise DataError(f"ratios: a share is below 0: {shown}", fix=_FIX_RATIOS, code="DATA_SPLIT_BAD_RATIOS")
     if abs(sum(shares, Fraction(0)) - 1) > _SUM_TOLERANCE:
-        raise DataError(f"ratios: the shares sum to {float(sum(shares)):g}, not to 1: {shown}", fix=_FIX_RATIOS)
+        raise DataError(
+            f"ratios: the shares sum to {float(sum(shares)):g}, not to 1: {shown}",
+            fix=_FIX_RATIOS,
+            code="DATA_SPLIT_BAD_RATIOS",
+        )
     return shares
 
 

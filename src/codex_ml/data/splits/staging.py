@@ -52,6 +52,7 @@ def staging(target: Path, storage: Storage) -> Iterator[Path]:
             f"{target} cannot be made",
             why=f"{error.filename or target.parent}: {error.strerror}",
             fix="name a directory in which you may write",
+            code="OUTPUT_DIRECTORY_NOT_CREATED",
         ) from error
     try:
         yield root
@@ -93,7 +94,10 @@ def put_in_place(made: Path, target: Path, storage: Storage) -> bool:
 
 def _something_else(target: Path) -> DataError:
     return DataError(
-        f"{target} exists and holds something else", why="a split is never written over", fix="name another directory"
+        f"{target} exists and holds something else",
+        why="a split is never written over",
+        fix="name another directory",
+        code="OUTPUT_EXISTS",
     )
 
 

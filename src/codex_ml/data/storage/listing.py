@@ -93,7 +93,11 @@ def look_into(directory: Path) -> CacheContent:
     if not directory.exists():
         return CacheContent((), ())
     if not directory.is_dir():
-        raise DataError(f"{directory} is no directory", fix="name the directory of a token cache (data.cache_dir)")
+        raise DataError(
+            f"{directory} is no directory",
+            fix="name the directory of a token cache (data.cache_dir)",
+            code="DATA_CACHE_DIRECTORY_MISSING",
+        )
     # One look: runs that are at work put entries in their place, and take away what they built, at any time.
     names = sorted(directory.iterdir())
     staged = [path for path in names if is_staged_name(path.name) and not _is_foreign(path)]
@@ -105,6 +109,7 @@ def look_into(directory: Path) -> CacheContent:
             f"{directory} is no token cache",
             why=f"nothing in it is an entry of one: {', '.join(unknown[:5])}{', …' if len(unknown) > 5 else ''}",
             fix="name the directory of a token cache; runs keep theirs in .token-cache beside them (data.cache_dir)",
+            code="DATA_CACHE_NOT_A_CACHE",
         )
     looked_at = [*map(_entry_item, entries), *(_item(path, "unfinished") for path in staged)]
     items = [item for item in looked_at if item is not None]
@@ -162,6 +167,7 @@ def clear(directory: Path, used_before: datetime | None, storage: Storage) -> tu
             f"{directory}: an entry cannot be deleted",
             why=f"{error.filename or directory}: {error.strerror}",
             fix="check the permissions of the directory",
+            code="DATA_CACHE_NOT_DELETED",
         ) from error
     removed = [item for item in chosen if not item.path.exists()]
     return removed, CacheContent(tuple(item for item in content.items if item.path.exists()), content.unknown)

@@ -51,6 +51,7 @@ class ChatTemplate:
             raise DataError(
                 "the tokenizer has no chat template, which records with messages need",
                 fix="use a tokenizer with a chat_template (a chat or instruct model), or prompt/completion records",
+                code="TOKENIZER_CHAT_TEMPLATE_MISSING",
             )
         template = tokenizer.get_chat_template()
         check_template(template)
@@ -176,6 +177,7 @@ def _without_clock(template: str) -> str:
             why="token ids would depend on the day on which a run is resumed or evaluated",
             fix="write a fixed date into the chat_template, or call strftime_now with a format in quotes: that is "
             f"taken as {TEMPLATE_DATE:%Y-%m-%d}",
+            code="TOKENIZER_CHAT_TEMPLATE_USES_CLOCK",
         )
     return pinned
 
@@ -276,4 +278,6 @@ def _has_small_factor(product: Any) -> bool:
 
 
 def _refused(why: str) -> DataError:
-    return DataError("the tokenizer's chat template is refused", why=why, fix=_FIX)
+    return DataError(
+        "the tokenizer's chat template is refused", why=why, fix=_FIX, code="TOKENIZER_CHAT_TEMPLATE_REFUSED"
+    )

@@ -139,6 +139,7 @@ def decode(
             "model: the tokenizer cannot decode",
             why=f"its native library panics on {len(token_ids)} token ids",
             fix="copy tokenizer.json again from its source",
+            code="TOKENIZER_DECODE_FAILED",
         ) from None
 
 
@@ -202,6 +203,7 @@ class PromptProcess:
                 "the process that encodes prompts cannot be started",
                 why=str(error),
                 fix="check the memory and the number of processes (ulimit -u) of this machine, and start again",
+                code="TOKENIZER_PROCESS_NOT_STARTED",
             ) from error
 
     def close(self) -> None:

@@ -105,6 +105,7 @@ class RecordTokenizer:
                 "the tokenizer has no end-of-sequence token",
                 why="a model that never learns it never stops",
                 fix="set eos_token in the tokenizer's tokenizer_config.json",
+                code="TOKENIZER_NO_EOS",
             )
         self.tokenizer = tokenizer
         self._supervise = supervise
@@ -320,6 +321,7 @@ class RecordTokenizer:
         raise DataError(
             "the tokenizer changes the text itself when it adds special tokens",
             fix="use a tokenizer whose post-processor only puts tokens before and behind the text",
+            code="TOKENIZER_CHANGES_TEXT",
         )
 
     def _ids(self, text: str, split_special_tokens: bool = False) -> list[int]:

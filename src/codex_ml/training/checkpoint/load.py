@@ -118,6 +118,7 @@ def load_checkpoint(directory: Path) -> LoadedState:
             f"checkpoint {directory} holds no training state",
             why=str(error),
             fix="resume from a checkpoint that training wrote; an exported one can only be evaluated",
+            code="CHECKPOINT_NO_TRAINING_STATE",
         ) from error
     except SafetensorError as error:
         raise _unusable(directory / TRAINING_STATE_NAME, str(error)) from error
@@ -140,7 +141,12 @@ def _read_state(directory: Path) -> dict[str, Any]:
 
 
 def _unusable(file: Path, why: str) -> CheckpointError:
-    return CheckpointError(f"{file} cannot be used", why=why, fix="resume from another checkpoint of the run")
+    return CheckpointError(
+        f"{file} cannot be used",
+        why=why,
+        fix="resume from another checkpoint of the run",
+        code="CHECKPOINT_FILE_UNUSABLE",
+    )
 
 
 def point_and_prune(

@@ -145,6 +145,7 @@ class DirectoryStore:
             why=f"{why}; nothing of it was left there, and {last}",
             fix=f"{fix} (or lower training.keep_last or training.keep_best, or raise training.keep_every_steps, "
             "and delete checkpoints that are not needed), then resume with --resume-from latest",
+            code="CHECKPOINT_NOT_WRITTEN",
         )
 
 

@@ -133,6 +133,7 @@ def _naming(key: str) -> Iterator[None]:
             f"{key} of the checkpoint cannot be used",
             why=str(error).splitlines()[0] if str(error) else type(error).__name__,
             fix="resume from another checkpoint of the run",
+            code="CHECKPOINT_STATE_UNUSABLE",
         ) from error
 
 
@@ -238,6 +239,7 @@ class TrainerState:
                 "the trainer state of the checkpoint has other fields than this codex-ml knows",
                 why=f"differing: {', '.join(sorted(set(values) ^ known))}",
                 fix="resume with the codex-ml version that wrote it",
+                code="CHECKPOINT_STATE_FIELDS_MISMATCH",
             )
         for item in fields(cls):
             fault = _fault(values[item.name], str(item.type))
@@ -269,5 +271,8 @@ def _is_number(value: Any) -> bool:
 
 def _unusable(key: str, why: str) -> CheckpointError:
     return CheckpointError(
-        f"{key} of the checkpoint cannot be used", why=why, fix="resume from another checkpoint of the run"
+        f"{key} of the checkpoint cannot be used",
+        why=why,
+        fix="resume from another checkpoint of the run",
+        code="CHECKPOINT_STATE_UNUSABLE",
     )
