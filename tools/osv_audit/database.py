@@ -28,7 +28,8 @@ MAX_DATABASE_BYTES = 4 * 1024**3
 # A record may carry the clock of another machine; one from next week would keep an old database fresh for ever.
 MAX_AHEAD = timedelta(days=1)
 HOW_TO_BRING_ONE = (
-    "bring a current PyPI/all.zip on a medium and run: tools/pip_audit_wrapper.py import SOURCE (docs/how-to/run-the-security-gates.md)"
+    "bring a current PyPI/all.zip on a medium and run: tools/pip_audit_wrapper.py import SOURCE "
+    "(docs/how-to/run-the-security-gates.md)"
 )
 
 
