@@ -9,9 +9,8 @@ CACHE  := .cache
 # The gate's programs are called by name; they come from the environment, and their caches stay below .cache.
 GATE := PATH="$(CURDIR)/$(BIN):$$PATH" PRE_COMMIT_HOME="$(CURDIR)/$(CACHE)/pre-commit"
 
-# As many processes as the machine has processors, four at most: each holds torch and a model. A file of tests stays in
-# one process, because its fixtures are made once in each; the slow ones (e2e) come first, so that none is waited for.
-PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+# As many processes as the machine has processors, four at most: each holds torch and a model.
+PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses=4 --dist=worksteal
 
 # Parts of `make test-full`; none means all.
 PARTS ?=
@@ -55,7 +54,8 @@ demo: $(VENV)/.installed  ## Train the example adapter and compare it with its b
 
 test: $(VENV)/.installed-dev  ## Run the tests of every change, with branch coverage
 	@$(BIN)/python tools/tested_tree.py begin
-	$(PYTEST) --durations=10 --cov
+	$(PYTEST) --durations=10 tests/e2e tests/invariant tests/faults tests/regression
+	$(PYTEST) --durations=10 --cov tests/integration tests/unit
 	@$(BIN)/python tools/tested_tree.py finish
 
 test-full: $(VENV)/.installed-dev gates-setup  ## Run the exhaustive tests in parts; PARTS="wheel kills" names some

@@ -19,7 +19,7 @@ from tested_tree import tree_digest
 PASSED = Path(".cache") / "gates" / "full-tests.json"
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", "logical", "--maxprocesses=4", "--dist=loadfile")
 # Values of the option --full of tests/conftest.py; the quick ones first.
-TEST_PARTS = ("wheel", "gates", "stress", "demo", "power", "properties", "kills")
+TEST_PARTS = ("wheel", "benchmarks", "data", "resume", "demo", "power", "gates", "faults", "properties", "kills")
 PARTS = {part: (*PYTEST, f"--full={part}") for part in TEST_PARTS} | {"images": ("make", "image-test")}
 
 

@@ -82,6 +82,7 @@ def test_gsm8k_trains_and_evaluates_with_mapped_columns(command_line, tmp_path, 
     assert json.loads(next(run.glob("eval/step-*/results.json")).read_text())["records_scored"] == 4
 
 
+@pytest.mark.full("data")
 @pytest.mark.parametrize(
     ("name", "arguments", "read"),
     [

@@ -146,6 +146,7 @@ def test_system_metrics_stand_in_the_log_at_log_steps(undisturbed):
 HANGING_PACKAGE = "import time\nwhile True:\n    time.sleep(3600)\n"
 
 
+@pytest.mark.full("faults")
 def test_mlflow_that_never_returns_from_its_import_does_not_keep_the_process(
     command_line, tmp_path, tiny_llama_directory, small_records
 ):

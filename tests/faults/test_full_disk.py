@@ -120,6 +120,7 @@ def test_disk_full_in_a_checkpoint_stops_and_resumes_to_the_same_bytes(
     resume_ends_in_the_same_bytes(small_disk, command_line, arguments, undisturbed, step)
 
 
+@pytest.mark.full("faults")
 def test_disk_full_in_the_log_stops_and_resumes_to_the_same_lines(
     small_disk, command_line, undisturbed, tiny_llama_directory, small_records
 ):
@@ -168,6 +169,7 @@ def test_disk_full_in_the_digest_cache_costs_time_only(small_disk):
     assert digest in cache_file.read_text("utf-8")
 
 
+@pytest.mark.full("faults")
 def test_disk_full_in_the_tracker_store_costs_a_warning(
     small_disk, command_line, undisturbed, tmp_path, tiny_llama_directory, small_records
 ):
@@ -188,6 +190,7 @@ def test_disk_full_in_the_tracker_store_costs_a_warning(
     assert "full" in status["sinks"]["mlflow"]["last_error"]
 
 
+@pytest.mark.full("faults")
 def test_output_directory_read_only_is_refused_and_a_finished_run_there_is_left_alone(
     small_disk, command_line, tiny_llama_directory, small_records
 ):

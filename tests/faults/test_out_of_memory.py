@@ -93,6 +93,7 @@ def test_allocation_that_fails_in_a_step_names_the_plan_and_the_last_good_checkp
     assert json.loads((run / "run.json").read_text("utf-8"))["status"] == "FAILED"
 
 
+@pytest.mark.full("faults")
 def test_run_killed_by_the_kernel_is_named_afterwards_with_its_last_memory(
     command_line, tmp_path, tiny_llama_directory, small_records
 ):

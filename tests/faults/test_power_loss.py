@@ -109,6 +109,7 @@ def test_power_loss_at_the_end_leaves_every_file(recorded, tmp_path):
             assert there.read_bytes() == file.read_bytes(), (file, loss.model)
 
 
+@pytest.mark.full("power")
 def test_power_loss_and_resume_ends_in_the_same_bytes(recorded, trainer, tmp_path):
     """From disks of every model, spread over the run: adapter, optimizer, generators and metrics of a straight run."""
     every = list(losses(recorded.story))
@@ -120,6 +121,7 @@ def test_power_loss_and_resume_ends_in_the_same_bytes(recorded, trainer, tmp_pat
         assert resume(trainer, root) == recorded.outcome, f"instant {loss.instant}, {loss.model}"
 
 
+@pytest.mark.full("power")
 def test_power_loss_during_a_resume_loses_nothing_either(recorded, trainer, tmp_path):
     """The power fails in the middle of a run, and again at every instant of the resume."""
     after = recorded.story.saved_at[6] + 30

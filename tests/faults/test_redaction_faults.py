@@ -73,6 +73,7 @@ def _start(command_line, directory: Path) -> subprocess.Popen[str]:
     raise AssertionError(f"nothing was written: {process.communicate()}")
 
 
+@pytest.mark.full("faults")
 @pytest.mark.slow
 def test_redaction_killed_midway_leaves_no_output_and_runs_again(command_line, tmp_path: Path) -> None:
     """Nothing under either name; the next call makes both whole and clears up what the dead process left."""

@@ -153,6 +153,7 @@ def test_stop_signal_during_a_validation_gives_it_up_and_a_resume_makes_it(train
         assert json.loads(file.read_text("utf-8"))["trainer"]["owed_metrics"] is None, file
 
 
+@pytest.mark.full("faults")
 def test_two_processes_in_one_run_second_is_refused_and_the_first_stops_within_its_bound(
     command_line, tmp_path, tiny_llama_directory, small_records
 ):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.full("benchmarks")
 @pytest.mark.slow
 def test_split_throughput_small_file_gives_every_figure(repository_root: Path) -> None:
     """One megabyte, once, without the other library: a figure for each way to split."""
@@ -23,6 +24,7 @@ def test_split_throughput_small_file_gives_every_figure(repository_root: Path) -
     assert all(value > 0 for cost in figures.values() for value in cost.values())
 
 
+@pytest.mark.full("benchmarks")
 @pytest.mark.slow
 def test_token_cache_small_file_gives_every_figure(repository_root: Path) -> None:
     """Two megabytes: the second start takes what the first one left."""
@@ -35,6 +37,7 @@ def test_token_cache_small_file_gives_every_figure(repository_root: Path) -> Non
     assert all(value > 0 for cost in figures.values() for value in cost.values())
 
 
+@pytest.mark.full("benchmarks")
 @pytest.mark.slow
 def test_serve_attack_few_seconds_gives_every_figure(repository_root: Path) -> None:
     """The mixed attack on a valid model: the well-behaved client gets right answers, each attack an outcome."""

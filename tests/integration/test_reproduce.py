@@ -130,6 +130,7 @@ def test_reproduce_interrupted_says_to_repeat_it_and_not_to_resume(workspace) ->
     assert "--resume-from" not in stopped.value.what
 
 
+@pytest.mark.full("resume")
 def test_reproduce_extended_run_is_repeated_in_its_stages(workspace) -> None:
     """The learning rate of the first steps came from the first plan; a straight run of the last plan would differ."""
     workspace.train("training.max_steps=4")
@@ -140,6 +141,7 @@ def test_reproduce_extended_run_is_repeated_in_its_stages(workspace) -> None:
     require_identical(result)
 
 
+@pytest.mark.full("resume")
 def test_reproduce_run_resumed_with_other_intervals_is_repeated_in_its_stages(workspace) -> None:
     """Which steps have a line in the metrics follows the settings that the process at work had."""
     workspace.train(stop_at=lambda step: step >= 3)
@@ -150,6 +152,7 @@ def test_reproduce_run_resumed_with_other_intervals_is_repeated_in_its_stages(wo
     require_identical(result)
 
 
+@pytest.mark.full("resume")
 def test_reproduce_interrupted_run_is_compared_to_its_last_checkpoint(workspace) -> None:
     """What was reached can be compared; that the end was not is said."""
     workspace.train(stop_at=lambda step: step >= 4)
@@ -159,6 +162,7 @@ def test_reproduce_interrupted_run_is_compared_to_its_last_checkpoint(workspace)
     require_identical(result)
 
 
+@pytest.mark.full("resume")
 def test_reproduce_run_stopped_early_stops_at_the_same_step(workspace) -> None:
     """Early stopping is a function of the data and the seed like everything else."""
     settings = ("training.eval_steps=1", "training.early_stopping_patience=1", "training.early_stopping_min_delta=100")

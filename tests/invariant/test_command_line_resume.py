@@ -52,6 +52,7 @@ def test_resume_from_older_checkpoint_sets_later_aside_and_equals_straight_run(c
     assert run.measured() == straight.measured()
 
 
+@pytest.mark.full("resume")
 def test_resume_with_everything_changed_that_may_change_ends_in_the_same_weights(commands, straight, copies):
     """Logging, evaluation, saving, retention, trackers, memory: none of it is part of what is computed."""
     run = copies.interrupted(straight, 9)
@@ -75,6 +76,7 @@ def test_resume_with_everything_changed_that_may_change_ends_in_the_same_weights
     assert run.files()["training_state.safetensors"] == straight.files()["training_state.safetensors"]
 
 
+@pytest.mark.full("resume")
 def test_resume_finished_run_with_more_steps_equals_straight_longer_run(commands, tmp_path):
     """With a constant schedule the length is no part of any step, so an extended run is the longer one."""
     settings = ["training.schedule=constant", "training.eval_steps=null"]

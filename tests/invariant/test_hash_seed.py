@@ -50,6 +50,7 @@ def _metrics(run: Path) -> list[tuple[int, str, str, float]]:
     ]
 
 
+@pytest.mark.full("resume")
 def test_hash_seed_other_gives_the_same_splits(runs):
     """Membership, digests and account of the data are byte for byte the same."""
     first, second = runs
@@ -57,6 +58,7 @@ def test_hash_seed_other_gives_the_same_splits(runs):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 
+@pytest.mark.full("resume")
 def test_hash_seed_other_gives_the_same_metrics(runs):
     """Every value of every step, and every score and prediction of the evaluation."""
     first, second = runs
@@ -67,6 +69,7 @@ def test_hash_seed_other_gives_the_same_metrics(runs):
     assert _without_stamps(one.parent) == _without_stamps(other.parent)
 
 
+@pytest.mark.full("resume")
 def test_hash_seed_other_gives_the_same_checkpoint(runs):
     """Adapter, its description, optimizer state and tokenizer are byte for byte the same."""
     first, second = runs

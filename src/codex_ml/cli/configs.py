@@ -11,11 +11,9 @@ import typer
 from codex_ml.cli.boundary import guarded, print_results
 from codex_ml.io.terminal import write_message
 
-configs_app = typer.Typer(
-    help="List, show and copy the configs that come with codex-ml.", rich_markup_mode=None, no_args_is_help=True
-)
+configs_app = typer.Typer(help="List, show and copy the packaged configs.", rich_markup_mode=None, no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Config as the list names it, such as examples/minimal.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a packaged config, such as examples/minimal.")]
 
 
 def list_configs() -> None:
@@ -37,9 +35,7 @@ def show_config(name: Name) -> None:
 
 def copy_config(
     name: Name,
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Your own directory of configs; made if it is not there.")
-    ],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Target directory; created if absent.")],
 ) -> None:
     """Copy a config into a directory of your own, ready to be changed; nothing is overwritten."""
     from codex_ml.config.shipped import copy_shipped, find_shipped

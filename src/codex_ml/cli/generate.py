@@ -50,51 +50,56 @@ def generate(
         typer.Option(
             "--checkpoint",
             metavar="PATH|RUN|latest|best|base",
-            help="What answers (default: best, of the newest run).",
+            help="Checkpoint to use (default: best of the newest run).",
             show_default=False,
         ),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option("--model", metavar="DIR", help="Directory of a base model that answers instead.")
+        Path | None, typer.Option("--model", metavar="DIR", help="Base model directory to use instead of a checkpoint.")
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option("--prompt", metavar="TEXT|-", help="Answer this text; - reads it from standard input.")
+        str | None, typer.Option("--prompt", metavar="TEXT|-", help="Prompt to answer; - reads it from standard input.")
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option("--input", metavar="PATH", help="Answer each row of a file (prompt, messages or instruction)."),
+        typer.Option("--input", metavar="PATH", help="File of prompts to answer (prompt, messages or instruction)."),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="PATH", help="File of answers to make; a report is put beside it."),
+        typer.Option("--output", metavar="PATH", help="Output file; a report is written next to it."),
     ] = None,
     chat: Annotated[
         bool,
-        typer.Option("--chat", help="Hold a conversation: a line is a turn, /reset begins anew, end of input ends it."),
+        typer.Option(
+            "--chat", help=("Interactive chat: one line per turn, /reset clears the conversation, end of input exits.")
+        ),
     ] = False,
-    system: Annotated[
-        str | None, typer.Option("--system", metavar="TEXT", help="What stands before the first turn of --chat.")
-    ] = None,
+    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System prompt for --chat.")] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", help="Longest answer (generation.max_new_tokens).")
+        int | None,
+        typer.Option("--max-new-tokens", help="Maximum answer length in tokens (generation.max_new_tokens)."),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", help="0: always the most likely token (generation.temperature).")
+        float | None,
+        typer.Option("--temperature", help="Sampling temperature; 0: greedy decoding (generation.temperature)."),
     ] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", help="Draw among so many tokens (generation.top_k).")] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", help="Sample from the k most likely tokens (generation.top_k).")
+    ] = None,
     top_p: Annotated[
-        float | None, typer.Option("--top-p", help="Draw among tokens of this share (generation.top_p).")
+        float | None, typer.Option("--top-p", help="Nucleus (top-p) sampling threshold (generation.top_p).")
     ] = None,
     stop: Annotated[
         list[str] | None,
-        typer.Option("--stop", help="Text that ends an answer; several times for several (generation.stop)."),
+        typer.Option("--stop", help="Stop string; repeatable (generation.stop)."),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of the random numbers (generation.seed).")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", help="Random seed (generation.seed).")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing output.")] = False,
     config_name: ConfigName = None,
     config_dir: ConfigDirectory = None,
     runs: Annotated[
-        Path | None, typer.Option("--output-dir", metavar="DIR", help="Where runs lie (run.output_dir).")
+        Path | None,
+        typer.Option("--output-dir", metavar="DIR", help="Parent directory of run directories (run.output_dir)."),
     ] = None,
 ) -> None:
     """Generate text from a trained checkpoint or a base model, with the safety filters on both sides."""

@@ -11,28 +11,32 @@ from codex_ml.errors import UserError
 
 ConfigName = Annotated[
     str | None,
-    typer.Option("--config-name", help="Config to run, such as examples/minimal (default: default)."),
+    typer.Option("--config-name", help="Config name, such as examples/minimal (default: default)."),
 ]
 ConfigDirectory = Annotated[
-    Path | None, typer.Option("--config-dir", help="Your own directory of configs; searched before the packaged one.")
+    Path | None, typer.Option("--config-dir", help="Directory of your own configs; searched before the packaged one.")
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print every value with its origin, and the plan; run nothing.")
+    bool, typer.Option("--dry-run", help="Print every setting with its origin, and the plan; run nothing.")
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="Values that win over the config, such as adapter.r=16 or training.max_steps=100.",
+        help=("Settings that override the config, such as adapter.r=16 or training.max_steps=100."),
         show_default=False,
     ),
 ]
 OutputDirectory = Annotated[
     Path | None,
-    typer.Option("--output-dir", metavar="DIR", help="Where runs lie (default: runs/ in the working directory)."),
+    typer.Option(
+        "--output-dir",
+        metavar="DIR",
+        help="Parent directory of run directories (default: runs/ in the working directory).",
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
-RunReference = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, its name below runs/, or latest.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RunReference = Annotated[str, typer.Argument(metavar="RUN", help="Run directory, its name below runs/, or latest.")]
 
 # The place that run.output_dir has without a config.
 DEFAULT_DIRECTORY = Path("runs")

@@ -69,7 +69,10 @@ def _named_files(pairs: Sequence[str]) -> dict[str, Path]:
 
 def _data_file() -> inspect.Parameter:
     option = typer.Option(
-        "--data-file", metavar="NAME=PATH", help="data.files.NAME, taken as it is; repeatable.", show_default=False
+        "--data-file",
+        metavar="NAME=PATH",
+        help="Sets data.files.NAME to a literal path; repeatable.",
+        show_default=False,
     )
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Parameter("data_file", kind, default=None, annotation=Annotated[list[str] | None, option])

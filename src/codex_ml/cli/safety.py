@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from codex_ml.recipes.safety_inspection import TextReport
 
 safety_app = typer.Typer(
-    help="List the rules of a safety policy, try it on a text, explain a rule.",
+    help="List the rules of a safety policy, test it on a text, or explain a rule.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
 
 PolicyOption = Annotated[
-    str, typer.Option("--policy", metavar="NAME|FILE", help="A packaged policy, or the path of a policy file.")
+    str, typer.Option("--policy", metavar="NAME|FILE", help="Name of a packaged policy, or path of a policy file.")
 ]
 
 
@@ -51,11 +51,11 @@ def list_rules(policy: PolicyOption = "default", as_json: AsJson = False) -> Non
 
 
 def try_text(
-    file: Annotated[str, typer.Argument(metavar="TEXT-FILE", help="A text in UTF-8; - reads standard input.")],
+    file: Annotated[str, typer.Argument(metavar="TEXT-FILE", help="UTF-8 text file; - reads standard input.")],
     policy: PolicyOption = "default",
     as_json: AsJson = False,
     redacted: Annotated[
-        bool, typer.Option("--redacted", help="Print the text with every finding marked, and the findings on stderr.")
+        bool, typer.Option("--redacted", help="Print the redacted text; findings go to stderr.")
     ] = False,
 ) -> None:
     """Say what a policy finds in a text, by line and column and without content: exit code 2 where it finds any."""
@@ -90,7 +90,7 @@ def try_text(
 
 
 def explain(
-    rule: Annotated[str, typer.Argument(metavar="RULE", help="The id of a rule, as in a marker or a finding.")],
+    rule: Annotated[str, typer.Argument(metavar="RULE", help="Rule id, as in a marker or a finding.")],
     policy: PolicyOption = "default",
     as_json: AsJson = False,
 ) -> None:

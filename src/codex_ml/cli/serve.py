@@ -34,26 +34,30 @@ def serve(
         typer.Option(
             "--adapter",
             metavar="NAME=CHECKPOINT",
-            help="Serve a checkpoint (PATH, RUN, latest, best) under a name; may be given several times.",
+            help="Serve a checkpoint (PATH, RUN, latest, best) under a name; repeatable.",
             show_default=False,
         ),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option("--model", metavar="DIR", help="Directory of the base model (model.path).")
+        Path | None, typer.Option("--model", metavar="DIR", help="Base model directory (model.path).")
     ] = None,
     token_file: Annotated[
-        Path | None, typer.Option("--token-file", metavar="PATH", help="File with the token that requests must show.")
+        Path | None,
+        typer.Option("--token-file", metavar="PATH", help="File with the bearer token that requests must carry."),
     ] = None,
     token_variable: Annotated[
         str | None,
         typer.Option(
-            "--token-variable", metavar="NAME", help="Environment variable with that token (CODEX_ML_API_TOKEN)."
+            "--token-variable",
+            metavar="NAME",
+            help="Environment variable with the bearer token, such as CODEX_ML_API_TOKEN.",
         ),
     ] = None,
     config_name: ConfigName = None,
     config_dir: ConfigDirectory = None,
     runs: Annotated[
-        Path | None, typer.Option("--output-dir", metavar="DIR", help="Where runs lie (run.output_dir).")
+        Path | None,
+        typer.Option("--output-dir", metavar="DIR", help="Parent directory of run directories (run.output_dir)."),
     ] = None,
 ) -> None:
     """Serve a base model and adapters over it to clients of the OpenAI interface, on this machine by default."""

@@ -20,13 +20,13 @@ def validate_command(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", metavar="FILE", help="File to validate: a whole configuration or one group."),
+        typer.Option("--config", metavar="FILE", help="File to validate: a complete configuration or one section."),
     ] = None,
     config_name: Annotated[
-        str | None, typer.Option("--config-name", metavar="NAME", help="Named configuration, such as examples/minimal.")
+        str | None, typer.Option("--config-name", metavar="NAME", help="Config name, such as examples/minimal.")
     ] = None,
     config_dir: Annotated[
-        Path | None, typer.Option("--config-dir", metavar="DIR", help="Your own configuration directory.")
+        Path | None, typer.Option("--config-dir", metavar="DIR", help="Directory of your own configs.")
     ] = None,
     *,
     paths: dict[str, Path],

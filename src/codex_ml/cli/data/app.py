@@ -14,13 +14,15 @@ from codex_ml.cli.data.split import split
 from codex_ml.cli.data.stats import stats
 from codex_ml.cli.data.validate import validate
 
-data_app = typer.Typer(help="Look at files of records, and divide them.", rich_markup_mode=None, no_args_is_help=True)
+data_app = typer.Typer(
+    help="Inspect, validate, redact, split and prepare data files.", rich_markup_mode=None, no_args_is_help=True
+)
 
 
 @data_app.callback()
 def _group() -> None:
     # Without a callback Typer makes an application of one command into that command.
-    """Look at files of records, and divide them."""
+    """Inspect, validate, redact, split and prepare data files."""
 
 
 data_app.command("prepare")(guarded(prepare))

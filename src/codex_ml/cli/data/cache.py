@@ -13,7 +13,7 @@ from codex_ml.errors import DataError
 from codex_ml.io.terminal import write_message
 
 cache_app = typer.Typer(
-    help="List, check and clear the tokenised data that runs keep for their next start.",
+    help="List, verify and clear the token cache.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
@@ -22,7 +22,7 @@ CacheDirectory = Annotated[
     typer.Option(
         "--cache-dir",
         metavar="DIR",
-        help="The cache, as data.cache_dir names it (default: .token-cache in runs/ in the working directory).",
+        help=("Cache directory, as in data.cache_dir (default: runs/.token-cache in the working directory)."),
     ),
 ]
 
@@ -66,7 +66,7 @@ def clear_cache(
     cache_dir: CacheDirectory = None,
     older_than: Annotated[
         float | None,
-        typer.Option("--older-than", metavar="DAYS", min=0, help="Only entries that were not used for so many days."),
+        typer.Option("--older-than", metavar="DAYS", min=0, help="Only entries that were not used for this many days."),
     ] = None,
 ) -> None:
     """Delete entries; runs that have one open go on, and the next one builds its own again. Other files stay."""

@@ -18,18 +18,16 @@ if TYPE_CHECKING:
 
 
 def manifest(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON Lines file; it is only read.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON Lines file (read only).")],
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             metavar="PATH",
-            help="Where the manifest lies, the offsets beside it (default: beside FILE).",
+            help=("Path of the manifest; the offsets are written next to it (default: next to FILE)."),
         ),
     ] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing: read FILE whole and compare it with its manifest.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Compare FILE with its manifest; write nothing.")] = False,
     max_line_bytes: MaxLineBytes = 16 * 1024 * 1024,
     as_json: AsJson = False,
 ) -> None:

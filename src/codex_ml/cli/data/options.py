@@ -10,14 +10,17 @@ import typer
 from codex_ml.errors import UserError
 
 RecordFormatName = Annotated[
-    str, typer.Option("--format", metavar="FORMAT", help="Shape of the records, as data.format; auto: by the first.")
+    str,
+    typer.Option(
+        "--format", metavar="FORMAT", help="Record format, as in data.format; auto: detected from the first record."
+    ),
 ]
 FormatColumns = Annotated[
     list[str] | None,
     typer.Option(
         "--column",
         metavar="FIELD=NAME",
-        help="Name in the file of a field of the format, such as prompt=question; repeatable.",
+        help="Field name in the file, such as prompt=question; repeatable.",
     ),
 ]
 MaxLineBytes = Annotated[
@@ -27,7 +30,7 @@ MaxLineBytes = Annotated[
         metavar="BYTES",
         min=1,
         max=1 << 30,
-        help="Longest line, or row of a table, that is read, as data.max_line_bytes.",
+        help="Maximum length of a line or table row in bytes, as in data.max_line_bytes.",
     ),
 ]
 

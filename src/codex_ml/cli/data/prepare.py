@@ -29,68 +29,69 @@ Examples:\n
 
 def prepare(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Preparer: records, text, or another one of --list.")
+        str, typer.Argument(metavar="NAME", help="Preparer: records, text, or another from --list.")
     ] = "records",
     source: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--source", metavar="PATH", help="Raw file, or directory of files; repeatable.", show_default=False
-        ),
+        typer.Option("--source", metavar="PATH", help="Raw file or directory; repeatable.", show_default=False),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Directory to be made, or brought up to date.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Output directory, created or updated.")
     ] = None,
     column: Annotated[
         list[str] | None,
         typer.Option(
             "--column",
             metavar="FIELD=PATH",
-            help="Where a field of the record stands in the raw row, such as completion=answer.text; repeatable.",
+            help=("Path of a record field in the raw row, such as completion=answer.text; repeatable."),
         ),
     ] = None,
     format_name: Annotated[
-        str | None, typer.Option("--format", metavar="FORMAT", help="Format that every record must have.")
+        str | None, typer.Option("--format", metavar="FORMAT", help="Required record format.")
     ] = None,
     records_at: Annotated[
-        str | None, typer.Option("--records-at", metavar="PATH", help="Where the list stands in a .json file.")
+        str | None, typer.Option("--records-at", metavar="PATH", help="Path of the list in a .json file.")
     ] = None,
     unit: Annotated[
         str | None,
-        typer.Option("--unit", metavar="paragraph|line|file", help="What of running text becomes a record."),
+        typer.Option("--unit", metavar="paragraph|line|file", help="Unit of running text that becomes a record."),
     ] = None,
     ratios: Annotated[
         str | None, typer.Option("--ratios", metavar="SHARE,SHARE,SHARE", help="Shares of train, valid and test.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Another seed gives another division.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed for split assignment.")] = None,
     group_by: Annotated[
-        str | None, typer.Option("--group-by", metavar="FIELD|prompt", help="Records that stay in one split.")
+        str | None,
+        typer.Option("--group-by", metavar="FIELD|prompt", help="Field whose equal values stay in one split."),
     ] = None,
-    exact_sizes: Annotated[bool, typer.Option("--exact-sizes", help="Cut the splits to exact sizes.")] = False,
+    exact_sizes: Annotated[bool, typer.Option("--exact-sizes", help="Exact split sizes.")] = False,
     tokenizer: Annotated[
         int | None,
-        typer.Option("--tokenizer", metavar="SIZE", help="Train a tokenizer of this size on the train split."),
+        typer.Option(
+            "--tokenizer", metavar="SIZE", help="Train a tokenizer with this vocabulary size on the train split."
+        ),
     ] = None,
     on_bad_record: Annotated[
         str | None,
-        typer.Option("--on-bad-record", metavar="error|drop", help="What happens to a row that is no record."),
+        typer.Option("--on-bad-record", metavar="error|drop", help="How to handle invalid rows."),
     ] = None,
     max_bad_share: Annotated[
         float | None,
-        typer.Option("--max-bad-share", metavar="SHARE", help="Largest share of rows that may be dropped."),
+        typer.Option("--max-bad-share", metavar="SHARE", help="Maximum share of dropped rows."),
     ] = None,
     preparer_dir: Annotated[
         Path | None,
         typer.Option(
             "--preparer-dir",
             metavar="DIR",
-            help="Directory of your own preparers (NAME/preparer.yaml, NAME/preparer.py); their code is run.",
+            help=("Directory of your own preparers (NAME/preparer.yaml, NAME/preparer.py); their code is executed."),
         ),
     ] = None,
     online: Annotated[
-        bool, typer.Option("--online", help="Fetch the preparer's raw file where none is given.")
+        bool, typer.Option("--online", help="Download the raw file of the preparer if no source is given.")
     ] = False,
-    as_list: Annotated[bool, typer.Option("--list", help="List the preparers and leave.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")] = False,
+    as_list: Annotated[bool, typer.Option("--list", help="List the preparers and exit.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make clean records, splits and perhaps a tokenizer of raw files; again, and only what changed is written."""
     import dataclasses

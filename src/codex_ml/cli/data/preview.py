@@ -24,21 +24,19 @@ _DATA_FILES = ("data.train", "data.valid", "data.test")
 
 
 def preview(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="File of records; it is only read.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Data file (read only).")],
     overrides: Overrides = None,
     model: Annotated[
         Path | None,
-        typer.Option(
-            "--model", metavar="PATH", help="Directory of the model, or of its tokenizer (else as configured)."
-        ),
+        typer.Option("--model", metavar="PATH", help="Model or tokenizer directory (default: from the config)."),
     ] = None,
-    records: Annotated[int, typer.Option("--records", min=1, help="How many records, from the first on.")] = 5,
+    records: Annotated[int, typer.Option("--records", min=1, help="Number of records to show, from the first.")] = 5,
     record: Annotated[
         int | None,
-        typer.Option("--record", min=1, help="This record alone, counted from 1; by seeking if FILE has a manifest."),
+        typer.Option("--record", min=1, help="Show only this record, counted from 1; fast if FILE has a manifest."),
     ] = None,
-    ids: Annotated[bool, typer.Option("--ids", help="A line for each token, with its id.")] = False,
-    whole: Annotated[bool, typer.Option("--whole", help="Show long records to their end.")] = False,
+    ids: Annotated[bool, typer.Option("--ids", help="Print one line per token, with its id.")] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="Show long records completely.")] = False,
     config_name: ConfigName = None,
     config_dir: ConfigDirectory = None,
 ) -> None:

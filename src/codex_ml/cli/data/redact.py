@@ -22,30 +22,26 @@ _MOST_SHOWN = 20
 def redact(
     source: Annotated[
         Path,
-        typer.Option(
-            "--input", metavar="PATH", help="File of records, only read; rows of a table become lines of JSON."
-        ),
+        typer.Option("--input", metavar="PATH", help="Data file (read only); table rows become JSON lines."),
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", metavar="PATH", help="File to be made; packed if its name ends in .gz or .zst."),
+        typer.Option("--output", metavar="PATH", help="Output file; compressed if its name ends in .gz or .zst."),
     ],
     report: Annotated[
         Path | None,
-        typer.Option("--report", metavar="PATH", help="Write what was found as JSON: rules and positions, no content."),
+        typer.Option("--report", metavar="PATH", help="Write a JSON report of rules and positions, without content."),
     ] = None,
     policy: Annotated[
-        str, typer.Option("--policy", metavar="NAME|FILE", help="Safety policy that decides what is redacted.")
+        str, typer.Option("--policy", metavar="NAME|FILE", help="Safety policy to redact with.")
     ] = "default",
     pseudonyms: Annotated[
         bool,
         typer.Option(
-            "--pseudonyms", help="Number the values: [REDACTED:email:3] is the same address in the whole file."
+            "--pseudonyms", help=("Number redacted values: [REDACTED:email:3] is the same address in the whole file.")
         ),
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an output or a report that is there.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing output or report.")] = False,
     max_line_bytes: MaxLineBytes = 16 * 1024 * 1024,
     as_json: AsJson = False,
 ) -> None:

@@ -22,16 +22,14 @@ _LARGEST_SEED = 2**63 - 1  # as in data.split.seed
 
 
 def split(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="File of records, only read; rows of a table become lines of JSON.")
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Data file (read only); table rows become JSON lines.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Output directory; an existing one is never overwritten.")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to be made; it is never written over.")],
     ratios: Annotated[
         str, typer.Option("--ratios", metavar="SHARE,…", help="Share of each split; they sum to 1.")
     ] = "0.8,0.1,0.1",
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, max=_LARGEST_SEED, help="Another seed gives another division.")
-    ] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=_LARGEST_SEED, help="Seed for split assignment.")] = 0,
     group_by: Annotated[
         str | None,
         typer.Option(
@@ -42,13 +40,13 @@ def split(
         ),
     ] = None,
     names: Annotated[
-        str, typer.Option("--names", metavar="NAME,…", help="Name of each split, and of its file.")
+        str, typer.Option("--names", metavar="NAME,…", help="Names of the splits and their files.")
     ] = "train,valid,test",
     exact_sizes: Annotated[
         bool,
         typer.Option(
             "--exact-sizes",
-            help="Exact sizes, at twice the disk; a record that is added later may then move others.",
+            help=("Exact split sizes; needs twice the disk space, and a record that is added later can move others."),
         ),
     ] = False,
     column: Annotated[
@@ -56,11 +54,11 @@ def split(
         typer.Option(
             "--column",
             metavar="FIELD=NAME",
-            help="Name in the file of a field that --group-by prompt needs, such as messages=chat; repeatable.",
+            help="Field name in the file for --group-by prompt, such as messages=chat; repeatable.",
         ),
     ] = None,
     max_line_bytes: MaxLineBytes = 16 * 1024 * 1024,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Divide a file: a keyed hash of each record's bytes decides, so duplicates stay together and nothing moves."""
     with STOP.deferred():

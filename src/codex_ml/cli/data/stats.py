@@ -18,24 +18,22 @@ _MOST_PLACES = 3
 
 
 def stats(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE…", help="Files of records, the one that is trained on first.")
-    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Data files; the training file first.")],
     model: Annotated[
         Path | None,
-        typer.Option("--model", metavar="PATH", help="Directory of a model or tokenizer: counts tokens too."),
+        typer.Option("--model", metavar="PATH", help="Model or tokenizer directory; adds token counts."),
     ] = None,
     record_format: RecordFormatName = "auto",
     column: FormatColumns = None,
     near_records: Annotated[
         int,
         typer.Option(
-            "--near-records", min=0, help="Most distinct records of a file that near duplicates are sought in; 0: none."
+            "--near-records", min=0, help="Maximum records per file to scan for near-duplicates; 0 disables the scan."
         ),
     ] = 20_000,
     near_threshold: Annotated[
         float,
-        typer.Option("--near-threshold", min=0.5, max=1.0, help="Similarity from which on two records are near."),
+        typer.Option("--near-threshold", min=0.5, max=1.0, help="Near-duplicate similarity threshold."),
     ] = 0.8,
     max_line_bytes: MaxLineBytes = 16 * 1024 * 1024,
     as_json: AsJson = False,

@@ -20,15 +20,13 @@ if TYPE_CHECKING:
 def validate(
     files: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="FILE…", help="Files of records: .jsonl, .jsonl.gz, .jsonl.zst, .csv, .tsv, .parquet, …"
-        ),
+        typer.Argument(metavar="FILE…", help="Data files: .jsonl, .jsonl.gz, .jsonl.zst, .csv, .tsv, .parquet, …"),
     ],
     record_format: RecordFormatName = "auto",
     column: FormatColumns = None,
     max_line_bytes: MaxLineBytes = 16 * 1024 * 1024,
     policy: Annotated[
-        str, typer.Option("--policy", metavar="NAME|FILE", help="Safety policy whose findings are counted.")
+        str, typer.Option("--policy", metavar="NAME|FILE", help="Safety policy to count findings with.")
     ] = "default",
     as_json: AsJson = False,
 ) -> None:

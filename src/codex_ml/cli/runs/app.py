@@ -15,7 +15,9 @@ from codex_ml.io.terminal import visible_name, write_message
 if TYPE_CHECKING:
     from codex_ml.runs.layout import RunLayout, RunRecord
 
-runs_app = typer.Typer(help="List, show, verify, repeat and remove runs.", rich_markup_mode=None, no_args_is_help=True)
+runs_app = typer.Typer(
+    help="List, show, verify, reproduce and remove runs.", rich_markup_mode=None, no_args_is_help=True
+)
 
 
 def list_runs(

@@ -19,20 +19,23 @@ if TYPE_CHECKING:
     from codex_ml.recipes.verify.inputs import Moved
 
 ModelDirectory = Annotated[
-    Path | None, typer.Option("--model", metavar="DIR", help="Where the base model lies now, if it was moved.")
+    Path | None, typer.Option("--model", metavar="DIR", help="Current directory of the base model, if it was moved.")
 ]
 TokenizerDirectory = Annotated[
-    Path | None, typer.Option("--tokenizer", metavar="DIR", help="Where the tokenizer of a preset lies now.")
+    Path | None, typer.Option("--tokenizer", metavar="DIR", help="Current directory of the tokenizer of a preset.")
 ]
 PolicyFile = Annotated[
-    Path | None, typer.Option("--policy", metavar="FILE", help="Where a safety policy of your own lies now.")
+    Path | None, typer.Option("--policy", metavar="FILE", help="Current path of your own safety policy.")
 ]
 DataFiles = Annotated[
     list[str] | None,
     typer.Option(
         "--data",
         metavar="FILE|SPLIT=FILE",
-        help="Where the data lies now: data.path, or train=FILE, valid=FILE, test=FILE, files.NAME=FILE; repeatable.",
+        help=(
+            "Current path of the data: FILE for data.path, or train=FILE, valid=FILE, test=FILE, "
+            "files.NAME=FILE; repeatable."
+        ),
         show_default=False,
     ),
 ]
@@ -41,7 +44,7 @@ Allowed = Annotated[
     typer.Option(
         "--allow",
         metavar="KEY,…",
-        help="What may differ or stay unchecked, such as versions,code or base_model.",
+        help="Checks that may differ or be skipped, such as versions,code or base_model.",
         show_default=False,
     ),
 ]
@@ -57,7 +60,7 @@ def verify_command(
     allow: Allowed = None,
     digest: Annotated[
         str | None,
-        typer.Option("--digest", metavar="[sha256:]HEX", help="Digest of the run manifest, as you kept it elsewhere."),
+        typer.Option("--digest", metavar="[sha256:]HEX", help="Expected digest of the run manifest, kept elsewhere."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -78,7 +81,9 @@ def verify_command(
 
 def reproduce_command(
     run: RunReference,
-    into: Annotated[Path, typer.Option("--into", metavar="DIR", help="Where the new run is made.", show_default=False)],
+    into: Annotated[
+        Path, typer.Option("--into", metavar="DIR", help="Parent directory of the new run.", show_default=False)
+    ],
     output_dir: OutputDirectory = None,
     model: ModelDirectory = None,
     tokenizer: TokenizerDirectory = None,

@@ -18,8 +18,8 @@ from codex_ml.io.terminal import write_message
 def remove_command(
     runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Run directories, names below runs/, or latest.")],
     output_dir: OutputDirectory = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go and how large it is.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted, with sizes.")] = False,
 ) -> None:
     """Remove runs with all they hold; MLflow's entries of them stay. All are looked at before the first one goes."""
     from codex_ml.io.atomic import Storage

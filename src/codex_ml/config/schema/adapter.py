@@ -19,21 +19,23 @@ class AdapterSection(Section):
     section_key: ClassVar[str] = "adapter"
 
     kind: Literal["lora", "none"] = Field(
-        default="lora", description="lora trains low-rank matrices beside frozen weights; none trains the whole model."
+        default="lora", description="lora: train low-rank adapters on frozen weights; none: train all weights."
     )
-    task_type: TaskType = Field(default="CAUSAL_LM", description="Task type as peft names it.")
-    r: int = Field(default=8, ge=1, le=4096, description="Rank of the low-rank matrices.")
-    alpha: int = Field(default=16, ge=1, description="Scale of the adapter; the update is multiplied by alpha / r.")
+    task_type: TaskType = Field(default="CAUSAL_LM", description="PEFT task type.")
+    r: int = Field(default=8, ge=1, le=4096, description="LoRA rank.")
+    alpha: int = Field(default=16, ge=1, description="LoRA scaling; the update is multiplied by alpha / r.")
     dropout: float = Field(
         default=0.0,
         ge=0.0,
         lt=1.0,
-        description="Dropout on the adapter's input; above 0, accumulation and batch size change the result.",
+        description=("Dropout probability on the adapter input; above 0, accumulation and batch size change results."),
     )
     bias: Literal["none", "all", "lora_only"] = Field(
-        default="none", description="Which bias terms are trained too: none, all or lora_only."
+        default="none", description="Bias terms to train: none, all or lora_only."
     )
     target_modules: Literal["all-linear"] | _ModuleNames = Field(
         default="all-linear",
-        description="all-linear (every linear layer but the output head), or a list of module names.",
+        description=(
+            "Modules with an adapter: all-linear (every linear layer except the output head), or a list of names."
+        ),
     )

@@ -49,15 +49,18 @@ class SplitSection(Section):
         ],
         Field(strict=False),
     ] = Field(default=(0.8, 0.1, 0.1), description="Shares of train, valid and test; they sum to 1.")
-    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Key of the hash that decides where a record goes.")
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Key of the hash that assigns records to splits.")
     group_by: str | None = Field(
         default=None,
         min_length=1,
-        description="Field (or path, such as meta.topic) whose equal values keep records together in one split; "
-        "prompt means the prompt in every format.",
+        description=(
+            "Field (or path, such as meta.topic) whose equal values stay in one split; prompt means "
+            "the prompt in every format."
+        ),
     )
     exact_sizes: bool = Field(
-        default=False, description="true: cut by rank to exact sizes; false: added records move no other."
+        default=False,
+        description=("Cut by hash rank to exact sizes; a record that is added later can then move others."),
     )
 
 
@@ -129,73 +132,84 @@ class DataSection(Section):
     )
 
     path: Annotated[ConfigPath | None, RelativePath()] = Field(
-        default=None, description="One JSONL file, divided into train, valid and test by data.split."
+        default=None, description="Data file, divided into train, valid and test by data.split."
     )
     files: Annotated[dict[FileName, ConfigPath], RelativePath()] = Field(
         default_factory=dict,
-        description="Several files under names of yours, each divided by data.split: {notes: a.jsonl, web: b.jsonl}.",
+        description="Named data files, each divided by data.split: {notes: a.jsonl, web: b.jsonl}.",
     )
     weights: dict[str, Annotated[float, Field(gt=0.0, le=100.0)]] = Field(
         default_factory=dict,
-        description="Name in data.files -> how often its train records stand in an epoch; 0.5: every other one.",
+        description=(
+            "Name in data.files -> number of copies of its training records per epoch; 0.5: every second record."
+        ),
     )
-    train: Annotated[ConfigPath | None, RelativePath()] = Field(default=None, description="JSONL file to train on.")
+    train: Annotated[ConfigPath | None, RelativePath()] = Field(default=None, description="Training data file.")
     valid: Annotated[ConfigPath | None, RelativePath()] = Field(
-        default=None, description="JSONL file to evaluate on during training."
+        default=None, description="Validation data file, evaluated during training."
     )
     test: Annotated[ConfigPath | None, RelativePath()] = Field(
-        default=None, description="JSONL file for the final evaluation; never seen in training."
+        default=None, description="Test data file for the final evaluation; never used in training."
     )
     format: Literal["auto", "prompt_completion", "messages", "conversations", "text", "instruction"] = Field(
-        default="auto", description="Format of the records; auto reads it off the fields, one format a file."
+        default="auto", description="Record format; auto: detected from the fields of the first record."
     )
     columns: dict[str, str] = Field(
         default_factory=dict,
-        description="Field name of the format -> name in the file, such as {prompt: question, completion: answer}.",
+        description=("Field of the format -> field name in the file, such as {prompt: question, completion: answer}."),
     )
     supervise: Literal["all_assistant_turns", "last_assistant_turn"] = Field(
-        default="all_assistant_turns", description="What of a conversation is learned; the rest is given."
+        default="all_assistant_turns",
+        description="Turns of a conversation that are supervised; all other tokens are masked.",
     )
     trust_control_tokens_in_text: bool = Field(
         default=False,
-        description="true: control tokens that the text of records spells gain their power, and text can end a turn or "
-        "begin one; for conversations that were rendered before, from a source that is trusted.",
+        description=(
+            "Parse special tokens found in record text (unsafe for untrusted data: text can begin or "
+            "end a turn). For conversations that were rendered before."
+        ),
     )
     split: SplitSection = Field(default_factory=SplitSection, description="How data.path is divided.")
-    max_length_tokens: int = Field(default=1024, ge=2, description="Longest record, end-of-sequence included.")
+    max_length_tokens: int = Field(
+        default=1024, ge=2, description="Maximum record length in tokens, including end-of-sequence."
+    )
     on_overlong: Literal["error", "drop", "truncate_prompt_left", "truncate_completion"] = Field(
-        default="error", description="What happens to a longer record; what is dropped or cut is counted."
+        default="error", description="How to handle a longer record; dropped and truncated records are counted."
     )
     max_line_bytes: int = Field(
         default=16 * 1024 * 1024,
         ge=1,
         le=1 << 30,
-        description="Longest line (or row of a table) that is read, in bytes.",
+        description="Maximum length of a line (or table row) in bytes.",
     )
     on_bad_record: Literal["error", "drop"] = Field(
         default="error",
-        description="What happens to a line that is no record; what is dropped is counted and named in rejects.ndjson.",
+        description=("How to handle an invalid record; dropped records are counted and listed in rejects.ndjson."),
     )
     max_bad_share: float = Field(
         default=0.05,
         ge=0.0,
         le=1.0,
-        description="Largest share of refused records of any one split or file before the run stops.",
+        description="Maximum share of rejected records in a split or file; above it the run stops.",
     )
     cache_dir: Annotated[Literal["auto"] | ConfigPath | None, RelativePath(words=frozenset({"auto"}))] = Field(
         default="auto",
-        description="Where tokenised data are kept for the next start; auto: .token-cache in run.output_dir; null: "
-        "nowhere.",
+        description=("Directory of the token cache; auto: .token-cache in run.output_dir; null: no cache."),
     )
     cache_min_bytes: int = Field(
-        default=1 << 20, ge=0, description="Files that are smaller together are tokenised anew at every start."
+        default=1 << 20,
+        ge=0,
+        description="Total size of the data files in bytes below which the token cache is not used.",
     )
 
     max_overlap_share: float = Field(
         default=0.5,
         ge=0.0,
         le=1.0,
-        description="Largest share of valid or test that stands in train, by bytes or tokens, before the run stops.",
+        description=(
+            "Maximum share of valid or test records that also appear in train (by bytes or tokens); "
+            "above it the run stops."
+        ),
     )
 
     @property

@@ -26,19 +26,20 @@ class EvalSection(Section):
     section_key: ClassVar[str] = "eval"
     rules: ClassVar[tuple[Rule, ...]] = (Rule("eval-metrics-differ", ("metrics",), _metrics_differ),)
 
-    split: SplitName = Field(default="test", description="Records to evaluate on: train, valid or test.")
+    split: SplitName = Field(default="test", description="Split to evaluate: train, valid or test.")
     # The names are checked against the metric registry when an evaluation starts: the schema may not import it.
     metrics: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, strict=False)] = Field(
         default=DEFAULT_METRICS, description="Names of the metrics to compute."
     )
     weights: WeightsChoice = Field(
         default="auto",
-        description="Weights of a checkpoint: their average (averaged), those of its last step (last), or the average "
-        "where there is one (auto).",
+        description="Weights to use: averaged, last, or auto (averaged if the checkpoint has them).",
     )
-    batch_size: int = Field(default=32, ge=1, description="Records in one forward pass; changes no result.")
-    max_new_tokens: int = Field(default=64, ge=1, description="Longest generated answer in tokens.")
-    max_records: int | None = Field(default=None, ge=1, description="Evaluate the first so many records; null: all.")
+    batch_size: int = Field(default=32, ge=1, description="Records per forward pass; does not change results.")
+    max_new_tokens: int = Field(default=64, ge=1, description="Maximum length of a generated answer in tokens.")
+    max_records: int | None = Field(
+        default=None, ge=1, description="Number of records to evaluate, from the first; null: all."
+    )
     bleu_tokenize: Literal["13a", "char", "intl", "none", "zh"] = Field(
-        default="13a", description="Tokenizer of sacrebleu."
+        default="13a", description="Tokenizer of sacreBLEU."
     )

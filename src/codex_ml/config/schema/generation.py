@@ -18,27 +18,24 @@ class GenerationSection(Section):
     max_new_tokens: int | None = Field(
         default=None,
         ge=0,
-        description="Longest answer in tokens; null: 256, or fewer where the model has no room for so many.",
+        description=("Maximum length of an answer in tokens; null: 256, or fewer if the context is shorter."),
     )
-    temperature: float = Field(
-        default=0.0, ge=0.0, description="Divides the logits; 0: always the most likely token (greedy)."
-    )
-    top_k: int | None = Field(
-        default=None, ge=1, description="Draw among so many most likely tokens; null: no such limit."
-    )
+    temperature: float = Field(default=0.0, ge=0.0, description="Sampling temperature; 0: greedy decoding.")
+    top_k: int | None = Field(default=None, ge=1, description="Sample from the k most likely tokens; null: no limit.")
     top_p: float | None = Field(
         default=None,
         gt=0.0,
         le=1.0,
-        description="Draw among the fewest tokens whose probabilities make up this share; null: no such limit.",
+        description="Nucleus (top-p) sampling threshold; null: no limit.",
     )
     stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = Field(
-        default=(), description="Texts that end an answer, which stops before them."
+        default=(), description="Stop strings; an answer ends before the first one."
     )
-    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Of the random numbers where tokens are drawn.")
-    batch_size: int = Field(default=32, ge=1, description="Prompts of a file in one forward pass; changes no text.")
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Random seed for sampling.")
+    batch_size: int = Field(
+        default=32, ge=1, description="Prompts of a file per forward pass; does not change answers."
+    )
     weights: WeightsChoice = Field(
         default="auto",
-        description="Weights of a checkpoint: their average (averaged), those of its last step (last), or the average "
-        "where there is one (auto).",
+        description="Weights to use: averaged, last, or auto (averaged if the checkpoint has them).",
     )

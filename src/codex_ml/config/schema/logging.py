@@ -15,7 +15,9 @@ class LoggingSection(Section):
     section_key: ClassVar[str] = "logging"
 
     max_bytes: int = Field(
-        default=10_485_760, ge=1024, description="Size in bytes at which a log is rotated; NDJSON keeps all parts."
+        default=10_485_760,
+        ge=1024,
+        description="Size in bytes at which a log file is rotated; NDJSON logs keep all parts.",
     )
     # Without a second part, the standard library would never rotate, and the log never be bounded.
-    backup_count: int = Field(default=3, ge=1, description="Older parts of debug.log that are kept.")
+    backup_count: int = Field(default=3, ge=1, description="Number of old parts of debug.log to keep.")

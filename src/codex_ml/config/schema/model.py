@@ -76,30 +76,33 @@ class ModelSection(Section):
         default=None,
         pattern=_NAME_PATTERN,
         max_length=200,
-        description="Model in the local Hugging Face cache, as ORGANISATION/MODEL; nothing is downloaded.",
+        description=("Model in the local Hugging Face cache, as ORGANIZATION/MODEL; nothing is downloaded."),
     )
     revision: str | None = Field(
         default=None,
         pattern=_REVISION_PATTERN,
         max_length=200,
-        description="Branch, tag or commit of model.name that the cache holds; null: main.",
+        description="Branch, tag or commit of model.name in the cache; null: main.",
     )
     preset: str | None = Field(
-        default=None, min_length=1, description="Architecture to start from random weights, such as llama-tiny."
+        default=None, min_length=1, description="Architecture to initialize with random weights, such as llama-tiny."
     )
     tokenizer: Annotated[ConfigPath | None, RelativePath()] = Field(
-        default=None, description="Directory of the tokenizer; only with model.preset."
+        default=None, description="Tokenizer directory; only with model.preset."
     )
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|cuda|cuda:[0-9]+)$",
-        description="Where to compute: auto, cpu, cuda or cuda:N; an explicit device that is absent is an error.",
+        description=("Device: auto, cpu, cuda or cuda:N; an explicit device that is not available is an error."),
     )
     batch_layout: Literal["auto", "ragged", "padded"] = Field(
         default="auto",
-        description="How records reach the model: ragged (one after another, no position is padding), padded to the "
-        "longest, or auto: ragged where it is proven for the model's family. Changes no result but what dropout drops.",
+        description=(
+            "Batch layout: ragged (records concatenated without padding), padded (to the longest "
+            "record), or auto (ragged where it is tested for the model family). Results are equal "
+            "except for which values dropout drops."
+        ),
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="Number format of the weights: auto, float32 or bfloat16."
+        default="auto", description="Number format of the base weights: auto, float32 or bfloat16."
     )

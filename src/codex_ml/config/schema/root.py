@@ -90,9 +90,9 @@ class RunConfig(Section):
         default=CURRENT_SCHEMA_VERSION,
         ge=CURRENT_SCHEMA_VERSION,
         le=CURRENT_SCHEMA_VERSION,
-        description="Version of the configuration's keys; an older file is migrated, a newer one refused.",
+        description=("Version of the configuration keys; an older file is migrated, a newer one is an error."),
     )
-    offline: bool = Field(default=True, description="Refuse every connection to another machine.")
+    offline: bool = Field(default=True, description="Reject every connection to another machine.")
     run: RunSection = Field(default_factory=RunSection, description="Name, seed and place of the run.")
     model: ModelSection = Field(default_factory=ModelSection, description="The base model.")
     data: DataSection = Field(default_factory=DataSection, description="The records.")

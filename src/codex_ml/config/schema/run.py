@@ -18,15 +18,15 @@ class RunSection(Section):
         default="run",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         max_length=80,
-        description="Name of the run; part of its directory name, so letters, digits, '.', '_' and '-' only.",
+        description="Run name, part of the directory name; letters, digits, '.', '_' and '-' only.",
     )
     seed: int = Field(
-        default=0, ge=0, le=2**32 - 1, description="Seed of initialisation, dropout and the order of the records."
+        default=0, ge=0, le=2**32 - 1, description="Random seed for initialization, dropout and data order."
     )
     output_dir: Annotated[ConfigPath | None, RelativePath()] = Field(
-        default=None, description="Where the run's directory is made; null: runs/ in the working directory."
+        default=None, description="Parent directory of run directories; null: runs/ in the working directory."
     )
     resume_from: Annotated[Literal["latest"] | ConfigPath | None, RelativePath(words=frozenset({"latest"}))] = Field(
         default=None,
-        description="Checkpoint or run to go on from, or 'latest' (the newest run of this name); null: anew.",
+        description=("Checkpoint or run to resume, or 'latest' (newest run of this name); null: start a new run."),
     )

@@ -49,16 +49,14 @@ class SafetySection(Section):
         Rule("safety-idle-pseudonyms", ("enabled", "pseudonyms"), _pseudonyms_have_filters),
     )
 
-    enabled: bool = Field(
-        default=True, description="Filters on; false is meant for tests, and needs safety.bypass_reason."
-    )
+    enabled: bool = Field(default=True, description="Enable the safety filters; false requires safety.bypass_reason.")
     policy: Annotated[str, RelativePath(bare_names=True)] = Field(
-        default="default", min_length=1, description="Name of a packaged policy, or the path of a policy file."
+        default="default", min_length=1, description="Name of a packaged policy, or path of a policy file."
     )
     pseudonyms: bool = Field(
         default=False,
-        description="Number the values that are found: [REDACTED:email:3] is the same address in the whole job.",
+        description=("Number redacted values: [REDACTED:email:3] is the same address everywhere in the job."),
     )
     bypass_reason: str | None = Field(
-        default=None, description="Why the filters are off; stands with who and when in all that a run leaves."
+        default=None, description="Reason for disabling the filters; recorded with user and time."
     )

@@ -35,29 +35,35 @@ class ServeSection(Section):
     )
 
     host: str = Field(
-        default="127.0.0.1", min_length=1, description="Address to listen on; beyond loopback a token is required."
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on; other addresses than loopback require a token.",
     )
-    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0: any that is free.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0: any free port.")
     allowed_origins: Annotated[tuple[Origin, ...], Field(strict=False)] = Field(
         default=(),
-        description="Origins of web pages that may call the service, in addition to its own; lower case, no path, "
-        "such as http://localhost:3000.",
+        description=(
+            "Additional origins of web pages that may call the service; lower case, without a path, "
+            "such as http://localhost:3000."
+        ),
     )
-    base_name: ModelName = Field(default="base", description="Name by which clients ask for the base model.")
-    max_running: int = Field(default=8, ge=1, description="Requests that are answered side by side.")
-    max_waiting: int = Field(default=32, ge=1, description="Requests that may wait; one more is refused (429).")
-    max_new_tokens: int = Field(default=1024, ge=1, description="Longest answer that a client can ask for, in tokens.")
-    max_body_bytes: int = Field(default=1 << 20, ge=1024, description="Largest body of a request, in bytes.")
+    base_name: ModelName = Field(default="base", description="Model name under which clients request the base model.")
+    max_running: int = Field(default=8, ge=1, description="Maximum number of requests answered concurrently.")
+    max_waiting: int = Field(
+        default=32, ge=1, description="Maximum queue length; further requests are rejected with status 429."
+    )
+    max_new_tokens: int = Field(
+        default=1024, ge=1, description="Maximum answer length that a client can request, in tokens."
+    )
+    max_body_bytes: int = Field(default=1 << 20, ge=1024, description="Maximum size of a request body in bytes.")
     head_timeout_seconds: float = Field(
-        default=10.0, gt=0, description="Time for the head of a request to arrive, also on an open connection."
+        default=10.0, gt=0, description="Timeout for the head of a request, also on a kept-alive connection."
     )
-    body_timeout_seconds: float = Field(default=10.0, gt=0, description="Time for a body to come.")
+    body_timeout_seconds: float = Field(default=10.0, gt=0, description="Timeout for a request body.")
     request_timeout_seconds: float = Field(
-        default=300.0, gt=0, description="Time from a request to the end of its answer."
+        default=300.0, gt=0, description="Time limit from a request to the end of its answer."
     )
     send_timeout_seconds: float = Field(
-        default=30.0, gt=0, description="Time a client may leave a piece of its answer unread."
+        default=30.0, gt=0, description="Time limit for a client to read a part of its answer."
     )
-    grace_seconds: float = Field(
-        default=30.0, ge=0, description="Time for what was taken to be answered when the service is stopped."
-    )
+    grace_seconds: float = Field(default=30.0, ge=0, description="Grace period for in-flight requests on shutdown.")

@@ -22,6 +22,6 @@ class TrackingSection(Section):
     rules: ClassVar[tuple[Rule, ...]] = (Rule("tracking-sinks-differ", ("sinks",), _sinks_differ),)
 
     sinks: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = Field(
-        default=(), description="Further sinks for metrics: mlflow (a local SQLite store), or the names of plugins."
+        default=(), description="Additional metric sinks: mlflow (local SQLite store), or names of plugins."
     )
-    experiment: str = Field(default="codex-ml", min_length=1, description="Name of the experiment in those places.")
+    experiment: str = Field(default="codex-ml", min_length=1, description="Experiment name in these sinks.")

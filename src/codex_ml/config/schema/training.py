@@ -84,38 +84,43 @@ class TrainingSection(Section):
     )
 
     epochs: int | None = Field(
-        default=None, ge=1, description=f"Passes over the training records; with max_steps null too: {DEFAULT_EPOCHS}."
+        default=None, ge=1, description=f"Passes over the training records; {DEFAULT_EPOCHS} if max_steps is null too."
     )
-    max_steps: int | None = Field(default=None, ge=1, description="Optimizer steps after which training ends.")
+    max_steps: int | None = Field(default=None, ge=1, description="Number of optimizer steps.")
     micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default=DEFAULT_MICRO_BATCH_SIZE,
-        description="Records in one forward pass; auto: as many of a step of "
-        f"{DEFAULT_MICRO_BATCH_SIZE} x gradient_accumulation_steps records as fit into half of the memory at hand.",
+        description="Records per forward pass; auto: as many of the "
+        f"{DEFAULT_MICRO_BATCH_SIZE} x gradient_accumulation_steps records of a step as fit into half of the free "
+        "memory.",
     )
-    gradient_accumulation_steps: int = Field(default=1, ge=1, description="Micro-batches in one optimizer step.")
+    gradient_accumulation_steps: int = Field(default=1, ge=1, description="Micro-batches per optimizer step.")
     tokens_per_micro_batch: int | None = Field(
         default=None,
         ge=1,
-        description="Positions in one forward pass at most: a step of micro_batch_size x gradient_accumulation_steps "
-        "records is cut by it instead of by micro_batch_size; a longer record stands alone; null: by records.",
+        description=(
+            "Maximum positions per forward pass: a step of micro_batch_size x "
+            "gradient_accumulation_steps records is divided by tokens instead of by records; a "
+            "longer record is a micro-batch of its own; null: divide by records."
+        ),
     )
     # The bound stands far above any use, below what overflows 32-bit weights in one step.
     learning_rate: float = Field(default=2e-4, gt=0, le=1e9, description="Peak learning rate.")
     weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay of AdamW.")
-    adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="Decay of the mean of gradients.")
-    adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="Decay of the mean of squared gradients.")
-    adam_epsilon: float = Field(default=1e-8, gt=0, description="Added to the denominator of AdamW.")
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="Decay rate of the gradient mean (AdamW).")
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="Decay rate of the squared-gradient mean (AdamW).")
+    adam_epsilon: float = Field(default=1e-8, gt=0, description="Term added to the denominator of AdamW.")
     schedule: str = Field(
         default="cosine",
         min_length=1,
-        description="Learning-rate schedule after the warmup: constant, linear, cosine, or the name of a plugin.",
+        description=("Learning-rate schedule after warmup: constant, linear, cosine, or the name of a plugin."),
     )
-    warmup_steps: int = Field(default=0, ge=0, description="Optimizer steps over which the learning rate rises from 0.")
+    warmup_steps: int = Field(default=0, ge=0, description="Optimizer steps of linear warmup from 0.")
     max_grad_norm: float | None = Field(
-        default=1.0, gt=0, description="Largest gradient norm, above which gradients are scaled down; null: never."
+        default=1.0, gt=0, description="Maximum gradient norm for clipping; null: no clipping."
     )
     mixed_precision: MixedPrecision = Field(
-        default="none", description="16-bit type of the arithmetic over float32 weights; none: that of the model."
+        default="none",
+        description=("16-bit compute type over float32 weights; none: compute in the dtype of the model."),
     )
     ema_decay: float | None = Field(
         default=None,
@@ -125,33 +130,41 @@ class TrainingSection(Section):
     )
     gradient_checkpointing: bool = Field(
         default=False,
-        description="Keep each layer's input only and compute the layer again backwards: less memory, same results.",
+        description="Recompute activations in the backward pass to save memory; results are equal.",
     )
     deterministic: bool = Field(
         default=False,
-        description="Ask a GPU for kernels that repeat bit for bit; what has none is named. A CPU always repeats.",
+        description=(
+            "Use deterministic GPU kernels; report operations that lack one. CPU results are always repeatable."
+        ),
     )
-    logging_steps: int = Field(default=10, ge=1, description="Optimizer steps between two log lines.")
-    eval_steps: int | None = Field(default=None, ge=1, description="Optimizer steps between evaluations; null: none.")
+    logging_steps: int = Field(default=10, ge=1, description="Optimizer steps between log lines.")
+    eval_steps: int | None = Field(default=None, ge=1, description="Optimizer steps between validations; null: none.")
     save_steps: int | None = Field(
-        default=None, ge=1, description="Optimizer steps between two checkpoints; null: one at the end only."
+        default=None, ge=1, description="Optimizer steps between checkpoints; null: only at the end."
     )
     save_minutes: float | None = Field(
-        default=None, gt=0, description="Minutes after a checkpoint until the next is written anyway; null: never."
+        default=None, gt=0, description="Maximum minutes between checkpoints; null: no limit."
     )
-    keep_last: int = Field(default=2, ge=1, description="Newest checkpoints that are kept.")
-    keep_best: int = Field(default=1, ge=0, description="Best checkpoints by validation loss, kept besides.")
+    keep_last: int = Field(default=2, ge=1, description="Number of newest checkpoints to keep.")
+    keep_best: int = Field(
+        default=1, ge=0, description="Number of best checkpoints by validation loss to keep in addition."
+    )
     keep_every_steps: int | None = Field(
-        default=None, ge=1, description="Checkpoints at multiples of so many steps are kept for good; null: none."
+        default=None, ge=1, description="Keep every checkpoint at a multiple of this many steps; null: none."
     )
     early_stopping_patience: int | None = Field(
-        default=None, ge=1, description="Evaluations without improvement after which training stops; null: never."
+        default=None,
+        ge=1,
+        description="Validations without improvement before training stops; null: no early stopping.",
     )
     early_stopping_min_delta: float = Field(
         default=0.0,
         ge=0,
-        description="Smallest fall of the validation loss that counts as an improvement, measured from the last loss "
-        "that did.",
+        description=(
+            "Minimum decrease of the validation loss that counts as an improvement, measured from "
+            "the last one that did."
+        ),
     )
 
     @property
