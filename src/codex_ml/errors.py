@@ -21,7 +21,7 @@ STOP_EXIT_CODES = {
     signal.SIGHUP: EXIT_HUNG_UP,
 }
 # What the notes of an exception (PEP 678) begin with that the command line shows below its block: what is still good,
-# and what went wrong besides, while the run was ending.
+# and what else went wrong while the run was ending.
 NOTE_KEPT, NOTE_ALSO = "kept: ", "also: "
 # How allocators that are not Python's say that they failed; torch is told by its words, not imported.
 _NO_MEMORY_TEXTS = (
@@ -40,7 +40,7 @@ class CodexError(Exception):
     what : str
         What is wrong, led by where: a dotted config key, or ``file:line``.
     why : str
-        The reason it cannot go on; empty where ``what`` says it all.
+        The reason; empty if ``what`` is sufficient.
     fix : str
         What the user can do now.
     code : str
@@ -129,11 +129,11 @@ class DiskSpaceError(CodexError):
 
 
 class RunDirectoryError(CodexError):
-    """The directory of a run at work can be read or written no more."""
+    """The directory of the active run is no longer accessible."""
 
 
 class RunDirectoryGoneError(RunDirectoryError):
-    """The directory of a run at work was removed or moved; nothing more can be written of the run."""
+    """The directory of the active run was removed or moved; nothing more can be written."""
 
 
 class MemoryShortageError(CodexError):
@@ -218,7 +218,7 @@ class NoRoom:
     Attributes
     ----------
     problem : str
-        What had no room, as a sentence.
+        The limit that was reached, as a sentence.
     fix : str
         What the user can do, as a command without a full stop.
     """
@@ -245,9 +245,9 @@ def no_room(error: BaseException) -> NoRoom | None:
 
 
 def release_exception_frames(error: BaseException | None) -> None:
-    """Free what the frames of an error and of its causes hold: whoever runs out of memory needs some to end in order.
+    """Clear the frames of an error and of its causes, to free memory for an orderly end after an out-of-memory error.
 
-    Frames that are still at work keep what they have, and the traceback can still be shown.
+    Running frames are unchanged, and the traceback can still be shown.
     """
     seen: set[int] = set()
     # An error can be among its own causes (`raise error from error`): each is visited once.

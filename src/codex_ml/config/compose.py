@@ -103,7 +103,7 @@ def compose(
     packaged : Path, optional
         The toolkit's own tree; default: where it is installed.
     wrap_in : str, optional
-        Section that the named file's keys belong to, for the file of a group that stands outside a group's directory.
+        Section that the named file's keys belong to, for the file of a group outside the directory of the group.
     migrations : Migrations
         Renames and migrations between versions.
 
@@ -227,7 +227,7 @@ _WIDEST_COLUMN = 60
 def render_resolved(config: Section, origins: Mapping[str, str]) -> str:
     """Return every value of a configuration as YAML, each line with where the value came from as its comment.
 
-    A null that stands for another value is shown as that value, with the reason.
+    A null that means another value is shown as that value, with the reason.
 
     Parameters
     ----------

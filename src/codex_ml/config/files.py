@@ -95,7 +95,7 @@ def read_yaml(file: Path) -> dict[Any, Any]:
         If the file is no valid YAML or holds no mapping.
     """
     with _explained(str(file)):
-        # Judged before it is built: a few lines of aliases can stand for gigabytes.
+        # Checked before it is built: a few lines of aliases can expand to gigabytes.
         read_bounded_yaml(file)
         loaded = OmegaConf.load(file)
         values = OmegaConf.to_container(loaded, resolve=False)
@@ -259,7 +259,7 @@ SCHEME = "codex-ml-file"
 
 
 class BoundedFileSource(FileConfigSource):
-    """A directory of configuration files that may come from a stranger.
+    """A directory of configuration files that may be untrusted.
 
     Hydra reads the files of a defaults list by itself, before their values are laid over each other here; a file that
     must not be read has to be refused in this place.
@@ -267,7 +267,7 @@ class BoundedFileSource(FileConfigSource):
 
     @staticmethod
     def scheme() -> str:
-        """Return the word that stands before ``://`` in a search path."""
+        """Return the scheme before ``://`` in a search path."""
         return SCHEME
 
     def load_config(self, config_path: str) -> ConfigResult:
@@ -313,7 +313,7 @@ class YamlBounds:
     file_bytes : int
         Length of the file.
     nodes : int
-        Scalars, lists and mappings, each alias counted as all that it stands for.
+        Scalars, lists and mappings, each alias counted with its full expansion.
     depth : int
         Levels of nesting.
     """
@@ -344,14 +344,14 @@ def read_bounded_yaml(file: Path, bounds: YamlBounds = CONFIG_BOUNDS) -> str:
 def check_yaml(text: str, bounds: YamlBounds = CONFIG_BOUNDS) -> None:
     """Refuse a YAML text that would expand beyond bounds; see `read_bounded_yaml` for what is raised.
 
-    What is no YAML passes as far as it goes: whoever builds it says where it is at fault.
+    Invalid YAML passes: the loader reports its error with the position.
     """
     with contextlib.suppress(yaml.YAMLError):
         _count(text, bounds)
 
 
 def _count(text: str, bounds: YamlBounds) -> None:
-    sizes: dict[str, int] = {}  # of every anchor, with all that its aliases stand for
+    sizes: dict[str, int] = {}  # of every anchor, with its aliases expanded
     open_anchors: list[tuple[str | None, int]] = []
     total = 0
     for event in yaml.parse(text, Loader=_LOADER):

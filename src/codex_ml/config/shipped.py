@@ -107,7 +107,7 @@ def copy_shipped(config: ShippedConfig, directory: Path, shown: str, storage: St
     directory : Path
         The directory that becomes a ``--config-dir``.
     shown : str
-        How the user wrote the directory; stands in the copy's line on how to run it.
+        The directory as the user wrote it; used in the instructions of the copy.
     storage : Storage, optional
         Writes atomically.
 
@@ -188,7 +188,7 @@ def _scalar(path: str) -> str:
         return path
     path = as_text(path)
     if not path.isprintable():
-        # As JSON, which YAML reads as it stands: between single quotes a line end would become a blank.
+        # As JSON, which is valid YAML: between single quotes a line end would become a blank.
         return json.dumps(path, ensure_ascii=False)
     escaped = path.replace("'", "''")
     return f"'{escaped}'"

@@ -214,7 +214,7 @@ def _problem(key: str, value: Any, details: list[ErrorDetails], migrations: Migr
 
 
 def _field_location(model: type[Section], detail: ErrorDetails) -> tuple[str, ...]:
-    """Return where a field stands, without pydantic's branches of a union and positions in a list."""
+    """Return the location of a field, without pydantic's branches of a union and positions in a list."""
     location: list[str] = []
     section: type[Section] | None = model
     for part in detail["loc"]:
@@ -233,7 +233,7 @@ def _at(values: Any, location: tuple[str, ...]) -> Any:
 
 
 def _without(values: Any, location: tuple[str, ...]) -> Any:
-    """Return the values without what stands at a location; a section that is no mapping becomes an empty one."""
+    """Return the values without the one at a location; a section that is no mapping becomes an empty one."""
     if not location:
         return {}
     parent = _at(values, location[:-1])
@@ -278,10 +278,10 @@ def validate_file(path: Path, working_directory: Path | None = None, packaged: P
     judged from one of them. It is the file of a group if, in this order,
 
     1. its first lines hold ``# @package SECTION`` (``# @package _global_`` makes it a whole configuration);
-    2. it stands in a directory with the name of a section, and its keys are not those of the root;
+    2. it is in a directory with the name of a section, and its keys are not those of the root;
     3. its keys all belong to one section and to no other.
 
-    A file that begins with ``# @package _global_``, or stands in the directory of its group, is one level down in a
+    A file that begins with ``# @package _global_``, or is in the directory of its group, is one level down in a
     configuration tree: it is composed with the directory above as ``--config-dir``.
 
     Parameters

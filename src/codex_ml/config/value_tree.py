@@ -57,13 +57,13 @@ class ValueTree:
         return node
 
     def remove(self, key: str) -> Node | Leaf | None:
-        """Take out and return what stands at a dotted key; ``None`` when nothing does."""
+        """Remove and return the node at a dotted key; ``None`` if there is none."""
         prefix, _, name = key.rpartition(".")
         parent = self.find(prefix) if prefix else self._root
         return parent.pop(name, None) if isinstance(parent, dict) else None
 
     def graft(self, key: str, node: Node | Leaf) -> None:
-        """Put a node or leaf that was removed elsewhere at a dotted key, in place of what stands there."""
+        """Put a node or leaf that was removed elsewhere at a dotted key, replacing the present one."""
         *parents, name = key.split(".")
         parent = self._root
         for part in parents:
@@ -117,7 +117,7 @@ def _values(node: Node) -> dict[str, Any]:
     return {name: plain(child) for name, child in node.items()}
 
 
-# As in OmegaConf, an odd number of backslashes before ``${`` takes its meaning away, and two stand for one.
+# As in OmegaConf, an odd number of backslashes before ``${`` escapes it, and two mean one.
 _OPENING = re.compile(r"(\\*)\$\{")
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)\}")
 _MAXIMUM_DEPTH = 20

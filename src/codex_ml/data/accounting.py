@@ -50,7 +50,7 @@ class SplitAccount:
         self.records_truncated += truncated > 0
 
     def repeat(self, times: int) -> None:
-        """Count a kept record that stands in an epoch so many times more; its tokens are counted once."""
+        """Count further copies of a kept record in an epoch; its tokens are counted once."""
         self.records_repeated += times
 
     def drop(self, reason: str, tokenised: int = 0) -> None:
@@ -221,7 +221,7 @@ class DataAccount:
         return [*table, *self.repeated_lines(), *self.dropped_lines()]
 
     def repeated_lines(self) -> list[str]:
-        """Return one line for each split in which records stand several times in an epoch."""
+        """Return one line for each split with records that occur several times in an epoch."""
         return [
             f"{name}: {account.records_kept + account.records_repeated} records an epoch, "
             f"{account.records_repeated} of them repetitions (data.weights)"
@@ -289,7 +289,7 @@ def rejects_ndjson(files: Iterable[Rejects]) -> bytes:
 
 
 def refuse_too_many(rejects: Rejects, problems: Problems, read: int, max_bad_share: float) -> None:
-    """Stop where so many lines of a file are no records that the file itself is in doubt.
+    """Stop if the share of rejected lines of a file is above the limit.
 
     Parameters
     ----------

@@ -143,7 +143,7 @@ def micro_batches(indices: Sequence[int], micro_batch_size: int) -> list[list[in
 def micro_batches_by_tokens(
     indices: Sequence[int], lengths: Sequence[int], micro_batch_tokens: int, *, padded: bool
 ) -> list[list[int]]:
-    """Cut a window into micro-batches of at most so many positions each; a longer record stands alone.
+    """Cut a window into micro-batches with a maximum number of positions; a longer record is a micro-batch of its own.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def cut_window(
 ) -> list[list[int]]:
     """Cut a window into micro-batches, by tokens where a budget is given, else by records; the step is the same.
 
-    In the padded layout, records of like length stand together: inside the window only, so that what a step learns from
+    In the padded layout, records of similar length are grouped: inside the window only, so that what a step learns from
     stays.
     """
     if layout == "padded":
@@ -229,7 +229,7 @@ def collate(records: Sequence[TrainableRecord], pad_token_id: int) -> Batch:
 
 
 def concatenate(records: Sequence[TrainableRecord]) -> RaggedBatch:
-    """Put records one after another into one row; positions begin anew, and nothing is predicted across a border.
+    """Concatenate records into one row; positions restart at each record, and no token is predicted across a border.
 
     Returns
     -------

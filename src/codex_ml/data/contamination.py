@@ -28,7 +28,7 @@ class StoredBytes(Protocol):
 
 
 def count_overlap_with_file(manifest: Mapping[str, Any], records: Mapping[str, StoredBytes], data: DataSection) -> None:
-    """Add to a manifest how many records of each split stand in the file of train, where train was not built itself.
+    """Add to a manifest how many records of each split also appear in the training file, if train was not built.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def count_overlap_with_file(manifest: Mapping[str, Any], records: Mapping[str, S
 
 
 def leak_warnings(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the user is to be told of records and prompts that stand in two splits."""
+    """Yield the warnings about records and prompts that appear in two splits."""
     for name, split in manifest["splits"].items():
         overlap, prompts, count = _overlap_of(split), split.get(SHARED_PROMPTS, 0), split["records"]
         if overlap:
@@ -69,8 +69,7 @@ def refuse_overlap(manifest: Mapping[str, Any], max_share: float) -> None:
     Raises
     ------
     DataError
-        If the records of a split that stand in train, by their bytes or by what the model sees of them, are a larger
-        share than ``max_share``.
+        If the share of records of a split that also appear in train, by bytes or by tokens, is above ``max_share``.
     """
     for name, split in manifest["splits"].items():
         overlap, count = _overlap_of(split), split["records"]
@@ -115,12 +114,12 @@ Digests = NDArray[np.uint64]  # [records, 2]
 
 
 def record_digest(raw: bytes) -> bytes:
-    """Return 16 bytes that stand for the bytes of a record; the first half of what decides its split."""
+    """Return a 16-byte digest of the bytes of a record; the first half decides its split."""
     return record_key(raw)[:DIGEST_BYTES]
 
 
 def prompt_digest(value: Mapping[str, Any], columns: Mapping[str, str] | None = None) -> bytes:
-    """Return 16 bytes that stand for the prompt of a record, in any shape; see `group_key`.
+    """Return a 16-byte digest of the prompt of a record, in any format; see `group_key`.
 
     Raises
     ------
@@ -150,7 +149,7 @@ def first_positions(digests: Digests) -> NDArray[np.int64]:
 def positions_in(digests: Digests, others: Digests) -> NDArray[np.int64]:
     """Return for each record the position of the first one among others with its digest; -1 where none has, [records].
 
-    ``numpy.count_nonzero(positions_in(test, train) >= 0)`` records of test stand in train.
+    ``numpy.count_nonzero(positions_in(test, train) >= 0)`` records of test also appear in train.
     """
     firsts = first_positions(np.concatenate([others, digests]))[len(others) :]
     return np.where(firsts < len(others), firsts, -1)

@@ -71,7 +71,7 @@ class Dataset:
         )
 
     def digest(self, split: str) -> str:
-        """Return the SHA-256 over the kept records of a split as they stand in the file, for provenance."""
+        """Return the SHA-256 over the kept records of a split with the bytes of the file, for provenance."""
         return str(self.manifest["splits"][split]["digest"])
 
     def content_digest(self, split: str) -> str:
@@ -119,7 +119,7 @@ def build_dataset(
     ------
     DataError
         If a file or line is faulty, a record is too long (``data.on_overlong=error``), valid or test is the file of
-        train or more than ``data.max_overlap_share`` of it stands there, or in any one split more than
+        train or more than ``data.max_overlap_share`` of it appears there, or in any one split more than
         ``data.max_bad_share`` of the records were dropped, no token is supervised, or end-of-sequence never is.
     SafetyError
         If the policy blocks a record; the message names the line and the rule.

@@ -1,4 +1,4 @@
-"""What identifies the data of a run: files, digests of bytes and of tokens, offsets, and what stands in two splits."""
+"""The identity of the data of a run: files, digests of bytes and tokens, offsets, and overlaps between splits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ManifestPart(Protocol):
 
     @property
     def weight(self) -> float:
-        """How often its records stand in an epoch of train."""
+        """Copies of its records in an epoch of train."""
         ...
 
     @property
@@ -48,7 +48,7 @@ class ManifestSplit(Protocol):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over their bytes as they stand in the file."""
+        """SHA-256 over their bytes in the file."""
         ...
 
     @property
@@ -62,8 +62,8 @@ def build_manifest(
 ) -> dict[str, Any]:
     """Return the content of ``data_splits.json``: for each split its file, digests and the offset of every kept record.
 
-    ``overlap_with_train`` counts the records whose bytes stand in train too, ``content_overlap_with_train`` those that
-    give the model what one of train does, ``prompts_shared_with_train`` those whose prompt does. ``template_date`` is
+    ``overlap_with_train`` counts the records whose bytes also appear in train, ``content_overlap_with_train`` those
+    whose tokens do, ``prompts_shared_with_train`` those whose prompt does. ``template_date`` is
     the date that a chat template was given for today, where it asks for one; ``left_out`` counts the conversations of
     which it leaves something out.
     """

@@ -120,7 +120,7 @@ def looks_like_name(key: str) -> bool:
 
 
 def shown_name(name: str) -> str:
-    """Return a column's name for a message, or a stand-in where it looks like content rather than a name."""
+    """Return a column's name for a message, or a placeholder if it looks like content rather than a name."""
     return repr(name) if looks_like_name(name) else "(a key that is not shown)"
 
 

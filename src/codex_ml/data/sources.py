@@ -214,7 +214,7 @@ def _checked(line: JsonLine, reader: RecordReader, data: DataSection, name: str)
 
 
 def _refuse_file_twice(files: Mapping[str, Path]) -> None:
-    """Stop when one file stands under two names: its records would count twice without anybody saying so."""
+    """Stop if one file has two names: its records would silently count twice."""
     seen: dict[tuple[int, int], str] = {}
     for name, path in files.items():
         if not path.is_file():

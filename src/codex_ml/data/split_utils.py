@@ -1,4 +1,4 @@
-"""Deterministic splits: a keyed hash of each record's own bytes says where it goes, whatever stands around it."""
+"""Deterministic splits: a keyed hash of the bytes of a record decides its split, independent of all other records."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def split_jsonl(
 ) -> SplitPaths:
     """Divide a JSON Lines file into ``train.jsonl``, ``valid.jsonl`` and ``test.jsonl`` in a directory of their own.
 
-    Beside them stands ``split.json``, which says from what and how they were made. See `split_file` for what is
+    ``split.json`` next to them records their source and options. See `split_file` for what is
     promised, for other splits than these three, and for a report.
 
     Raises

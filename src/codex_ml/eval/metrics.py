@@ -28,7 +28,7 @@ class MetricResult:
     higher_is_better : bool
         Direction of the metric.
     signature : str
-        Settings and library version in one line, to stand beside the number wherever it is quoted.
+        Settings and library version in one line, to be quoted together with the number.
     settings : mapping
         The same settings, for machines.
     undefined : int

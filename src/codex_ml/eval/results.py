@@ -251,7 +251,7 @@ def results_json(result: EvaluationResult, evaluated: EvaluatedModel) -> dict[st
 
 
 def metrics_csv(result: EvaluationResult) -> str:
-    """Return one line a metric, with the very numbers of results.json (shortest form that reads back equal)."""
+    """Return one line per metric, with the numbers of results.json (shortest form that reads back equal)."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(_CSV_COLUMNS)

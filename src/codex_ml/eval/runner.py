@@ -32,7 +32,7 @@ _IDS_IN_MESSAGES = 5
 
 
 class EvaluationRecord(Protocol):
-    """What an evaluation reads of a tokenized record; the records of the data room are of this shape."""
+    """The part of a tokenized record that an evaluation reads; records of `data` have this shape."""
 
     @property
     def record_id(self) -> str:

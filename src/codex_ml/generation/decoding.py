@@ -26,7 +26,7 @@ class SamplingSettings:
     temperature : float
         Divides the logits; 0 takes the most likely token each time (greedy).
     top_k : int, optional
-        Only the so many most likely tokens can be drawn.
+        Number of most likely tokens to sample from.
     top_p : float, optional
         Of those, only the fewest whose probabilities make up this share (nucleus sampling, Holtzman et al., "The
         Curious Case of Neural Text Degeneration", ICLR 2020); above 0, at most 1.
@@ -307,7 +307,7 @@ class Decoding:
         return list(zip(self._running, chosen, strict=True))
 
     def keep(self, indices: Collection[int]) -> None:
-        """Go on with these prompts only; what is left out costs nothing any more."""
+        """Continue with these prompts only; the others cost no further computation."""
         rows = [row for row, index in enumerate(self._running) if index in indices]
         if len(rows) == len(self._running):
             return

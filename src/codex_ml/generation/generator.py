@@ -37,7 +37,7 @@ class TextGenerator:
     model : nn.Module
         Causal language model, with or without a PEFT adapter. Its mode is left as it was.
     tokenizer : PreTrainedTokenizerBase
-        Decodes the answers; its begin token (or, without one, its end token) stands for an empty prompt.
+        Decodes the answers; its begin token (or, without one, its end token) replaces an empty prompt.
     filter_prompt, filter_output : callable, optional
         Safety filters. A redacted prompt keeps its special tokens; what cannot be made clean is blocked.
     open_output_stream : callable, optional
@@ -94,7 +94,7 @@ class TextGenerator:
         Raises
         ------
         UserError
-            If the batch size is out of range, a prompt is empty and no token can stand for it, or a prompt and its
+            If the batch size is out of range, a prompt is empty and no token can replace it, or a prompt and its
             answer do not fit into the positions of the model; before anything is generated.
         ModelError, NonFiniteError
             If the model cannot generate.
@@ -172,7 +172,7 @@ class TextGenerator:
             if not running:
                 return
             decoding.keep(running)
-            # Step by step: whoever reads the stream is not left without gradients in between.
+            # Disabled for each step, not around the yield: the reader of the stream keeps its gradients.
             with evaluation_mode(self._model):
                 chosen = decoding.step()
             for place, token_id in chosen:
@@ -201,7 +201,7 @@ class TextGenerator:
         )
 
     def _prepared(self, requests: Sequence[GenerationRequest]) -> list[tuple[GenerationRequest, FilteredPrompt]]:
-        """Return every request with its prompt after the filter; all of them have room in the model."""
+        """Return every request with its prompt after the filter; each fits into the context of the model."""
         prepared = [
             (request, _prepare(self._tokenizer, index, request.prompt_ids, self._filter_prompt, self._encode_text))
             for index, request in enumerate(requests)

@@ -113,7 +113,7 @@ class Row:
         self._tokenizer, self._settings, self._stop_token_ids = tokenizer, settings, stop_token_ids
         self._stream = stream
         self._token_ids: list[int] = []
-        # Text token by token costs time, and is needed where somebody reads along or a stop string may come.
+        # Decoding token by token costs time; it is needed for streams and for stop strings.
         self._detokenizer = Detokenizer(tokenizer) if streamed or settings.stop else None
         self._stops = StopStrings(settings.stop)
         self._said: list[str] = []

@@ -27,7 +27,7 @@ class Storage:
     """The few filesystem operations that decide whether a file survives a crash.
 
     Everything durable goes through one instance, so that a test can pass another that records, fails or kills. The
-    first group asks the kernel for one thing each; the second is made of the first and of nothing else, so whoever
+    first group asks the kernel for one thing each; the second uses only the first, so a subclass that
     replaces the first sees every change and every request to force one to the disk.
     """
 
@@ -37,8 +37,8 @@ class Storage:
         Raises
         ------
         UserError
-            If a file is to be written and a link, a pipe or a device lies in its place, or a file that has a second
-            name: a run directory may come from somebody else, and what is written must not go anywhere else.
+            If a file is to be written and its path is a link, a pipe or a device, or a file that has a second
+            name: a run directory may be untrusted, and writes must not leave it.
         """
         if flags & (os.O_WRONLY | os.O_RDWR) == 0:
             return os.open(path, flags | os.O_CLOEXEC, 0o600)
@@ -108,7 +108,7 @@ class Storage:
                     left = left[self.write(descriptor, left) :]
             self.fsync(descriptor)
         except OSError as error:
-            # These calls know a number only; whoever reads the error wants the name. One without a number has words of
+            # These calls know only a descriptor; the error needs the path. One without a number has words of
             # its own, which a name would hide.
             if error.errno is not None:
                 error.filename = error.filename or str(path)
@@ -140,8 +140,8 @@ class Storage:
             if not path.is_dir():
                 raise
             made = False
-        # Also for one that is there already: whoever made it may have been killed before this line. Only one that
-        # others made can lie in a directory that may not be read.
+        # Also for an existing directory: its creator may have been killed before this line. Only one that
+        # others created can be in a directory that is not readable.
         if made or os.access(path.parent, os.R_OK):
             self.fsync_directory(path.parent)
 

@@ -1,4 +1,4 @@
-"""The one place where a file may come from the network: off unless somebody says --online, and only what was named."""
+"""The only download path: disabled unless --online is given, and only for named files with a known digest."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# Keys and numbers of elements from the outermost in; None at the end stands for a key itself.
+# Keys and numbers of elements from the outermost in; None at the end means the key itself.
 JsonPath = tuple[str | int | None, ...]
-# Takes where a text stands and the text, and returns what is to stand there.
+# Takes the path of a text and the text, and returns its replacement.
 ChangeText = Callable[[JsonPath, str], str]
 
 # A shorter number is nobody's; `SafetyFilters.redact_value` draws the same line.
@@ -29,7 +29,7 @@ def changed_tokens(value: Mapping[str, Any], change: ChangeText) -> dict[int, st
     value : mapping
         A line as it was parsed: keys in their order, none of them doubled.
     change : callable
-        Returns the text that is to stand at a place; the same text where it is to stay.
+        Returns the replacement of a text; the same text to keep it.
 
     Returns
     -------

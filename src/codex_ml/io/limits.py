@@ -1,4 +1,4 @@
-"""Bounds on the time and memory of work that somebody else's text decides: chat templates, regular expressions."""
+"""Limits on time and memory for work that untrusted text controls: chat templates, regular expressions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads files that may come from a stranger: regular files only, up to a bound, and JSON that hurts no reader."""
+"""Reads untrusted files: regular files only, up to a size, and JSON within strict bounds."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def open_regular(path: Path, *, follow_links: bool = True) -> BinaryIO:
         raise UntrustedFileError("it is a symbolic link, which is not followed here")
     extra = os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
     try:
-        # Without waiting: the opening of a named pipe would else last until somebody writes into it.
+        # Non-blocking: opening a named pipe would otherwise wait for a writer.
         handle = open(path, "rb", opener=lambda name, flags: os.open(name, flags | extra))  # noqa: SIM115 - the caller's
     except IsADirectoryError as error:
         raise UntrustedFileError("it is a directory") from error

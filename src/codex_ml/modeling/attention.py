@@ -19,7 +19,7 @@ from codex_ml.errors import ModelError
 # The name under which transformers finds it, and the keyword argument under which the lengths of the records arrive.
 RECORD_ATTENTION = "codex_ml_records"
 LENGTHS_ARGUMENT = "record_lengths"
-# What is recorded of a run, whose device and dtype stand beside it; see `record_kernel`.
+# Recorded for a run together with device and dtype; see `record_kernel`.
 RECORD_KERNELS = "varlen: cuda, 16 bits, no dropout, not deterministic; else scaled_dot_product_attention by record"
 # What torch's flash attention takes.
 _VARLEN_TYPES = (torch.float16, torch.bfloat16)
@@ -29,7 +29,7 @@ _LARGEST_HEAD, _HEAD_MULTIPLE = 256, 8
 def register_record_attention() -> None:
     """Make the attention known to transformers, with the mask that padded batches need; more than once does no harm.
 
-    A name without a mask function would be given no mask at all, and padding would be attended to without a word.
+    A name without a mask function would be given no mask at all, and padding would be attended to silently.
     """
     AttentionInterface.register(RECORD_ATTENTION, record_attention)
     AttentionMaskInterface.register(RECORD_ATTENTION, sdpa_mask)

@@ -232,7 +232,7 @@ class _Gradients:
 
 
 class SupervisedBatch(Protocol):
-    """What the loss reads of a batch; the batches of the data room are of this shape.
+    """The part of a batch that the loss reads; batches of `data` have this shape.
 
     Padded: records in rows of one length. Ragged: all of them in one row, and `record_lengths` says where each ends.
     """

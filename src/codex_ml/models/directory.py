@@ -100,7 +100,7 @@ def model_digest(path: Path, digest_of: Callable[[Path], str] = file_digest) -> 
     path : Path
         The model directory.
     digest_of : callable
-        Gives the digest of a file; a cache may stand in for reading it.
+        Gives the digest of a file; a cache may supply it.
     """
     weights = [file for file in sorted(path.glob("*.safetensors")) if file.name != _TRAINING_STATE]
     files = [path / "config.json", *weights]

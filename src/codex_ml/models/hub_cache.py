@@ -112,7 +112,7 @@ def find_snapshot(name: str, revision: str | None = None, environment: Mapping[s
 
 
 def _commit_of(repository: Path, revision: str) -> str | None:
-    """Return the commit that a revision stands for: what its ref says, or itself; None where there is no such ref."""
+    """Return the commit of a revision: the content of its ref, or the revision itself; None if there is no such ref."""
     try:
         commit = read_bytes(repository / "refs" / revision, _REF_BYTES).decode("utf-8").strip()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):

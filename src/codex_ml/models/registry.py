@@ -123,7 +123,7 @@ def load_base_model(
     seed : int
         Of a preset's random weights.
     digest_of : callable
-        Gives the digest of a file of weights; a cache may stand in for reading it.
+        Gives the digest of a file of weights; a cache may supply it.
 
     Raises
     ------
@@ -224,7 +224,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, directory: Path) -> str
 
 
 def _dtype_of(model_config: ModelSection, device: Choice, source: Source) -> Choice:
-    """Return the number format for weights that lie in a directory."""
+    """Return the dtype of the weights in a directory."""
     check_model_directory(source.directory, source.key)
     return choose_dtype(model_config.dtype, device.value, stored=stored_dtype(source.directory, source.key))
 
@@ -255,7 +255,7 @@ def _make_from_preset(name: str, tokenizer: PreTrainedTokenizerBase, seed: int) 
 
 
 def _check_loading(directory: Path, loading: dict[str, Any], key: str) -> None:
-    """Stop when weights and config.json disagree; transformers itself would fill in, or leave out, without a word."""
+    """Stop when weights and config.json disagree; transformers would add or drop weights silently."""
     missing = sorted(str(name) for name in loading.get("missing_keys", ()))
     mismatched = sorted(str(entry[0]) for entry in loading.get("mismatched_keys", ()))
     unexpected = sorted(str(name) for name in loading.get("unexpected_keys", ()) if not is_computed(str(name)))

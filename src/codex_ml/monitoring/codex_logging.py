@@ -34,7 +34,7 @@ from codex_ml.monitoring.system import sample
 
 SCHEMA_VERSION = 1
 DEFAULT_MAX_BYTES = 10 * 1024 * 1024
-# No line of ours comes near it; one of a stranger's file may never end.
+# Lines of the toolkit are far shorter; a line of an untrusted file may never end.
 MAX_LINE_BYTES = 16 << 20
 RESERVED_KEYS = ("schema_version", "time", "non_finite")
 _TAIL_CHUNK_BYTES = 64 * 1024
@@ -184,12 +184,12 @@ class NdjsonWriter:
         self._descriptor = descriptor
 
     def _append(self, descriptor: int, line: bytes) -> None:
-        # Asked anew: an interrupt (Ctrl-C) between the write and the count below would leave a stale size.
+        # Queried again: an interrupt (Ctrl-C) between the write and the count below would leave a stale size.
         self._size_bytes = os.fstat(descriptor).st_size
         try:
             rest = line
             while rest:
-                # The kernel takes a part of a line when there is no room for the rest; the next write says why.
+                # The kernel writes a part of a line when the disk is full; the next write gets the error.
                 written = self._storage.write(descriptor, rest)
                 if not written:
                     raise OSError(errno.ENOSPC, f"{len(rest)} of {len(line)} bytes were not written")
@@ -263,7 +263,7 @@ def truncate_after_step(path: Path, step: int, *, storage: Storage | None = None
     path : Path
         The current file; no writer may have it open.
     step : int
-        Optimizer step of the checkpoint that the run goes on from.
+        Optimizer step of the checkpoint that the run resumes from.
     storage : Storage, optional
         Writes the shortened files and deletes the empty ones.
 

@@ -33,7 +33,7 @@ def cgroup_headroom_bytes(
     int or None
         The tightest of all groups above the process; None where none sets a limit or the system does not tell.
     """
-    found = [room for group in _groups(membership, root) if (room := _room_in(group)) is not None]
+    found = [free for group in _groups(membership, root) if (free := _free_in(group)) is not None]
     return min(found, default=None)
 
 
@@ -53,7 +53,7 @@ def _groups(membership: Path, root: Path) -> Iterator[Path]:
         yield from [group, *(above for above in group.parents if above.is_relative_to(top))]
 
 
-def _room_in(group: Path) -> int | None:
+def _free_in(group: Path) -> int | None:
     for limit_name, use_name, reclaimable_name in _FILES:
         try:
             limit = int((group / limit_name).read_text("utf-8"))

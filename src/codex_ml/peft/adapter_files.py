@@ -24,7 +24,7 @@ WEIGHTS_NAME = "adapter_model.safetensors"
 def write_adapter(model: PeftModel, directory: Path) -> None:
     """Write the adapter's weights and config, and nothing of the base model.
 
-    The base is named nowhere in them: its digest stands in the manifest, its place in the run's config. (peft itself
+    The base is named nowhere in them: its digest is in the manifest, its path in the config of the run. (peft itself
     would write the path of this machine.)
     """
     # False: "auto" would ask the model hub whether the embedding was resized.

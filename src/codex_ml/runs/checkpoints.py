@@ -91,7 +91,7 @@ def read_pointer(checkpoints: Path, pointer: Pointer) -> Path | None:
         name = read_bytes(checkpoints / pointer, _POINTER_BYTES, follow_links=False).decode("ascii").strip()
     except (OSError, ValueError):
         return None
-    # Only a name of the known form: a pointer from a stranger must not lead out of the run directory.
+    # Only a name of the known form: an untrusted pointer must not lead out of the run directory.
     directory = checkpoints / name
     return directory if _NAME.fullmatch(name) and directory.is_dir() and not directory.is_symlink() else None
 
@@ -123,10 +123,10 @@ def remove_partial(directory: Path, storage: Storage) -> list[str]:
 
 
 def set_aside_newer(checkpoints: Path, step: int, stamp: str, storage: Storage) -> list[str]:
-    """Move checkpoints of later steps into ``abandoned-<stamp>/`` when a run goes on from an earlier one.
+    """Move checkpoints of later steps into ``abandoned-<stamp>/`` when a run resumes from an earlier one.
 
     They belong to a future that is given up: left in place, a later resume would jump back into it, with logs that were
-    cut. They are moved and not deleted, because somebody spent hours on them. The intention is written down before the
+    cut. They are moved and not deleted, because they cost hours of training. The intention is written down before the
     first is moved: from then on `newest_whole` passes them over, and the next call finishes what was interrupted.
 
     Returns
@@ -231,14 +231,14 @@ def resolve_checkpoint(reference: str, output_dir: Path, run_name: str | None) -
 
 
 def locate_run(reference: str | Path, output_dir: Path) -> Path:
-    """Return the path a reference means: as it stands, or where it is the bare name of a run, below the runs."""
+    """Return the path of a reference: unchanged, or below the run directories if it is the name of a run."""
     path = Path(reference)
     named = output_dir / path
     return named if not path.exists() and len(path.parts) == 1 and (named / "run.json").is_file() else path
 
 
 def run_of_checkpoint(directory: Path) -> RunLayout | None:
-    """Return the run a checkpoint lies in; None when it was moved out of its run."""
+    """Return the run that contains a checkpoint; None if it was moved out of its run."""
     layout = RunLayout(directory.parent.parent)
     return layout if directory.parent.name == "checkpoints" and layout.record.is_file() else None
 

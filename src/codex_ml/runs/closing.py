@@ -1,4 +1,4 @@
-"""Closes a run whose process died without a word: the record says RUNNING, and nobody holds its lock."""
+"""Finalizes runs whose process died unexpectedly: the record says RUNNING, and no process holds the lock."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _is_alive(layout: RunLayout, record: RunRecord, now: datetime) -> bool:
         if layout.lock.exists():
             return is_locked(layout.lock)
     except PermissionError:
-        # Another user's run: nothing can be said of it, so its own word stands.
+        # Another user's run: nothing is known about it, so its record is unchanged.
         return True
     try:
         # A start in the future comes from a clock that was set back since: no reason to take it for a young run.

@@ -43,7 +43,7 @@ class DigestCache:
     """Gives the SHA-256 of files; of those it has seen unchanged before, without reading them.
 
     A file counts as unchanged while path, size, modification time, change time and inode are the same. The change time
-    cannot be set back by a program that restores the modification time. Whoever wants proof reads the files again
+    cannot be set back by a program that restores the modification time. A verification reads the files again
     (`codex_ml.io.atomic.file_digest`).
 
     Parameters

@@ -33,7 +33,7 @@ def require_own_files(directory: Path) -> None:
         try:
             kind = kind_of(entry.stat(follow_symlinks=False).st_mode)
         except FileNotFoundError:
-            continue  # a run at work has moved or deleted it meanwhile
+            continue  # an active run has moved or deleted it meanwhile
         if kind is not None and not entry.is_dir(follow_symlinks=False):
             raise UserError(
                 f"{directory} is not used: {Path(entry.path).relative_to(directory)} is {kind}",
@@ -140,7 +140,7 @@ class RunRecord:
     Attributes
     ----------
     ended : str, optional
-        When it ended; None while it runs, and for ever where its process died without a word.
+        When it ended; None while it runs, and forever if its process died unexpectedly.
     found_dead : str, optional
         When a later command found that its process was gone, and closed it as KILLED.
     last_sign_of_life : str, optional
@@ -231,7 +231,7 @@ def read_record(layout: RunLayout, *, any_files: bool = False) -> RunRecord:
     layout : RunLayout
         The run.
     any_files : bool
-        Take a run also where links, pipes or devices lie in it: to delete it, or to say so file by file.
+        Accept a run that contains links, pipes or devices: to delete it, or to report each of them.
 
     Raises
     ------
@@ -270,7 +270,7 @@ def is_renamed(directory: Path) -> bool:
 
 
 def _check_record(record: RunRecord) -> None:
-    """Refuse a record whose values could not be shown or compared; a run directory may come from somebody else."""
+    """Refuse a record whose values could not be shown or compared; a run directory may be untrusted."""
     texts = [record.run_id, record.name, record.started, record.status]
     if not all(isinstance(value, str) for value in texts):
         raise ValueError("run_id, name, started and status must be text")
@@ -314,7 +314,7 @@ def read_runs(output_dir: Path) -> tuple[list[tuple[RunLayout, RunRecord]], list
 
 
 def _may_be_run(directory: Path) -> bool:
-    """Tell whether a directory has a record, whatever somebody renamed it to, or at least the name of a run."""
+    """Tell whether a directory has a record, whatever its name is, or at least the name of a run."""
     # Hidden are torsos: what is being removed, and staging.
     if directory.name.startswith(".") or not directory.is_dir():
         return False

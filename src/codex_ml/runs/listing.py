@@ -159,7 +159,7 @@ class Target:
 
     @property
     def shown(self) -> str:
-        """The name to show to a person, with the run it lies in, so that nobody takes one run for another."""
+        """The name to show to a person, with its run, so that runs are not confused."""
         run = run_of_checkpoint(self.directory) if self.directory is not None else None
         name = f"{run.directory.name}/{self.directory.name}" if run is not None and self.directory else self.name
         return visible_name(name)

@@ -16,7 +16,7 @@ from codex_ml.errors import UserError
 from codex_ml.io.clock import format_time, utc_now
 from codex_ml.io.untrusted import kind_of, read_json
 
-# Whoever asks whether a lock is held takes it for an instant to find out; a run must not be refused because of that.
+# A query takes the lock for an instant; a run must not be refused because of that.
 _PATIENCE_SECONDS = 1.0
 _RETRY_SECONDS = 0.05
 _HOLDER_BYTES = 4096
@@ -43,8 +43,8 @@ def hold_lock(
     Raises
     ------
     UserError
-        If another process holds the lock, or something else lies in its place: it is emptied when it is taken, so a
-        link, or a file that has a second name, may be somebody's own.
+        If another process holds the lock, or its path is something else: it is emptied when it is taken, so a
+        link, or a file that has a second name, may belong to the user.
     """
     descriptor = _open_own(path)
     try:

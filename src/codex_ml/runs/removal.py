@@ -1,4 +1,4 @@
-"""Removes run directories: nothing that is not a run, nothing that is at work, nothing that a link leads to."""
+"""Removes run directories, but never anything else: no active run, no target of a link."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def plan_removal(layout: RunLayout) -> Removal:
     Raises
     ------
     UserError
-        If the directory is a link or no run of ours, or a process is at work in it.
+        If the directory is a link or no run of ours, or a process uses it.
     """
     directory = layout.directory
     if directory.is_symlink() or layout.record.is_symlink():

@@ -33,13 +33,13 @@ def write_run_manifest(layout: RunLayout, record: RunRecord, storage: Storage) -
 
 
 def remove_run_manifest(layout: RunLayout, storage: Storage) -> None:
-    """Take the manifest away from a run that goes on: it is true no longer."""
+    """Delete the manifest of a run that resumes, because it no longer matches."""
     if manifest_path(layout).exists():
         storage.unlink(manifest_path(layout))
 
 
 def manifest_path(layout: RunLayout) -> Path:
-    """Return where the manifest of a run stands."""
+    """Return the path of the manifest of a run."""
     return layout.directory / RUN_MANIFEST_NAME
 
 

@@ -84,7 +84,7 @@ class Verification:
         return not any(check.fails for check in self.checks)
 
     def failing(self) -> list[Check]:
-        """Return what stands against the run."""
+        """Return the checks that failed."""
         return [check for check in self.checks if check.fails]
 
     def to_json(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def mapping(value: Any) -> dict[str, Any]:
 
 
 def allow(checks: Iterable[Check], keys: Sequence[str]) -> tuple[Check, ...]:
-    """Mark what the user said may differ or stay unchecked: a key, or all that stand below it.
+    """Mark what the user said may differ or stay unchecked: a key, or every key below it.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def allow(checks: Iterable[Check], keys: Sequence[str]) -> tuple[Check, ...]:
 
 
 def is_below(key: str, section: str) -> bool:
-    """Tell whether a dotted key, or a path in the run, is a section, or stands in it."""
+    """Tell whether a dotted key, or a path in the run, is a section or belongs to it."""
     return key == section or key.startswith((f"{section}.", f"{section}/"))
 
 
@@ -174,5 +174,5 @@ def _shown(value: Any) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return a text with everything written out that a terminal would obey: files of a stranger are shown here."""
+    """Return a text with everything written out that a terminal would obey: untrusted text is shown here."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -15,16 +15,16 @@ from codex_ml.safety.rendering import SEVERITY, Markers, marker, merge, render, 
 
 Action = Literal["keep", "redact", "drop", "block"]
 
-# Stands for a rule where it was no rule that failed.
+# Rule id of a failure outside the rules.
 FAILURE = "filter_failure"
 # A shorter number cannot be a card or a phone number, nor that of a patient under its name; and counts are everywhere.
 _SHORTEST_NUMBER_DIGITS = 6
 # A value that only its name gives away (a password, a number of a patient) is short, and so is its name.
 _LONGEST_NAMED_CHARACTERS = 256
 _LONGEST_NAME_CHARACTERS = 64
-# Signs and blanks that may stand before it.
+# Signs and blanks that may precede it.
 _MOST_BEFORE_NAMED = 2
-# What a log says again and again (keys, names of metrics) is not searched again: so many short texts, all found clean.
+# What a log says again and again (keys, names of metrics) is not searched again: the cache holds this many clean texts.
 _LONGEST_REMEMBERED_CHARACTERS, _MOST_REMEMBERED = 64, 4096
 # Looks at one text; two are the rule, where the second finds nothing new.
 _MOST_LOOKS = 12
@@ -110,7 +110,7 @@ class SafetyFilters:
         text : str
             Of any length.
         name : str, optional
-            The key under which the text stands, which may say what it is: ``{"password": "…"}``. Short texts are also
+            The key of the text, which may tell its kind: ``{"password": "…"}``. Short texts are also
             judged as the value of that key.
         """
         if self.bypassed:
@@ -149,7 +149,7 @@ class SafetyFilters:
     def redact_value(self, value: object, name: str | None = None) -> object:
         """Return a JSON value with every string in it redacted, keys and long numbers too.
 
-        A string is also judged by the key that it stands under, in a list too. Two keys that become equal get ``#2``,
+        A string is also judged by its key, in a list too. Two keys that become equal get ``#2``,
         ``#3`` … behind them, so that nothing disappears.
         """
         if isinstance(value, str):
@@ -180,11 +180,11 @@ class SafetyFilters:
         return [*self._find_in(text), *self._find_named(text, name)]
 
     def _find_named(self, text: str, name: str | None) -> list[RuleMatch]:
-        """Return what a policy finds in a text because of the key that it stands under, where it stands in the text."""
+        """Return what a policy finds in a text because of its key, with the position in the text."""
         if not name or not text or len(name) > _LONGEST_NAME_CHARACTERS or len(text) > _LONGEST_NAMED_CHARACTERS:
             return []
         if self._markers.spans(name):
-            # A marker names a rule (github_token), not what stands beside it.
+            # A marker names a rule (github_token), not the text next to it.
             return []
         before = f'"{name}": "'
         # A quote or backslash inside would end the value; offsets stay.
@@ -213,7 +213,7 @@ class SafetyFilters:
                 findings = tuple(Finding(hit.rule.id, hit.rule.kind, hit.start, hit.end - hit.start) for hit in hits)
                 return Filtered(rendered, findings, action)
             hits = grown
-        # Rules that go on completing each other: the text is taken as a whole.
+        # Rules that keep extending each other: the whole text is taken.
         return _blocked(text, hits[0].rule.id, hits[0].rule.kind)
 
     def _outside_markers(self, text: str, matches: Sequence[RuleMatch]) -> list[RuleMatch]:
@@ -269,7 +269,7 @@ class Bypass:
     policy_digest: str
 
     def to_json(self) -> dict[str, str]:
-        """Return it as it stands in events, provenance, results and the manifests of checkpoints."""
+        """Return the form that events, provenance, results and checkpoint manifests record."""
         return {
             "stage": self.stage,
             "reason": self.reason,

@@ -289,7 +289,7 @@ def looks_random(text: str) -> bool:
 
 
 def _mixes_cases(text: str) -> bool:
-    """Tell whether capitals stand among small letters as often as chance puts them there, and not at heads of words."""
+    """Tell whether capitals occur among lower-case letters as often as in random text, and not only at word starts."""
     return 0.3 <= sum(character.isupper() for character in text) / len(text) <= 0.7
 
 
@@ -337,7 +337,7 @@ _TEMPLATE = re.compile(
     r"|\$\{|^[a-z][a-z0-9+]*://\S*/"
 )
 _DOTTED_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*(?:(?:\.|->|::)[A-Za-z_][A-Za-z_0-9]*)+|[A-Z]+(?:_[A-Z]+)+")
-# Letters and joints alone, or a number: words and names of variables stand there far more often than passwords do.
+# Letters and joints alone, or a number: words and variable names are far more frequent there than passwords.
 _PLAIN_VALUE = re.compile(
     r"[A-Za-z_\-./:]+|[0-9.]{1,5}|[\W_]+"
     r"|[0-9]+-[a-z-]+|[a-z]+-[a-z-]+[0-9]?|[a-z]+(?:19|20)[0-9]{2}"

@@ -82,7 +82,7 @@ class PolicyMatcher:
         RuleFailedError
             If a rule breaks down on the text.
         """
-        # A lone surrogate is no character of UTF-8; one byte stands for it, so that places stay what they are.
+        # A lone surrogate is no character of UTF-8; one byte replaces it, so that positions stay equal.
         data = text.encode("utf-8", "replace")
         matches = self._find_in(text, data)
         for view in views_of(text, data) if has_views(text, data) else ():
@@ -196,7 +196,7 @@ class _PatternFinder:
         return spans
 
     def find_open(self, data: bytes) -> int | None:
-        """Return where a span begins that goes on beyond the data, or None."""
+        """Return the start of a span that continues beyond the data, or None."""
         if self.rule.until is None:
             return None
         position = 0

@@ -42,7 +42,7 @@ _AFTER: dict[Borders, str] = {
 # Short texts of every common character class: a match of one of them, or an empty match, is a match of anything.
 _SINGLE_PROBES = ("a", "Z", "0", " ", "_", "é", "中", "я")
 _EMPTY_PROBES = ("", *_SINGLE_PROBES, "a b", "@-.", "\n")
-# No word stands in two of these; a pattern that finds something in each looks for nothing in particular.
+# No word occurs in two of these; a pattern that matches each of them is too general.
 _SENTENCE_PROBES = (
     "The quick brown fox jumps over a lazy dog.",
     "Wie 12 Boxkaempfer Sylt durchqueren, weiss keiner!",
@@ -66,7 +66,7 @@ class BytesPattern:
     Raises
     ------
     ValueError
-        If RE2 cannot take the expression; the message goes on from the name of the pattern.
+        If RE2 cannot take the expression; the message continues the name of the pattern.
     """
 
     def __init__(self, pattern: str, borders: Borders = "none") -> None:
@@ -108,7 +108,7 @@ def require_usable(pattern: BytesPattern, use: Literal["finds", "permits", "surr
     pattern : BytesPattern
         Without borders.
     use : str
-        ``finds``: marks what it matches; ``permits``: whitens what it fits; ``surrounds``: stands beside.
+        ``finds``: marks what it matches; ``permits``: whitens what it fits; ``surrounds``: precedes or follows a match.
     """
     if use == "surrounds":
         return
@@ -133,7 +133,7 @@ def widened(source: str, borders: Borders = "none") -> str:
     a set of 80 patterns from 200 to 0.2 MB/s on random text. Lower bounds are cut and upper ones left out: every text
     that the one fits the other fits, since an expression holds no negation.
 
-    Borders are left out where an expression begins with a letter as it stands: they would be in every state, for every
+    Borders are omitted where an expression begins with a literal letter: they would be in every state, for every
     pattern. Where it begins with a class of characters, every character would begin a match without them.
     """
 
@@ -259,7 +259,7 @@ class PhraseFinder:
 
     def __init__(self, phrases: Sequence[str]) -> None:
         words = [fold(phrase).split() for phrase in phrases]
-        # Any white space, also a line break, may stand between the words of a phrase.
+        # Any white space, also a line break, may separate the words of a phrase.
         self._patterns = [re.compile(_WHITE_SPACE.join(map(re.escape, phrase))) for phrase in words]
         self._first_words = shared_set(tuple(re2.escape(phrase[0]) for phrase in words))
 

@@ -41,12 +41,12 @@ class Rule(BaseModel):
     action: RuleAction = Field("redact", description="redact the span, drop the record, or block the operation.")
     patterns: tuple[str, ...] = Field((), description="Regular expressions of RE2.")
     phrases: tuple[str, ...] = Field((), description="Words matched without regard to case, on word borders.")
-    borders: Borders = Field("none", description="What may stand beside a match: see `codex_ml.safety.patterns`.")
+    borders: Borders = Field("none", description="Allowed characters next to a match: see `codex_ml.safety.patterns`.")
     checks: tuple[str, ...] = Field((), description="Tests that a match must pass: see `codex_ml.safety.identifiers`.")
-    unless_after: tuple[str, ...] = Field((), description="Patterns; what stands right behind one of them stays.")
+    unless_after: tuple[str, ...] = Field((), description="Patterns; a match right after one of them is kept.")
     unless_before: tuple[str, ...] = Field((), description="Patterns; what is right followed by one of them stays.")
     until: str | None = Field(
-        None, description="Pattern of the end: the span goes on to it, or to the end of the text."
+        None, description="Pattern of the end: the span extends to it, or to the end of the text."
     )
     allow: tuple[str, ...] = Field((), description="Patterns; a match that one of them fits completely stays.")
 
@@ -76,7 +76,7 @@ class Rule(BaseModel):
 class Permission(BaseModel):
     """What may pass although a rule finds it: a found span that one of the patterns fits completely.
 
-    Only the span itself decides: what stands around it can whiten nothing.
+    Only the span itself decides: the text around it permits nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

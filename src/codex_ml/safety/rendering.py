@@ -17,14 +17,14 @@ SEVERITY: dict[RuleAction | str, int] = {"keep": 0, "redact": 1, "drop": 2, "blo
 
 
 class Markers:
-    """Writes the marker of a found span, and knows one when it stands in a text.
+    """Writes the marker of a finding, and recognizes markers in a text.
 
     Parameters
     ----------
     rule_ids : sequence of str
         Rules whose markers are known; what another name is dressed in hides nothing.
     pseudonyms : bool
-        Whether a value keeps a number: ``[REDACTED:email:3]`` is the same address wherever it stands. The numbers count
+        Whether a value keeps a number: ``[REDACTED:email:3]`` is the same address everywhere. The numbers count
         values in the order in which they were met, so that nothing of a value is in its number.
     """
 
@@ -38,7 +38,7 @@ class Markers:
         self._key = os.urandom(32)
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Return where markers of known rules stand in a text."""
+        """Return the positions of markers of known rules in a text."""
         return [match.span() for match in self._known.finditer(text)] if "[REDACTED:" in text else []
 
     def write(self, rule_id: str, value: str) -> str:
@@ -54,13 +54,13 @@ class Markers:
 
 
 def marker(rule_id: str) -> str:
-    """Return what stands in the place of a text that a rule found."""
+    """Return the replacement of a text that a rule found."""
     return f"[REDACTED:{rule_id}]"
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a rendered text and the stretch of the original it stands for, word for word or as a marker."""
+    """A stretch of a rendered text and the stretch of the original that it represents, verbatim or as a marker."""
 
     start: int
     end: int
@@ -84,7 +84,7 @@ def merge(matches: Sequence[RuleMatch]) -> list[RuleMatch]:
 
 
 def render(text: str, matches: Sequence[RuleMatch], markers: Markers) -> tuple[str, list[Piece]]:
-    """Replace each match by its marker; also return which stretch of the result stands for which of the original."""
+    """Replace each match by its marker; also return which stretch of the result represents which of the original."""
     parts: list[str] = []
     pieces: list[Piece] = []
     length = 0

@@ -60,7 +60,7 @@ class StreamFilter:
 
     - for the end of its line;
     - for as many further words as the longest phrase of the policy has but one: no phrase is given out in part;
-    - from the begin of a span that goes on over many lines (``until``) for its end: it becomes one marker. What could
+    - from the start of a span that covers many lines (``until``) for its end: it becomes one marker. What could
       be such a begin waits for one further word.
 
     A line longer than ``most_held_characters`` is divided at white space, well before what is not known yet. Where
@@ -71,7 +71,7 @@ class StreamFilter:
     filters : SafetyFilters
         Policy in force; bypassed filters let every piece pass at once.
     block_characters : int
-        Judge at the first line end after so many characters, not at each: faster, for what nobody waits for.
+        Judge at the first line end after this many characters: faster, for text that is not read live.
     most_held_characters : int
         Longest stretch that is kept for want of a place to divide it.
     """
@@ -88,7 +88,7 @@ class StreamFilter:
         self._most_held = max(most_held_characters, 4 * _TAIL_CHARACTERS)
         self._actions: dict[str, Action] = {rule.id: rule.action for rule in filters.policy.rules}
         phrases = [fold(phrase).split() for rule in filters.policy.rules for phrase in rule.phrases]
-        # A long span may be known by what stands right behind its begin: a key by the first line of its body.
+        # A long span may be recognized by the text right after its start: a key by the first line of its body.
         least = int(any(rule.until is not None for rule in filters.policy.rules))
         self._words_to_wait_for = max([least, *(len(words) - 1 for words in phrases)])
         # Of a line whose end has not come.
@@ -109,7 +109,7 @@ class StreamFilter:
 
     @property
     def action(self) -> Action:
-        """The severest action of what was found so far; whoever shows the stream ends it at ``block``."""
+        """The severest action of what was found so far; the reader of the stream ends it at ``block``."""
         return self._action
 
     @property
@@ -202,9 +202,9 @@ class StreamFilter:
         return self._shown
 
     def _last_words_start(self) -> int:
-        """Return where so many words begin that no phrase from before them goes on behind the text; or `_shown`.
+        """Return the start of enough words that no phrase from before them continues after the text; or `_shown`.
 
-        Each word of a phrase lies in a word of the text of its own. One that began before the place and ended behind
+        Each word of a phrase is within one word of the text. One that began before the place and ended behind
         the text would have more words than the longest phrase has.
         """
         if not self._words_to_wait_for:
@@ -279,7 +279,7 @@ class StreamFilter:
         self._action = max(self._action, self._actions.get(rule_id, "block"), key=SEVERITY.__getitem__)
 
     def _place(self, position: int) -> TextPosition:
-        # From the last place asked for on: many findings must not count the lines before them anew each time.
+        # From the last place asked for on: many findings must not count the lines before them each time.
         known, place = self._known if self._known[0] <= position else (0, self._begin)
         if self._gap is not None and known < self._gap[0] <= position:
             known, place = self._gap
@@ -293,8 +293,8 @@ def _end(finding: Finding) -> int:
 
 
 def _crossing(findings: Sequence[Finding], cut: int, length: int) -> Finding | None:
-    """Return the finding that a cut would divide, or that began before it and may go on behind the text."""
-    # They stand in order and do not overlap: it is the last that begins before the cut, or none.
+    """Return the finding that a cut would divide, or that began before it and may continue after the text."""
+    # They are ordered and do not overlap: it is the last one that begins before the cut, or none.
     index = bisect_left(findings, cut, key=lambda finding: finding.start) - 1
     return findings[index] if index >= 0 and (_end(findings[index]) > cut or _end(findings[index]) == length) else None
 

@@ -36,7 +36,7 @@ class ExperimentContext:
     sinks : sequence of Sink
         Trackers; each runs in its own daemon thread, and nothing it does or fails to do reaches the run.
     missing : sequence of DependencyStatus
-        Trackers that were asked for and are not installed; one structured warning each, and the run goes on.
+        Trackers that were asked for and are not installed; one structured warning each, and the run continues.
     redact : callable
         Passes nested JSON values through the safety filters before any sink gets them.
     on_warning : callable
@@ -115,7 +115,7 @@ class ExperimentContext:
         self._submit(lambda sink: sink.event(kind, cleaned))
 
     def log_missing(self, status: DependencyStatus) -> None:
-        """Report an optional package that the run would have used: one event and one warning, and the run goes on."""
+        """Report an optional package that the run would have used: one event and one warning, and the run continues."""
         self.log_event("dependency_missing", **status.as_event())
         self._on_warning(status.message())
 
@@ -158,7 +158,7 @@ class ExperimentContext:
     def close(self, status: EndStatus = "FINISHED", *, at_once: bool = False) -> None:
         """End the run in every sink; a second call does nothing.
 
-        Trackers get at most ``close_timeout_seconds``; one second where somebody wants to leave at once.
+        Trackers get at most ``close_timeout_seconds``; one second after a request to stop at once.
         """
         if self._closed:
             return
@@ -188,7 +188,7 @@ class ExperimentContext:
                 if error is not None:
                     self._note_stop(error)
             finally:
-                # A second Ctrl-C: whoever presses it will not wait for a tracker.
+                # A second Ctrl-C: do not wait for a tracker.
                 self.close(end_status(error), at_once=isinstance(error, KeyboardInterrupt))
         except Exception as problem:
             # Broad, because the run may be dying of something else, and that is the error to show.
@@ -215,7 +215,7 @@ class ExperimentContext:
             sink.submit(action)
 
     def _report_new_failures(self) -> None:
-        """Tell the user about each ailing sink once; the counts stand in `sink_status` and in the last event."""
+        """Warn about each failing sink once; the counts are in `sink_status` and in the last event."""
         for sink in self._background:
             status = sink.status()
             if status.healthy or sink.name in self._reported:

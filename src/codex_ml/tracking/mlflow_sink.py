@@ -226,7 +226,7 @@ class MlflowSink:
         return step is not None and any(max(steps, default=0) > step for steps in self._known_steps.values())
 
     def _begin_another(self) -> None:
-        """Leave the MLflow run as the account of what was given up, and go on in one that names it."""
+        """Keep the MLflow run as the record of the abandoned steps, and continue in a new one that names it."""
         run, parent = self._run, self._tracker_run_id
         assert run is not None, "the sink was started"
         assert run.resumed_step is not None, "steps are given up by a resume only"

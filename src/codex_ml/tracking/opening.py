@@ -103,7 +103,7 @@ def open_experiment(
     run : RunInfo
         Who the run is.
     run_directory : Path
-        Existing directory of the run; local stores lie in its parent.
+        Existing directory of the run; local stores are in its parent.
     sink_names : sequence of str
         ``tracking.sinks`` of the configuration. One that is not installed costs a warning, not the run.
     redact, on_warning, queue_limit, close_timeout_seconds
@@ -153,7 +153,7 @@ def check_sinks(names: Sequence[str], dependencies: TrackingDependencies | None 
             # Raises with what there is; a known sink is imported only in its own thread.
             dependencies.registry.get(name)
         if name == "mlflow" and environment.get("MLFLOW_TRACKING_URI"):
-            # The sink would not read it; but whoever set it expects the run on that server, and it must not go there.
+            # The sink would not read it; but the user expects the run on that server, and it must not go there.
             require_local_store(environment["MLFLOW_TRACKING_URI"])
 
 

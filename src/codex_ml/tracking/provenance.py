@@ -125,7 +125,7 @@ def collect_provenance(
     tokenizer_directory : Path, optional
         The tokenizer, where it does not lie beside the base model (one made from a preset).
     digest_of : callable
-        Gives the digest of a file of the model; a cache may stand in for reading it.
+        Gives the digest of a file of the model; a cache may supply it.
     data : mapping
         Digests of the data files and splits, from the data manifest.
     safety : mapping

@@ -37,9 +37,9 @@ class RunInfo:
     resumed : bool
         Whether an earlier process began this run.
     resumed_step : int, optional
-        Step of the checkpoint that the run goes on from.
+        Step of the checkpoint that the run resumes from.
     tracker_run_ids : mapping of str to str
-        What the trackers called this run, by sink name, as saved in the checkpoint that the run goes on from.
+        What the trackers called this run, by sink name, as saved in the checkpoint that the run resumes from.
     """
 
     run_id: str
@@ -139,11 +139,11 @@ class NdjsonSink:
 
     @property
     def tracker_run_id(self) -> str | None:
-        """None: the files lie in the run's own directory and need no other name for it."""
+        """None: the files are in the run directory and need no other name for it."""
         return None
 
     def start(self, run: RunInfo) -> None:
-        """Remember the run's id, which stands on every line."""
+        """Store the run id, which is part of every line."""
         self._run_id = run.run_id
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -176,7 +176,7 @@ class NdjsonSink:
         self._events.write({**own, **fields})
 
     def artifact(self, path: Path, name: str) -> None:
-        """Note that a file became part of the run; it lies in the run directory already."""
+        """Note that a file became part of the run; it is in the run directory already."""
         self.event("artifact", {"name": name, "bytes": path.stat().st_size})
 
     def rewind_to_step(self, step: int) -> int:
@@ -278,7 +278,7 @@ class BackgroundSink:
             self._changed.notify()
 
     def submit_params(self, values: Mapping[str, Any]) -> None:
-        """Queue the parameters; a sink may see by them that it has to go on under another id."""
+        """Queue the parameters; a sink may have to continue under another id because of them."""
 
         def pass_on(sink: Sink) -> None:
             sink.params(values)
@@ -354,5 +354,5 @@ class BackgroundSink:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except BaseException:  # noqa: BLE001 - an exception that cannot even be shown would end the thread without a word
+    except BaseException:  # noqa: BLE001 - an exception that cannot even be shown would end the thread silently
         return "(no text)"

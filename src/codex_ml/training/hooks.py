@@ -43,7 +43,7 @@ class ValidationAbandonedError(Exception):
 
 
 class Evaluation:
-    """Runs a validation every so many steps and after the last."""
+    """Runs a validation at an interval of steps and after the last step."""
 
     def __init__(self, evaluate: Callable[[], Mapping[str, float]], every_steps: int | None, total_steps: int) -> None:
         self._evaluate = evaluate
@@ -78,7 +78,7 @@ class EarlyStopping:
 
 
 class MetricLog:
-    """Hands the metrics of a step on where a line is due: every so many steps, at validations and at the last step."""
+    """Forwards the metrics of a step at the logging interval, at validations and at the last step."""
 
     def __init__(self, write: Callable[[int, Mapping[str, float]], None], every_steps: int, total_steps: int) -> None:
         self._write = write

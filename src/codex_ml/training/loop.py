@@ -84,7 +84,7 @@ class TrainerDependencies:
         Returns a reason when the run was asked to stop (a signal); asked after each step and each checkpoint.
     sync_logs : callable
         Forces to the disk what was logged so far; called before each checkpoint, so that a checkpoint which survives a
-        power failure never stands beside logs in which its steps are missing.
+        power failure never has logs in which its steps are missing.
     log_event : callable
         Takes the kind of an event and its fields.
     """
@@ -140,7 +140,7 @@ def run_training(
     DataError
         When a window of accumulation holds no supervised token.
     DiskSpaceError
-        When a checkpoint has no room; the ones before it are untouched.
+        When a checkpoint does not fit on the disk; the earlier ones are untouched.
     """
     loop = _Loop(job, state, dependencies or TrainerDependencies())
     loop.prepare(resume)
@@ -173,7 +173,7 @@ class _Loop:
         self.saver = CheckpointSaver(job, self.optimizer, store, dependencies.clock, dependencies.sync_logs)
 
     def prepare(self, resume: LoadedState | None) -> None:
-        """Bring every source of chance, the optimizer and the average to where the run stands."""
+        """Restore every random generator, the optimizer and the average to the state of the run."""
         seed_everything(self.job.seed)
         if resume is None:
             return
@@ -227,7 +227,7 @@ class _Loop:
         # The checkpoint that a resume began with would owe the validation for ever.
         if owed is not None or self.saver.is_due(self.state, is_best, stopped):
             self.saver.save(step_border(self.state))
-            # Whoever asked during the save need not wait for another step.
+            # A stop requested during the save does not wait for another step.
             stopped = stopped or self.dependencies.stop_requested()
         return stopped
 

@@ -111,7 +111,7 @@ def check_gradient(
     if not finite:
         what = "loss" if not math.isfinite(loss) else "gradient norm"
         raise NonFiniteError(f"step {step}: the {what} is not finite", why=seen, fix=fix, code="TRAINING_NOT_FINITE")
-    # A normalisation layer turns an overflow into zeros, and training would go on for hours without learning.
+    # A normalisation layer turns an overflow into zeros, and training would continue for hours without learning.
     raise VanishedGradientError(
         f"step {step}: the gradient is exactly zero, though the loss is not",
         why=f"the weights have left the range in which the model computes: {seen}",
@@ -195,7 +195,7 @@ class LossScaler:
         """Tell whether the window is to be computed again, with half the scale, because its gradients overflowed.
 
         A loss that is not finite itself owes nothing to the scale, and below a scale of 1 there is nothing to win: then
-        the answer is no, and whoever checks the gradients stops the run.
+        the answer is no, and the gradient check stops the run.
         """
         if math.isfinite(gradient_norm) or not math.isfinite(loss) or self.scale <= 1.0:
             return False

@@ -133,7 +133,7 @@ def make_plan(settings: TrainingSection, records: Sequence[TokenizedRecord], siz
     }
     if averaged_bytes:
         memory["average"] = averaged_bytes
-    # The average is written twice: exactly, to go on from, and as weights that can be loaded.
+    # The average is written twice: exactly, for a resume, and as weights that can be loaded.
     checkpoint_bytes = (
         (1 + _ADAM_MOMENTS) * trainable_bytes + 2 * averaged_bytes + size.tokenizer_bytes + _OVERHEAD_BYTES
     )

@@ -23,7 +23,7 @@ LogEvent = Callable[..., None]
 
 @dataclass(frozen=True)
 class WindowOutcome:
-    """Loss and counts of a window whose gradients stand in the parameters, clipped."""
+    """Loss and counts of a window; its clipped gradients are in the parameters."""
 
     records: Sequence[TokenizedRecord]
     loss_sum: float

@@ -76,7 +76,7 @@ ConfigPath = Annotated[Path, Field(strict=False)]
 class Section(BaseModel):
     """One section of the configuration.
 
-    Strict: no text becomes a number and no ``"yes"`` a truth value; only an integer may stand for a float. Frozen:
+    Strict: no text becomes a number and no ``"yes"`` a truth value; only an integer is accepted for a float. Frozen:
     nothing changes after validation. Unknown keys are refused.
     """
 

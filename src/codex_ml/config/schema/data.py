@@ -100,7 +100,7 @@ def _weights_of_files(data: DataSection) -> Violation | None:
 
 
 def _split_divides(data: DataSection) -> Violation | None:
-    # Shares and seed have defaults that mean something, so only what somebody must have asked for can be idle.
+    # Shares and seed have defaults that mean something, so only keys that the user must have set can be unused.
     idle = [
         name for name, chosen in (("group_by", data.split.group_by), ("exact_sizes", data.split.exact_sizes)) if chosen
     ]

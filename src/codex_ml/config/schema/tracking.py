@@ -1,4 +1,4 @@
-"""The `tracking` section: where metrics go besides the run's own NDJSON."""
+"""The `tracking` section: sinks of metrics in addition to the NDJSON files of the run."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class TrainingSection(Section):
             "longer record is a micro-batch of its own; null: divide by records."
         ),
     )
-    # The bound stands far above any use, below what overflows 32-bit weights in one step.
+    # The bound is far above any use and below values that overflow 32-bit weights in one step.
     learning_rate: float = Field(default=2e-4, gt=0, le=1e9, description="Peak learning rate.")
     weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay of AdamW.")
     adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="Decay rate of the gradient mean (AdamW).")

@@ -25,7 +25,7 @@ _WORDS = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u340
 # How likely a pair that is just similar enough is compared at all; each that is gets compared by whole signatures.
 _LEAST_RECALL = 0.95
 _SEED = 1
-# The permutations are the same for all; making them anew would take longer than using them.
+# The permutations are shared; creating them takes longer than using them.
 _FRESH = MinHash(num_perm=PERMUTATIONS, seed=_SEED, hashfunc=crc32, scheme="affine32")
 _COMPARED_AT_ONCE = 256
 _HALVINGS = 64
@@ -80,7 +80,7 @@ class NearSample:
     Parameters
     ----------
     limit : int
-        Most records that are looked at; at least half of it are, where there are so many.
+        Maximum number of records to compare; at least half of it are compared if the file has that many.
     """
 
     def __init__(self, limit: int) -> None:
@@ -96,7 +96,7 @@ class NearSample:
         digest : bytes
             Of the record's bytes (`codex_ml.data.contamination.record_digest`).
         position : int
-            Where it stands in the file (0-based); positions ascend.
+            Its position in the file (0-based); positions ascend.
         texts : sequence of str
             Its strings.
         """
@@ -109,7 +109,7 @@ class NearSample:
 
     @property
     def positions(self) -> list[int]:
-        """Where the records that are looked at stand in the file, ascending."""
+        """Positions of the compared records in the file, ascending."""
         return [position for position, _ in self._taken.values()]
 
     @property
@@ -138,7 +138,7 @@ class NearPair:
 class NearIndex:
     """Finds the records of a sample that are nearly the same as an earlier one, or as a record of another sample.
 
-    A record that is nearly the same as an earlier one stands for nothing new and is not compared with further ones:
+    A record that is nearly the same as an earlier one adds nothing new and is not compared with further ones:
     so the time stays bounded where thousands are alike.
 
     Parameters
@@ -225,7 +225,7 @@ class CheckedRecords:
         self.raise_if_faulty()
 
     def raise_if_faulty(self) -> None:
-        """Raise one `DataError` for all lines so far that are no records; for whoever stops before the end."""
+        """Raise one `DataError` for all lines so far that are no records; for a caller that stops before the end."""
         self._problems.raise_if_any()
 
     def _note(self, line_number: int, what: str) -> None:

@@ -45,7 +45,7 @@ class FileManifest(BaseModel):
     empty_lines: int = Field(ge=0)
     shapes: dict[str, int]
     fields: dict[str, dict[str, int]]
-    # A plain name: the manifest may be a stranger's, and must not lead elsewhere.
+    # A plain name: the manifest may be untrusted and must not lead elsewhere.
     offsets: str = Field(pattern=_PLAIN_NAME)
     offsets_digest: str = Field(pattern=_DIGEST)
 
@@ -129,7 +129,7 @@ def make_manifest(
             code="OUTPUT_EXISTS",
         )
     content, offsets = _scan(path, offsets_path.name, max_line_bytes)
-    # The manifest first: offsets without one would be taken for a file of somebody else's.
+    # The manifest first: offsets without one would be taken for a foreign file.
     storage.write_json(target, content.model_dump(mode="json"))
     storage.write_atomic(offsets_path, offsets)
     return LoadedManifest(target, content), True
@@ -177,7 +177,7 @@ def check_manifest(path: Path, manifest: LoadedManifest) -> None:
 
 
 def read_record(path: Path, manifest: LoadedManifest, index: int) -> IndexedRecord:
-    """Return one record of a file without reading what stands before it.
+    """Return one record of a file without reading the records before it.
 
     The file is taken for unchanged where its size and time are those of the manifest; where only the time differs (a
     copy), its digest decides.
@@ -295,7 +295,7 @@ def _refuse_other_size(path: Path, manifest: LoadedManifest) -> None:
 
 
 def _offsets(manifest: LoadedManifest) -> bytes:
-    """Return the offsets, checked: one that is wrong would give another record without a word."""
+    """Return the offsets, checked: a wrong one would return another record silently."""
     path = manifest.offsets_path
     try:
         if not path.is_file():

@@ -145,7 +145,7 @@ def describe_files(files: Sequence[FileFigures], options: StatisticsOptions) -> 
 
 
 def _prompt_of(line: JsonLine, digest: bytes, columns: Mapping[str, str]) -> bytes:
-    """Return the digest of a record's prompt; a record of a shape that has none stands for itself."""
+    """Return the digest of a record's prompt; a record of a format without prompts is its own prompt."""
     try:
         return prompt_digest(line.value, columns)
     except ValueError:
@@ -363,7 +363,7 @@ def _histogram(lengths: NDArray[np.int64], most_common_end: int) -> list[dict[st
 
 
 def _round_width(span: int) -> int:
-    """Return the least of 1, 2, 5, 10, 20, 50 … of which so many cover a span that the picture stays small."""
+    """Return the least of 1, 2, 5, 10, 20, 50 … that covers a span with few bins."""
     scale = 1
     while True:
         for step in _STEPS:

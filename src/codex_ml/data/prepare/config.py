@@ -50,14 +50,14 @@ class PreparerConfig(Section):
     )
     unit: Literal["paragraph", "line", "file"] = Field(
         default="paragraph",
-        description="What of running text becomes one record; paragraphs end at blank lines. Each stays as it stands.",
+        description="What of running text becomes one record; paragraphs end at blank lines. Each is unchanged.",
     )
     records_at: str | None = Field(
         default=None, min_length=1, description="Path to the list of records inside a .json file, such as data.items."
     )
     columns: dict[str, str] = Field(
         default_factory=dict,
-        description="Field of the written record -> where it stands in the raw one, such as completion: answer.text; "
+        description="Field of the written record -> its path in the raw one, such as completion: answer.text; "
         "nothing: records are taken as they are.",
     )
     format: RecordFormat | Literal["auto"] = Field(
@@ -74,7 +74,7 @@ class PreparerConfig(Section):
         default=None, ge=300, le=1 << 20, description="Size of the tokenizer trained on the train split; null: none."
     )
     on_bad_record: Literal["error", "drop"] = Field(
-        default="error", description="What happens to a row that is no record; dropped ones stand in rejects.ndjson."
+        default="error", description="How to handle an invalid row; dropped rows are listed in rejects.ndjson."
     )
     max_bad_share: float = Field(
         default=0.05, ge=0.0, le=1.0, description="Largest share of rows that may be dropped before it is an error."
@@ -115,7 +115,7 @@ def map_columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[dic
 
 
 def value_at(row: Mapping[str, Any], path: str) -> Any:
-    """Return what stands at a path; None where nothing does."""
+    """Return the value at a path; None if there is none."""
     if path in row:
         return row[path]
     value: Any = row

@@ -120,7 +120,7 @@ def _read_text(path: Path, unit: str) -> Iterator[Row]:
 
 
 def _units(text: str, unit: str) -> Iterator[tuple[str, str]]:
-    """Yield each unit with what stands before it and belongs to none: line ends and blank lines."""
+    """Yield each unit with the line ends and blank lines before it."""
     if unit == "file":
         if text.strip():
             yield "", text
@@ -287,7 +287,7 @@ Change = Literal["created", "updated", "skipped", "removed"]
 
 @contextmanager
 def exclusive_lock(target: Path, storage: Storage) -> Iterator[None]:
-    """Hold a lock on the directory above ``target``, which leaves no file behind; whoever comes second waits."""
+    """Hold a lock on the directory above ``target``, which leaves no file behind; a second process waits."""
     missing = [parent for parent in target.parents if not parent.exists()]
     storage.make_directory(target.parent)
     descriptor = os.open(target.parent, os.O_RDONLY)
@@ -388,5 +388,5 @@ def changes(outputs: Mapping[str, str], before: Mapping[str, str]) -> dict[str, 
 
 
 def _set_aside(target: Path) -> Path:
-    # One name for all processes: whoever holds the lock finds what another has left.
+    # One name for all processes: the holder of the lock finds the leftovers of another.
     return target.with_name(f".{target.name}.before{PARTIAL_SUFFIX}")

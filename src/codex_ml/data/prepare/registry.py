@@ -46,7 +46,7 @@ class Preparer:
     code_digest: str = ""
 
 
-# Read when it is asked for: what lies in the directory of another name need not be sound.
+# Read on demand: other directories need not be valid.
 Entry: TypeAlias = Preparer | Callable[[], Preparer]
 
 

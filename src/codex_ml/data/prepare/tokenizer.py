@@ -13,7 +13,7 @@ from codex_ml.io.native_calls import NativePanicError, panic_as_error
 
 END_OF_SEQUENCE, PADDING = "<|eos|>", "<|pad|>"
 _ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
-# What the assistant says, and the token that ends it, stand between the generation marks: that is what is supervised.
+# The generation marks enclose the text of the assistant and its end token, which are supervised.
 _CHAT_TEMPLATE = (
     "{%- for message in messages -%}{%- if message['role'] == 'assistant' -%}"
     "<|assistant|>{% generation %}{{ message['content'] }}{{ eos_token }}{% endgeneration %}"

@@ -40,7 +40,7 @@ class _Gzip:
 
     @staticmethod
     def without_padding(packed: bytes) -> bytes:
-        """Return what follows after the zeros that may stand behind a member: tapes fill their blocks so."""
+        """Return the bytes after the zeros that may follow a member: tapes pad their blocks with them."""
         return packed.lstrip(b"\x00")
 
     @property
@@ -118,7 +118,7 @@ class Unpacked:
         self._position = 0
 
     def read(self, size: int, /) -> bytes:
-        """Return at most so many unpacked bytes, none at the end."""
+        """Return a maximum number of decompressed bytes, none at the end."""
         while self._position == len(self._ready):
             if not self._member and not self._next_member():
                 return b""

@@ -1,4 +1,4 @@
-"""CSV and TSV files as streams of JSON lines: every cell a string, exactly as it stands; nothing is guessed from it.
+"""CSV and TSV files as streams of JSON lines: every cell is an unchanged string; no type is guessed.
 
 Python's own csv module reads them, not pandas (which `datasets` uses): that one takes ``007`` for 7 and ``NA`` for
 nothing, fills short rows up, and does not say on which line something is wrong.
@@ -26,7 +26,7 @@ class DelimitedFile:
     """A CSV or TSV file (RFC 4180) with a header, read as a stream of lines of JSON, one a row.
 
     Quoted cells of CSV may hold separators, quotes (doubled) and line ends; TSV has no quoting, and a tab or line end
-    cannot stand in a cell. Refused by line: rows with more or fewer cells
+    cannot occur in a cell. Refused by line: rows with more or fewer cells
     than the header, bytes that are not UTF-8, text behind a closing quote. Line numbers and offsets are those of the
     beginning of the row in the file.
 

@@ -61,7 +61,7 @@ class DataFile:
             ) from error
         self.byte_count += len(block)
         # Files of the kernel say that they are empty. Any other is read no further than it was when it was opened:
-        # whoever writes to it may be faster than the reading.
+        # a writer may be faster than the reader.
         if self.byte_count > self._before.st_size > 0:
             raise self._changed()
         self._background.call(self._hasher.update, block)
@@ -238,7 +238,7 @@ class ByteStream(Protocol):
     """Bytes that are read from the beginning to the end."""
 
     def read(self, size: int, /) -> bytes:
-        """Return about so many bytes, none at the end."""
+        """Return about this many bytes, none at the end."""
         ...
 
 
@@ -250,11 +250,11 @@ def lines_of(
     Parameters
     ----------
     handle : ByteStream
-        Read from where it stands to its end.
+        Read from its position to its end.
     on_block : callable
         Takes every byte that is read, in blocks, before the lines in it are yielded.
     max_line_bytes : int
-        A longer line is not kept: None stands for its bytes.
+        A longer line is not kept: None replaces its bytes.
 
     Raises
     ------

@@ -119,7 +119,7 @@ def _look_of_text(head: bytes) -> Lookalike | None:
 
 
 def _look_of_object(text: bytes, first: bytes) -> Lookalike | None:
-    """Tell an object that goes on over its line, and objects between carriage returns."""
+    """Detect an object over several lines, and objects between carriage returns."""
     if first == b"{" or _spans_lines(text):
         return Lookalike(
             "pretty-printed JSON",

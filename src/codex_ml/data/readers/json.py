@@ -156,7 +156,7 @@ def parse_fast(raw: bytes, strict: Callable[[bytes], dict[str, Any]], max_nestin
     r"""Return what ``strict(raw)`` returns, or raise what it raises.
 
     Strings are counted on both sides. In the bytes they are the pairs of quotes that are not escaped; in the value
-    they are its keys and its strings. Every string of the value stands in the bytes, and a doubled key stands there
+    they are its keys and its strings. Every string of the value occurs in the bytes, and a duplicate key occurs there
     once more than in the value: the counts are equal if and only if no key is doubled.
 
     Parameters
@@ -186,13 +186,13 @@ def parse_fast(raw: bytes, strict: Callable[[bytes], dict[str, Any]], max_nestin
             strings = counted
             break
     delimiters = 2 * (len(value) + strings)
-    # There are never fewer, so an equal count leaves no room for quotes that are escaped or belong to a doubled key.
+    # There are never fewer, so an equal count excludes escaped quotes and duplicate keys.
     return value if raw.count(b'"') == delimiters or _delimiters(raw) == delimiters else strict(raw)
 
 
 def _delimiters(raw: bytes) -> int:
     """Return how many quotes in the bytes of valid JSON are not escaped."""
-    # Backslashes stand inside strings only and are read in pairs from the left, as `replace` does.
+    # Backslashes occur inside strings only and are read in pairs from the left, as `replace` does.
     return raw.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"')
 
 

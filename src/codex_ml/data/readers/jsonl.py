@@ -68,7 +68,7 @@ class JsonlFile:
     max_line_bytes : int
         Longest line that is read.
     on_passed : callable, optional
-        Takes the bytes that belong to no record where they stand: a byte order mark, empty lines with their ends.
+        Receives the bytes that belong to no record, in order: a byte order mark, empty lines with their ends.
 
     Raises
     ------

@@ -72,7 +72,7 @@ def _plain(value: Any) -> Any:
 
 FRAME = struct.Struct("<cQ")
 ROW, FAULT, ERROR, DONE = b"r", b"f", b"e", b"d"
-# Memory for the decoded rows at hand: a fixed part, a part that grows with the file up to a bound, and room to build
+# Memory for the decoded rows at hand: a fixed part, a part that grows with the file up to a bound, and memory to build
 # the longest row that is allowed.
 _BASE_BYTES, _MAX_FILE_SHARE_BYTES = 512 << 20, 4 << 30
 # Known files take well below a tenth of it.

@@ -104,7 +104,7 @@ def map_conversation(record: MessagesRecord, change: Callable[[str, str], str]) 
     """Return the conversation with every string replaced by ``change(field, text)``.
 
     Fields are named as ``messages[2].content``, ``messages[3].tool_calls[0].arguments`` or ``tools[1]``; the last two
-    stand for every string inside, keys and numbers included: a number reaches the model as its digits.
+    mean every string inside, including keys and numbers: a number reaches the model as its digits.
     """
     messages = tuple(
         _map_message(message, f"messages[{index}]", change) for index, message in enumerate(record.messages)
@@ -114,7 +114,7 @@ def map_conversation(record: MessagesRecord, change: Callable[[str, str], str]) 
 
 
 def redacted_sides(record: MessagesRecord, redacted_fields: Iterable[str]) -> tuple[bool, bool]:
-    """Tell whether any of the fields stands before the last answer of a conversation, and whether any stands in it."""
+    """Tell whether any of the fields occurs before the last answer of a conversation, and whether any occurs in it."""
     last = last_assistant_turn(record.messages)
     before = len(record.messages) if last is None else last
     in_prompt = in_answer = False
@@ -176,7 +176,7 @@ def _map_call(call: ToolCall, path: str, change: Callable[[str, str], str]) -> T
     if isinstance(arguments, dict):
         arguments = mapped
     elif mapped != whole:
-        # What is not touched keeps the very characters of the file.
+        # Unchanged parts keep the characters of the file.
         arguments = json.dumps(mapped, ensure_ascii=False)
     return ToolCall(
         name=change(f"{path}.name", call.name),
@@ -211,7 +211,7 @@ def read_turns(value: Any, path: str, on_unused: OnUnused) -> tuple[Message, ...
     """Return the messages of a conversation.
 
     A turn is ``{"role", "content"}`` or ``{"from", "value"}``; further keys that hold something are told to
-    ``on_unused`` as ``<path>.<key>``. Content may be a list of parts of type text, which are joined as they stand.
+    ``on_unused`` as ``<path>.<key>``. Content may be a list of parts of type text, which are joined unchanged.
 
     Raises
     ------

@@ -13,7 +13,7 @@ from codex_ml.data.readers.registry import open_records
 from codex_ml.data.records.chat import MessagesRecord
 from codex_ml.data.records.formats import PromptCompletionRecord, RecordFormat, to_record
 
-# Stands where a row has no answer, so that it is checked like one that has.
+# Answer of a row without one, so that it is checked like the others.
 _NO_ANSWER = "-"
 _ANSWER_OF: Mapping[RecordFormat, str] = {"prompt_completion": "completion", "instruction": "output"}
 _PROMPT_OF: Mapping[str, RecordFormat] = {
@@ -26,7 +26,7 @@ _PROMPT_OF: Mapping[str, RecordFormat] = {
 
 @dataclass(frozen=True)
 class PromptRow:
-    """One row: where it stands, what it calls itself, and what is to be answered."""
+    """One row: its location, its id, and the prompt to answer."""
 
     record_id: str
     identifier: str | int | None

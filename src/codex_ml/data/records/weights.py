@@ -1,4 +1,4 @@
-"""How often a record stands in an epoch where its file has a weight: decided by its own bytes alone."""
+"""Copies of a record per epoch for a file with a weight, decided by the bytes of the record alone."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _hasher = SplitHasher(-1)
 
 
 def repeat_count(raw: bytes, weight: float) -> int:
-    """Return how many times a record stands in an epoch.
+    """Return the number of copies of a record in an epoch.
 
-    The whole part of the weight stands for each record; of what is left over, as many records have one more as that
+    Each record has as many copies as the integer part of the weight; of the rest, as many records have one more as that
     share of all hashes. Adding or shuffling records changes nothing for the others, and equal records fare alike.
 
     Parameters
     ----------
     raw : bytes
-        The record as it stands in the file.
+        The bytes of the record in the file.
     weight : float
         1: once; 2: twice; 0.5: every other record once, the others not at all.
     """

@@ -172,7 +172,7 @@ class CheckHelper:
 
 
 def read_exactly(pipe: IO[bytes], count: int) -> bytes:
-    """Read so many bytes from a pipe.
+    """Read this many bytes from a pipe.
 
     Raises
     ------

@@ -207,7 +207,7 @@ def split_file(
 
 
 class _Division:
-    """The work on one file: records come in by `take`, and stand in their files after `finish`."""
+    """The split of one file: records enter by `take` and are complete in their files after `finish`."""
 
     def __init__(self, root: Path, made: Path, options: SplitOptions, shares: Sequence[Fraction]) -> None:
         self._options = options
@@ -215,7 +215,7 @@ class _Division:
         self._parts = [SplitPart(name, ratio) for name, ratio in zip(options.names, options.ratios, strict=True)]
         self._background = Background()
         self._outputs = [SplitOutput(made / f"{name}.jsonl", self._background) for name in options.names]
-        # Which split a rank falls into is known at the end only: until then all records lie in one file.
+        # Which split a rank falls into is known at the end only: until then all records are in one file.
         self._thresholds = None if options.exact_sizes else thresholds_by_value(shares)
         self._waiting = WaitingRecords(root / "waiting")
         self._groups = HashCounts(root / "groups")

@@ -35,7 +35,7 @@ def group_key(value: Mapping[str, Any], group_by: str, columns: Mapping[str, str
     Parameters
     ----------
     value : mapping
-        The record as it stands in the file.
+        The bytes of the record in the file.
     group_by : str
         A field; a path into nested objects (``meta.topic``) where no field has that very name; or ``prompt``, which
         is the prompt of a record of any shape (`prompt_of`).
@@ -113,7 +113,7 @@ def _words(content: Any) -> Any:
 
 
 def _calls(turn: Mapping[str, Any]) -> list[Any]:
-    """Return the calls of tools as name and arguments; what is no call stands for itself."""
+    """Return the calls of tools as name and arguments; other values are returned unchanged."""
     calls = _parsed(turn.get("tool_calls")) or []
     if legacy := turn.get("function_call"):
         calls = [*(calls if isinstance(calls, list) else [calls]), legacy]

@@ -116,7 +116,7 @@ class HashCounts:
     Parameters
     ----------
     directory : Path
-        Where to put the hashes that are too many; made when it is needed. Whoever names it removes it.
+        Directory for hashes beyond the memory limit; created when needed. The caller removes it.
     most_in_memory : int
         From how many on they are put on disk, after each call of `add`.
     """
@@ -145,7 +145,7 @@ class HashCounts:
         return sum(len(set(self._bucket(index))) for index in range(_BUCKETS))
 
     def at_rank(self, rank: int) -> int:
-        """Return the hash that stands at a rank (0-based) when all are sorted, equal ones one after the other."""
+        """Return the hash at a rank (0-based) of the sorted hashes, duplicates included."""
         for index, in_memory in enumerate(self._buckets):
             size = self._sizes[index] + len(in_memory)
             if rank < size:

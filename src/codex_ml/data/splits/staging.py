@@ -18,7 +18,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def refuse_foreign(target: Path, names: Collection[str]) -> None:
-    """Stop when there is something at ``target`` that cannot be the very directory that is to be made.
+    """Stop when there is something at ``target`` that is not the expected directory.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def put_in_place(made: Path, target: Path, storage: Storage) -> bool:
     Returns
     -------
     bool
-        False when the very same files lie there already, and nothing was done.
+        False if equal files exist already, and nothing was done.
 
     Raises
     ------

@@ -160,7 +160,7 @@ class TokenArrays:
 
     @classmethod
     def of_buffers(cls, buffers: Mapping[str, Any], file_names: Sequence[str]) -> TokenArrays:
-        """Return the arrays whose bytes lie in buffers, one for each of `PARTS`.
+        """Return the arrays over buffers, one for each of `PARTS`.
 
         Raises
         ------
@@ -259,7 +259,7 @@ class StoredRecords(Sequence[TokenizedRecord]):
         return {names[number]: int(count) for number, count in zip(numbers, counts, strict=True)}
 
     def shared_bytes(self, other: StoredRecords) -> int:
-        """Count the records whose very bytes stand in another split."""
+        """Count the records whose bytes also appear in another split."""
         return _shared(self._column("digest"), other._column("digest"))
 
     def shared_content(self, other: StoredRecords) -> int:
@@ -271,7 +271,7 @@ class StoredRecords(Sequence[TokenizedRecord]):
         return _shared(self._column("digest"), digests)
 
     def shared_prompts(self, other: StoredRecords) -> int:
-        """Count the records whose prompt stands in another split."""
+        """Count the records whose prompt also appears in another split."""
         return _shared(self._prompt_keys(), other._prompt_keys())
 
     def _prompt_keys(self) -> NDArray[Any]:

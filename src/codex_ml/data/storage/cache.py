@@ -41,7 +41,7 @@ class Entry:
     arrays : mapping
         The arrays of each split, mapped from its files.
     notes : bytes
-        What its builder noted besides, one JSON value a line.
+        Further notes of its builder, one JSON value per line.
     """
 
     body: Mapping[str, Any]
@@ -52,9 +52,8 @@ class Entry:
 class TokenCache:
     """A directory of entries, each a directory named by its key.
 
-    An entry is built beside its place, forced to the disk and renamed; nothing in it is changed later. So there is no
-    instant at which a torso could be taken for whole, processes need not wait for each other, and who has an entry
-    open keeps it though it is deleted.
+    An entry is built in a staging directory, synced and renamed, and never changed later. A partial entry is never taken
+    for a complete one, processes do not wait for each other, and a process keeps an open entry that is deleted.
 
     Parameters
     ----------
@@ -85,7 +84,7 @@ class TokenCache:
         try:
             return open_entry(path)
         except FileNotFoundError:
-            # Deleted by somebody else between two looks.
+            # Deleted by another process in between.
             if not path.is_dir():
                 return None
             raise DamagedEntryError("a file of it is missing") from None
@@ -103,7 +102,7 @@ class TokenCache:
             remove_entry(self.directory / key, self._storage)
 
     def require_room(self, needed_bytes: int) -> None:
-        """Raise `CacheError` unless the disk has so much room."""
+        """Raise `CacheError` unless the disk has this much free space."""
         place = self.directory
         while not place.exists() and place != place.parent:
             place = place.parent
@@ -226,7 +225,7 @@ def open_entry(path: Path, fully: bool = False) -> Entry:
     path : Path
         The directory, named by the key.
     fully : bool
-        Whether SHA-256 is compared besides CRC-32: against whoever changes bytes on purpose, at twice the time.
+        Whether SHA-256 is compared in addition to CRC-32: detects deliberate changes, at twice the time.
 
     Raises
     ------
@@ -291,9 +290,9 @@ def remove_entry(path: Path, storage: Storage) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return  # somebody else was first
+        return  # another process was first
     try:
-        # Under its new name it looks like what a dead process left: this says that somebody is at work here.
+        # Under its new name it looks like a leftover of a dead process: the lock shows that a process uses it.
         with contextlib.suppress(BlockingIOError):  # who built it, or deletes it, holds it still
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with contextlib.suppress(FileNotFoundError):

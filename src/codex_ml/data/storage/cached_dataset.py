@@ -24,7 +24,7 @@ from codex_ml.io.atomic import bytes_digest, file_digest
 
 # Where the records lie, and where the entry does, changes nothing in it; what is refused afterwards does not either.
 NOT_IN_KEY = frozenset({"path", "files", "train", "valid", "test", "cache_dir", "cache_min_bytes", "max_overlap_share"})
-# What stands between the bytes of a file and token ids, besides codex-ml itself.
+# Libraries between the bytes of a file and token ids, in addition to codex-ml itself.
 _LIBRARIES = (
     "transformers",
     "tokenizers",
@@ -36,7 +36,7 @@ _LIBRARIES = (
     "datasets",
     "pyarrow",
 )
-_ROOMS = ("data", "safety", "models")
+_FOLDERS = ("data", "safety", "models")
 
 
 def entry_key(data: DataSection, files: Mapping[str, Path], splits: Collection[str], made_by: Mapping[str, Any]) -> str:
@@ -50,7 +50,7 @@ def entry_key(data: DataSection, files: Mapping[str, Path], splits: Collection[s
     data : DataSection
         How the records are read, split and cut.
     files : mapping
-        The files that are read, by the key of the section, in the order in which they are: records lie in it too.
+        The files that are read, by the key of the section, in the order of the records.
     splits : collection of str
         The splits that are built.
     made_by : mapping
@@ -77,8 +77,8 @@ def entry_key(data: DataSection, files: Mapping[str, Path], splits: Collection[s
 @remembered
 def _code_digest() -> str:
     package = Path(codex_ml.__file__).parent
-    sources = sorted(file for room in _ROOMS for file in (package / room).rglob("*.py"))
-    assert {file.relative_to(package).parts[0] for file in sources} == set(_ROOMS), "a room has been moved"
+    sources = sorted(file for folder in _FOLDERS for file in (package / folder).rglob("*.py"))
+    assert {file.relative_to(package).parts[0] for file in sources} == set(_FOLDERS), "a folder has been moved"
     return bytes_digest("".join(f"{file.relative_to(package)} {file_digest(file)}\n" for file in sources).encode())
 
 
@@ -89,7 +89,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-# An entry takes two to four times the room of JSON Lines; as much again, and this, is left for checkpoints.
+# An entry takes two to four times the size of JSON Lines; as much again, and this, is left for checkpoints.
 _ROOM_PER_SOURCE_BYTE, _ROOM_LEFT_BYTES = 8, 1 << 30
 
 
@@ -102,7 +102,7 @@ class CacheUse:
     cache : TokenCache
         Where the entries lie.
     made_by : mapping
-        What makes tokens of records besides the data section: digests of tokenizer and policy, whether the policy is
+        Inputs of tokenization in addition to the data section: digests of tokenizer and policy, whether the policy is
         in force.
     may_write : bool
         False for a dry run, which uses what is there and leaves everything as it is.
@@ -118,7 +118,7 @@ class CacheUse:
 
 @dataclass(frozen=True)
 class BuiltPart:
-    """One file behind a split: where the data section names it, how often its records stand in train, what it is."""
+    """One file behind a split: where the data section names it, the copies of its records in train, its digest."""
 
     key: str
     weight: float
@@ -148,7 +148,7 @@ class BuiltDataset:
 
     @property
     def files(self) -> list[SourceFile]:
-        """The files behind the splits, each once: one may stand behind several."""
+        """The files behind the splits, each once: one may supply several."""
         parts = [part for split in self.splits.values() for part in split.parts]
         return list({id(part.file): part.file for part in parts}.values())
 
@@ -159,7 +159,7 @@ def load_or_build(
     """Return what an entry holds, or make it and leave an entry for the next start.
 
     Whatever goes wrong with the cache is said and nothing more: the records are then made in memory. An entry of all
-    splits of a file serves whoever asks for some of them.
+    splits of a file serves requests for some of them.
 
     Parameters
     ----------

@@ -110,7 +110,7 @@ def map_file(path: Path, written: FileRecord | None = None, fully: bool = False)
     written : FileRecord, optional
         What it must hold; it is read to its end for that, and not into the memory of this process.
     fully : bool
-        Whether SHA-256 is compared besides CRC-32.
+        Whether to compare SHA-256 in addition to CRC-32.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What lies in a token cache, for `codex-ml data cache`: shown, checked byte for byte, and cleared of what is known."""
+"""Entries of a token cache for `codex-ml data cache`: list, verify and clear."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _OWN_FILE = re.compile(rf"[a-z]+\.({'|'.join(PARTS)})|{re.escape(ENTRY_NAME)}|{r
 
 @dataclass(frozen=True)
 class CacheItem:
-    """An entry, or what a process that is at work or died has of one.
+    """An entry, or the unfinished entry of an active or dead process.
 
     ``state`` of an entry says what its description shows; only `check_items` looks at every byte.
     """
@@ -76,14 +76,14 @@ class CacheItem:
 
 @dataclass(frozen=True)
 class CacheContent:
-    """What lies in the directory of a cache: items of its own, and names that are not."""
+    """The content of a cache directory: its own items, and foreign names."""
 
     items: tuple[CacheItem, ...]
     unknown: tuple[str, ...]
 
 
 def look_into(directory: Path) -> CacheContent:
-    """Return what lies in a cache, the item that was used last first; nothing where there is no such directory.
+    """Return the content of a cache, the most recently used item first; empty if the directory does not exist.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def look_into(directory: Path) -> CacheContent:
             fix="name the directory of a token cache (data.cache_dir)",
             code="DATA_CACHE_DIRECTORY_MISSING",
         )
-    # One look: runs that are at work put entries in their place, and take away what they built, at any time.
+    # Read once: active runs add and remove entries at any time.
     names = sorted(directory.iterdir())
     staged = [path for path in names if is_staged_name(path.name) and not _is_foreign(path)]
     entries = [path for path in names if KEY.fullmatch(path.name) and not _is_foreign(path)]

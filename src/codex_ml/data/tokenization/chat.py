@@ -96,7 +96,7 @@ class ChatRenderer:
         self.left_out: Counter[str] = Counter()
 
     def conversation(self, messages: Sequence[Message], tools: Tools = ()) -> Conversation:
-        """Return a conversation to learn from; the prompt is all that stands before its last assistant turn.
+        """Return a conversation to learn from; the prompt is everything before its last assistant turn.
 
         Raises
         ------
@@ -191,7 +191,7 @@ class ChatRenderer:
         return spans
 
     def _turn_behind(self, before: str, messages: Sequence[Message], tools: Tools, text: str, marker: str) -> Span:
-        """Return the last turn of some messages in the text of all, verified to stand behind its prompt."""
+        """Return the last turn of some messages in the text of all, verified to follow its prompt."""
         through, _ = self._template.render(messages, tools, marker)
         if not text.startswith(through) and self._end_of_sequence:
             # Some templates close every conversation with end-of-sequence, wherever it is broken off.
@@ -237,7 +237,7 @@ class ChatRenderer:
         ]
         written_turns = ["".join(rendered.text[start:end].split()) for start, end in sorted(rendered.learned)]
         if len(written_turns) != len(turns):
-            # Marks of a template need not come one for a turn; then the answers stand in all of them together.
+            # Marks of a template need not come one for a turn; then all of them together contain the answers.
             written_turns = ["".join(written_turns)] * len(turns)
         for index, written in zip(turns, written_turns, strict=True):
             message = messages[index]

@@ -25,7 +25,7 @@ TEMPLATE_DATE = datetime(2026, 1, 1, tzinfo=UTC)
 _GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _CLOCK_CALL = re.compile(r"""strftime_now\(\s*(['"])([^'"\\]*)\1\s*\)""")
 _CLOCK_OTHERWISE = re.compile(r"strftime_now(?!\s+is\b)")
-# Arguments of a call: a template that asks what they are takes both ways, one that writes them out as they stand takes
+# Arguments of a call: a template that asks what they are takes both ways, one that prints them unchanged takes
 # text alone (an object would come out as Python writes it), and all others take an object.
 _ASKS_FOR_KIND = re.compile(r"arguments['\"\]]*\s+is\s+(?:not\s+)?(?:string|mapping)")
 _WRITES_TEXT = re.compile(r"arguments['\"\]]*\s*(?:[-+]?\}\}|[+~])")
@@ -62,7 +62,7 @@ class ChatTemplate:
         self._writes_text = bool(_WRITES_TEXT.search(template))
         self.has_marks = bool(_GENERATION_MARK.search(self._template))
         # Beginnings of one conversation are asked for again and again; what was rendered of it is kept until another
-        # is. It is told by its messages being the very same objects, which do not change and are held here.
+        # is. It is recognized by the identity of its messages, which do not change and are held here.
         self._conversation: tuple[Sequence[Message], Tools, str] = ((), (), "")
         self._renderings: dict[tuple[int, bool], tuple[str, list[Span]]] = {}
         self.reads_tools = "tools" in names_in_template(self._template)
@@ -126,7 +126,7 @@ class ChatTemplate:
                 )
             )
         except TemplateError as error:
-            # A message that stands in the template was written by its author; any other may quote the record.
+            # A message that is part of the template was written by its author; any other may quote the record.
             reason = f": {error.message}" if error.message and error.message in self._template else ""
             raise ValueError(f"the chat template refuses this conversation{reason}") from None
         rendered, spans = result
@@ -168,7 +168,7 @@ def _without_clock(template: str) -> str:
     Raises
     ------
     DataError
-        If it asks in another way than by a format that stands in it.
+        If it asks in another way than by a literal format.
     """
     pinned = _CLOCK_CALL.sub(lambda call: f"{call[1]}{TEMPLATE_DATE.strftime(call[2])}{call[1]}", template)
     if _CLOCK_OTHERWISE.search(pinned):

@@ -73,8 +73,8 @@ class RecordTokenizer:
     Prompt and completion are tokenised apart and joined: tokenised together, a token may reach over the border, and the
     prompt that generation sees would be no prefix of what was trained. The completion has the tokens that it has in
     running text behind its prompt, not those of a text that it opens (which differ with sentencepiece). The special
-    tokens that the tokenizer's own post-processor puts in front (such as begin-of-sequence) stand once, before the
-    prompt; those it puts behind stand once, at the very end; an end-of-sequence token closes every record and is
+    tokens that the tokenizer's own post-processor puts in front (such as begin-of-sequence) occur once, before the
+    prompt; those it appends occur once, at the end; an end-of-sequence token closes every record and is
     supervised. Text that spells a special token is tokenised as ordinary characters (``split_special_tokens``).
     Conversations: see `ChatRenderer`.
 
@@ -218,14 +218,14 @@ class RecordTokenizer:
         return not self._trust_control_tokens and any(token in text for token in self._special_tokens)
 
     def _with_prefix(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """Return ids behind what the tokenizer puts before a text, which may stand there only if text may spell it."""
-        stands = bool(self._prefix) and tuple(ids[: len(self._prefix)]) == self._prefix
-        return tuple(ids) if stands else (*self._prefix, *ids)
+        """Prepend the tokens that the tokenizer puts before a text, unless text may spell them and did."""
+        has_prefix = bool(self._prefix) and tuple(ids[: len(self._prefix)]) == self._prefix
+        return tuple(ids) if has_prefix else (*self._prefix, *ids)
 
     def _with_suffix(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """Return ids before the end of a record, which may stand there only if text may spell it."""
-        stands = tuple(ids[-len(self._suffix) :]) == self._suffix
-        return tuple(ids) if stands else (*ids, *self._suffix)
+        """Append the tokens that the tokenizer puts after a text, unless text may spell them and did."""
+        has_suffix = tuple(ids[-len(self._suffix) :]) == self._suffix
+        return tuple(ids) if has_suffix else (*ids, *self._suffix)
 
     def _encode_completion(self, prompt: str, completion: str) -> list[int]:
         if not prompt:
@@ -269,7 +269,7 @@ class RecordTokenizer:
         return ids, mask, prompt_length
 
     def _encode_segment(self, segment: Segment, previous: Segment | None) -> list[int]:
-        """Return the ids of a segment as it stands behind the one before it, none of them reaching over the border.
+        """Return the ids of a segment after the one before it; no token crosses the border.
 
         Depends on nothing that comes later, so that a prompt has the same ids in training and in generation.
         """
@@ -296,7 +296,7 @@ class RecordTokenizer:
 
     @cached_property
     def _contexts(self) -> tuple[str, ...]:
-        """Texts that may stand before a segment whose own neighbour would merge with it."""
+        """Texts that may precede a segment whose own neighbour would merge with it."""
         return ("\n", ".", "a", str(self.tokenizer.eos_token))
 
     @cached_property

@@ -61,7 +61,7 @@ class CheckpointContent:
 
 @dataclass(frozen=True)
 class LoadedState:
-    """What training needs of a checkpoint to go on.
+    """The parts of a checkpoint that training resumes from.
 
     The recipe reads the weights from ``directory``, unless a store without files gives them here as ``weights``.
     """
@@ -78,7 +78,7 @@ def save_checkpoint(checkpoints: Path, content: CheckpointContent, storage: Stor
     """Write a checkpoint so that at every instant it is whole or absent, and return its directory.
 
     The order is what makes it safe: files, their fsync, the manifest, the directory's fsync, the rename, the parent's
-    fsync. Whoever calls has forced the logs to the disk before, so that no line of an earlier step is missing beside
+    fsync. The caller has synced the logs before, so that no line of an earlier step is missing beside
     a checkpoint that survives. It is verified by reading it back before the caller lets any older checkpoint go.
     """
     target = checkpoints / checkpoint_name(content.state.step)

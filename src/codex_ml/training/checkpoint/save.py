@@ -29,7 +29,7 @@ from codex_ml.training.job import TrainingJob
 from codex_ml.training.optimizer import optimizer_tensors, trainable_parameters
 from codex_ml.training.plan import format_bytes
 
-# Besides the files themselves: directories, blocks that are not full, and the pointers written right after.
+# In addition to the files: directories, blocks that are not full, and the pointers written right after.
 _MARGIN_SHARE = 0.05
 _MARGIN_BYTES = 2**18
 
@@ -44,7 +44,7 @@ class SavedCheckpoint:
 
 @dataclass(frozen=True)
 class Retention:
-    """Which checkpoints stay: the newest so many, the best so many, and those at multiples of a number of steps."""
+    """Which checkpoints to keep: the newest, the best, and those at multiples of a number of steps."""
 
     keep_last: int
     keep_best: int
@@ -55,7 +55,7 @@ class CheckpointStore(Protocol):
     """All that training asks of the place where checkpoints lie; a test passes one that lives in memory."""
 
     def require_room(self, step: int, size_bytes: int) -> None:
-        """Raise `DiskSpaceError` when a checkpoint of about this size has no room; nothing was written then."""
+        """Raise `DiskSpaceError` if a checkpoint of about this size does not fit; nothing is written."""
         ...
 
     def save(self, content: CheckpointContent) -> SavedCheckpoint:
@@ -110,7 +110,7 @@ class DirectoryStore:
         try:
             place = save_checkpoint(self._checkpoints, content, self._storage)
         except BaseException as error:
-            # A torso would take the very room that is missing. On a disk that fails altogether the next start does it.
+            # A partial checkpoint uses the missing space. If the disk fails, the next start removes it.
             # A second signal leaves at once all the same: removing files takes no time, and a third ends that, too.
             with contextlib.suppress(OSError):
                 remove_staged(self._checkpoints, self._storage)
@@ -156,7 +156,7 @@ class SaveTimer:
     """Tells when the minutes between two timed checkpoints are over.
 
     The clock decides when a checkpoint is written and never what is in it. One that was set back makes the wait start
-    anew, so that neither every step is saved nor none for as long as it was set back.
+    again, so that neither every step is saved nor none for as long as it was set back.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ class StepSnapshot:
 
 
 def step_border(state: TrainerState) -> StepSnapshot:
-    """Note where counters and generators stand between two steps."""
+    """Record the counters and random generators between two steps."""
     border = copy.copy(state)
     border.validation_losses = dict(state.validation_losses)
     return StepSnapshot(border, random_snapshot())
@@ -252,7 +252,7 @@ class CheckpointSaver:
         Raises
         ------
         DiskSpaceError
-            If there is no room for it; older checkpoints are untouched.
+            If it does not fit on the disk; older checkpoints are untouched.
         """
         self._store.require_room(border.state.step, self._size_bytes)
         self._before_save()
@@ -264,7 +264,7 @@ class CheckpointSaver:
     def point_and_prune(self, state: TrainerState) -> None:
         """Name the latest and the best, and let go what retention no longer keeps.
 
-        Asked for after each checkpoint, and by a run that goes on: the process before may have died between the two.
+        Called after each checkpoint and when a run resumes: the process before may have died between the two.
         """
         settings = self._job.settings
         retention = Retention(settings.keep_last, settings.keep_best, settings.keep_every_steps)

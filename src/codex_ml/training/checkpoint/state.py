@@ -31,7 +31,7 @@ _ALIGNMENT_BYTES = 8
 
 
 def tensor_file_pieces(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """Yield the bytes of a safetensors file: its header, then the numbers of each tensor as they lie in memory.
+    """Yield the bytes of a safetensors file: its header, then the values of each tensor in memory order.
 
     The library's own ``save`` makes two copies of everything first: with all weights trained, four times their size.
 
@@ -98,7 +98,7 @@ class RandomSnapshot:
 
 
 def random_snapshot() -> RandomSnapshot:
-    """Note where every generator stands."""
+    """Record the state of every random generator."""
     return RandomSnapshot(random_tensors(), random.getstate(), tuple(np.random.get_state(legacy=True)))
 
 
