@@ -123,7 +123,7 @@ docs: $(VENV)/.installed-dev  ## Build the documentation into .cache/site
 sbom: $(VENV)/.installed-dev  ## Write the bill of materials again (docs/sbom.cdx.json)
 	$(BIN)/python tools/make_sbom.py
 
-reference: $(VENV)/.installed-dev  ## Write the references of commands and settings from the code (docs/reference)
+reference: $(VENV)/.installed-dev  ## Write docs/reference and the lists of modules in READMEs from the code
 	$(BIN)/python tools/make_reference.py
 
 # The programs of the images need nothing but Python: a machine that only builds has no environment of ours.

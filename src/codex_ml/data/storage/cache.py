@@ -52,8 +52,8 @@ class Entry:
 class TokenCache:
     """A directory of entries, each a directory named by its key.
 
-    An entry is built in a staging directory, synced and renamed, and never changed later. A partial entry is never taken
-    for a complete one, processes do not wait for each other, and a process keeps an open entry that is deleted.
+    An entry is built in a staging directory, synced and renamed, and never changed later. A partial entry is never
+    taken for a complete one, processes do not wait for each other, and a process keeps an open entry that is deleted.
 
     Parameters
     ----------
