@@ -98,7 +98,7 @@ def run_command(body: Callable[[], int], *, has_model: bool = True) -> None:
         GUARD.activate()
         code = body()
     except BrokenPipeError:
-        # Whoever read our output went away in the middle of the work: nothing is left to say to them.
+        # The reader of our output is gone: there is nobody to print to.
         drop_output(sys.stdout)
         code = EXIT_RUN_FAILED
     except BaseException as raised:
@@ -158,7 +158,7 @@ def _leave_when_asked(
     A signal that the process was started to ignore stays ignored, and is not among those returned.
     """
     if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may; whoever calls a command from another has signals of their own.
+        # Only the main thread may set handlers; a caller in another thread has its own.
         return {}
     heard = [number for number in STOP_EXIT_CODES if signal.getsignal(number) is not signal.SIG_IGN]
     return {number: signal.signal(number, handler) for number in heard}
@@ -234,7 +234,7 @@ def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
 def fit_to_show(text: str, filters: Callable[[], Callable[[str], str]] = _default_filters) -> str:
     """Return a text as the default policy lets it be shown; where the filters themselves fail, nothing of it.
 
-    Characters that would move the cursor, colour or hide something are written out: names in a file from somebody else
+    Characters that would move the cursor, colour or hide something are written out: names in an untrusted file
     are shown too.
     """
     try:
@@ -255,15 +255,15 @@ def show_warning(
     file: TextIO | None = None,
     line: str | None = None,  # noqa: ARG001 - signature of `warnings.showwarning`
 ) -> None:
-    """Print a warning of a library as one filtered line; stands in for `warnings.showwarning`."""
+    """Print a warning of a library as one filtered line; replaces `warnings.showwarning`."""
     place = f"{Path(filename).name}:{lineno}"
     write_message(fit_to_show(f"warning: {message} ({category.__name__}, {place})"), stream=file)
 
 
 def error_block(error: BaseException, *, has_model: bool = True) -> tuple[str, int]:
-    """Return what is shown of an error, and the exit code it stands for.
+    """Return the text of an error, and its exit code.
 
-    Below the block stand the notes of the error that say what is still good, and what went wrong besides.
+    The notes of the error follow the block: what was kept, and what else went wrong.
     """
     block, code = _block_of(error, has_model)
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith((NOTE_KEPT, NOTE_ALSO))]

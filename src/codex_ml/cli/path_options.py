@@ -1,7 +1,7 @@
 """Options for the paths of a configuration, taken as they are, for names that KEY=VALUE cannot take bare.
 
 In ``KEY=VALUE`` a name with a space, a quote, a comma, ``=``, a bracket or ``$`` has to be quoted for the grammar as
-well as for the shell. Behind ``--data-path`` it stands as the file system has it.
+well as for the shell. ``--data-path`` takes it literally.
 """
 
 from __future__ import annotations

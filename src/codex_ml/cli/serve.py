@@ -120,7 +120,7 @@ def _named(pairs: list[str]) -> dict[str, str]:
     Raises
     ------
     UserError
-        If a name or a checkpoint is missing, a name cannot be one, or stands twice.
+        If a name or a checkpoint is missing, or a name is invalid or duplicate.
     """
     named: dict[str, str] = {}
     for pair in pairs:

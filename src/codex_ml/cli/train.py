@@ -29,8 +29,8 @@ ResumeFrom = Annotated[
     typer.Option(
         "--resume-from",
         metavar="PATH|latest",
-        help="Go on with a run: its directory, one of its checkpoints, or latest (the newest run of this name; "
-        "where there is none, one is started).",
+        help="Resume a run directory, a checkpoint, or latest (newest run of this name; "
+        "starts a new run if none exists).",
     ),
 ]
 

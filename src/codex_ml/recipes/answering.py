@@ -115,7 +115,7 @@ class Answerer:
     target : Target
         What answers.
     base : BaseModel
-        What it stands on.
+        The checkpoint or base model that answers.
     generator : TextGenerator
         The model behind the filters.
     prompts : RecordTokenizer
@@ -154,7 +154,7 @@ class Answerer:
         Raises
         ------
         ValueError
-            If it cannot be encoded, or leaves no room for the answer that is asked for.
+            If it cannot be encoded, or does not leave enough positions for the requested answer.
         """
         if isinstance(prompt, str):
             # A tokenizer without a begin token has no empty prompt; the generator puts its end token there.
@@ -186,16 +186,16 @@ class Answerer:
         self.audit.record(name, "output", generation.output_findings, action)
 
     def _new_tokens(self, prompt_length: int) -> int:
-        room = None if self.positions is None else self.positions - prompt_length
+        free = None if self.positions is None else self.positions - prompt_length
         asked = self.config.generation.max_new_tokens
         if asked is None:
-            if room is not None and room < 1:
+            if free is not None and free < 1:
                 raise ValueError(
                     f"the prompt has {prompt_length} tokens, and the model {self.positions} positions for it and the "
                     "answer together"
                 )
-            return _DEFAULT_NEW_TOKENS if room is None else min(_DEFAULT_NEW_TOKENS, room)
-        if room is not None and asked > room:
+            return _DEFAULT_NEW_TOKENS if free is None else min(_DEFAULT_NEW_TOKENS, free)
+        if free is not None and asked > free:
             raise ValueError(
                 f"the prompt has {prompt_length} tokens, and of the {self.positions} positions of the model not "
                 f"{asked} are left for the answer (generation.max_new_tokens)"

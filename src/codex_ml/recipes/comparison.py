@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from codex_ml.io.atomic import file_digest
 
 # Optimizer and generators: compared too, but they are not what a run is made for.
-# Measured by a clock or of the machine: two equal runs differ in them. Units stand in names.
+# Measured by a clock or of the machine: two equal runs differ in them. The names have units.
 _TIMED_SUFFIXES = ("_seconds", "_per_second", "_bytes", "_percent", "_watts", "_celsius", "seconds_left")
 _SYSTEM_SPLIT = "system"
 _SHOWN = 5
@@ -62,11 +62,11 @@ class MetricComparison:
     Attributes
     ----------
     compared : int
-        Values that stand on both sides.
+        Values on both sides.
     differing : tuple
         Of these, those that are not equal: step, split, name, recorded, found.
     only_recorded, only_found : tuple of str
-        Values that stand on one side only.
+        Values on one side only.
     timed : int
         Values that were left out because they measure time or the machine.
     """
@@ -79,7 +79,7 @@ class MetricComparison:
 
     @property
     def identical(self) -> bool:
-        """Whether every value stands on both sides and is equal."""
+        """Whether every value is on both sides and equal."""
         return bool(self.compared) and not (self.differing or self.only_recorded or self.only_found)
 
     def lines(self) -> list[str]:

@@ -147,7 +147,7 @@ def _open_log(config: EvaluateConfig, prepared: Prepared, run: RunLayout, storag
 
 
 def _own_run(target: Target) -> RunLayout | None:
-    """Return the run a target lies in; None for the base and for a checkpoint that was moved out of its run."""
+    """Return the run that contains a target; None for the base and for a checkpoint that was moved out of its run."""
     return run_of_checkpoint(target.directory) if target.directory is not None else None
 
 
@@ -258,7 +258,7 @@ def _receiving_run(
     layout, record = create_run(
         config.run.output_dir, f"{config.run.name}-evaluate", dependencies.clock(), dependencies.storage
     )
-    # Like a training run: whoever lists runs tells by this lock that the evaluation is still in progress.
+    # Like a training run: `runs list` sees by this lock that the evaluation is still in progress.
     with hold_lock(layout.lock):
         try:
             yield layout
@@ -274,7 +274,7 @@ def _refuse_trained_records(config: EvaluateConfig, targets: Sequence[Target], p
     Raises
     ------
     DataError
-        With how many of the records stand in the train split of which run.
+        Naming the number of records that also appear in the train split of a run.
     """
     if config.eval.split == "train":
         return

@@ -240,14 +240,14 @@ def hold_conversation(
     *,
     system: str | None = None,
 ) -> None:
-    """Answer turn after turn, each with all that was said before; ``/reset`` begins anew, an empty turn is passed over.
+    """Answer turn after turn, each with the conversation so far; ``/reset`` clears it, and an empty turn is skipped.
 
     Parameters
     ----------
     turns : iterable of str
         What the user says.
     system : str, optional
-        What stands before the first turn.
+        System prompt.
 
     Raises
     ------

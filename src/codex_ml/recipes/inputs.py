@@ -24,7 +24,7 @@ from codex_ml.safety.policy import load_policy
 
 
 def emit(text: str) -> None:
-    """Print a line on the error stream, and into the debug log of a run at work.
+    """Print a line on the error stream, and into the debug log of the active run.
 
     A reader that went away, or a full disk behind the stream, is no reason to end a run.
     """
@@ -33,7 +33,7 @@ def emit(text: str) -> None:
 
 
 _EVERY_SECONDS = 10.0
-# Asking the time costs something; so many records take a moment only.
+# Reading the clock costs time; this many records take only a moment.
 _LOOK_EVERY_RECORDS = 256
 # Of these, the place of a record is the place in the file.
 _PLAIN_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".txt", ""})

@@ -67,7 +67,7 @@ def prepare(
         The splits that are wanted.
     storage : Storage, optional
         The disk on which the cache of tokenised data may be written; without one it is only read.
-    bypass_recorder : Witness
+    bypass_recorder : BypassRecorder
         Notes who turned the filters off, where they are off.
 
     Raises
@@ -110,7 +110,7 @@ def _cache_use(
     emit: Callable[[str], None],
     storage: Storage | None,
 ) -> CacheUse | None:
-    """Return the cache of tokenised data of a config, and what besides its data section decides about the entries."""
+    """Return the token cache of a config, with the inputs of its keys in addition to the data section."""
     if config.data.cache_dir is None:
         return None
     if config.safety.pseudonyms:

@@ -58,7 +58,7 @@ class Stage:
 def stages_of(events: Iterable[Mapping[str, Any]], last_step: int, total_steps: int) -> list[Stage]:
     """Return the stages that lead to a checkpoint.
 
-    Each process of a run writes its settings and its plan, then the step from which it goes on (``rewound``). Processes
+    Each process of a run writes its settings and its plan, then the step it continues from (``rewound``). Processes
     of one plan and one such set of settings are one stage: a resumed run is the same as one that was never interrupted.
     What a resume gave up is no part of it.
 
@@ -99,7 +99,7 @@ def stages_of(events: Iterable[Mapping[str, Any]], last_step: int, total_steps: 
 
 REPORT_NAME = "reproduction.json"
 REPORT_VERSION = 1
-# More than any machine has; a number from a stranger's file must not exhaust this one.
+# More than any machine has; a number from an untrusted file must not exhaust this one.
 _MOST_THREADS = 1024
 
 
@@ -134,7 +134,7 @@ class Reproduction:
 
     @property
     def identical(self) -> bool:
-        """Whether weights, metrics and the very tokens trained on are the same; bits, not tolerance."""
+        """Whether weights, metrics and training tokens are equal, bit by bit."""
         same_weights = bool(self.weights) and all(file.identical for file in self.weights)
         return same_weights and self.metrics.identical and self.tokens_agree
 
@@ -283,7 +283,7 @@ def _train_stages(config: TrainConfig, stages: Sequence[Stage], dependencies: Tr
     for number, stage in enumerate(stages, start=1):
         stage_config = config
         if number < len(stages):
-            # The last plan stands in config.yaml; those before it only in the events.
+            # The last plan is in config.yaml; those before it only in the events.
             stage_config = _with_training(config, {"max_steps": stage.total_steps, "epochs": None, **stage.settings})
         if layout is not None:
             run = stage_config.run.model_copy(update={"resume_from": layout.directory})

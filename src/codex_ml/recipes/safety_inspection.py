@@ -23,7 +23,7 @@ _LONGEST_STRETCH_CHARACTERS = 1024 * 1024
 
 @dataclass
 class TextReport:
-    """What was found in a text: every finding counted, the first so many with their places, never content."""
+    """What was found in a text: every finding counted, the first ones with their positions, never content."""
 
     name: str
     characters: int = 0

@@ -91,7 +91,7 @@ class HostedModels:
         Raises
         ------
         ValueError
-            If there is no chat template, the prompt is empty, or it leaves no room for its answer.
+            If there is no chat template, the prompt is empty, or it does not leave enough positions for its answer.
         """
         del model
         ids = self._encoder.encode_prompt(prompt) if isinstance(prompt, str) else self._encode_chat(prompt)
@@ -140,17 +140,17 @@ class HostedModels:
         return self._encoder.encode_prompt(MessagesRecord(messages=messages))
 
     def _new_tokens(self, prompt_length: int, asked: int | None) -> int:
-        room = None if self._positions is None else self._positions - prompt_length
-        if room is not None and room < (asked or 1):
+        free = None if self._positions is None else self._positions - prompt_length
+        if free is not None and free < (asked or 1):
             raise ValueError(
-                f"the prompt has {prompt_length} tokens, which leaves {max(room, 0)} of the {self._positions} "
+                f"the prompt has {prompt_length} tokens, which leaves {max(free, 0)} of the {self._positions} "
                 f"positions of the model for the answer, and {asked or 1} are needed"
             )
         if asked is not None:
             return asked
         default = self._config.generation.max_new_tokens or _DEFAULT_NEW_TOKENS
         most = min(default, self._config.serve.max_new_tokens)
-        return most if room is None else min(most, room)
+        return most if free is None else min(most, free)
 
 
 def serve(

@@ -33,7 +33,7 @@ def build_app(
     Parameters
     ----------
     service, engine, metrics
-        What answers, what stands behind it, and what is counted.
+        The service, its engine, and its metrics.
     token, loopback_only, allowed_origins
         As for `Gatekeeper`.
     clock : callable

@@ -40,7 +40,7 @@ class Job:
         Which model answers.
     prompt : str or sequence of Turn
         What is asked.
-    params : Wish
+    params : GenerationParams
         How.
     deadline : float
         When, by the clock of the engine, nobody waits for it any longer.

@@ -84,7 +84,7 @@ _NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
 
 
 class StreamOptions(BaseModel):
-    """What a streamed answer holds besides the text."""
+    """Fields of a streamed answer in addition to the text."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -174,7 +174,7 @@ def parse_request(kind: type[Request], fields: object) -> Request:
     try:
         return kind.model_validate(used)
     except ValidationError as error:
-        # The input stands in the error's own text: only the place and the rule are told.
+        # The error text contains the input: only its location and rule are returned.
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         names = [str(part) for part in first["loc"]]
         if first["type"] == "extra_forbidden":

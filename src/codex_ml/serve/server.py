@@ -157,7 +157,7 @@ class HttpServer:
     def _on_signal(self, number: int) -> None:
         self._asked.append(number)
         if len(self._asked) > 1:
-            # Once more: whoever asks does not want to wait.
+            # A second signal: do not wait.
             self._server.force_exit = True
             self._engine.give_up()
             return

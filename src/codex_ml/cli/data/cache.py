@@ -69,7 +69,7 @@ def clear_cache(
         typer.Option("--older-than", metavar="DAYS", min=0, help="Only entries that were not used for this many days."),
     ] = None,
 ) -> None:
-    """Delete entries; runs that have one open go on, and the next one builds its own again. Other files stay."""
+    """Delete cache entries. Runs that use one continue, and the next run builds it again. Other files are kept."""
     from datetime import timedelta
 
     from codex_ml.data.storage.listing import clear

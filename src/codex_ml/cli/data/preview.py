@@ -42,7 +42,7 @@ def preview(
 ) -> None:
     """Show records as the model will see them, filtered, tokenised and cut as the configuration says.
 
-    Supervised tokens are green on a terminal and stand in ⟦ ⟧ elsewhere; ↵ marks a line end of the record.
+    Supervised tokens are green on a terminal and enclosed in ⟦ ⟧ elsewhere; ↵ marks a line end of the record.
     """
     with STOP.deferred():
         from codex_ml.config.compose import compose

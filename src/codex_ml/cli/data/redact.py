@@ -1,4 +1,4 @@
-"""`codex-ml data redact`: writes a file anew without what the safety policy forbids, all else byte for byte."""
+"""`codex-ml data redact`: rewrites a file with its safety findings redacted, every other byte unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`codex-ml data stats`: how many records, how long, how many twice, and which stand in two files."""
+"""`codex-ml data stats`: record counts, lengths, duplicates, and overlaps between files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stats(
     max_line_bytes: MaxLineBytes = 16 * 1024 * 1024,
     as_json: AsJson = False,
 ) -> None:
-    """Count records, lengths, duplicates, and records that stand in two files; content is never shown."""
+    """Count records, lengths, duplicates and overlaps between files; content is never shown."""
     with STOP.deferred():
         from codex_ml.data.inspect.statistics import StatisticsOptions
         from codex_ml.recipes.data.stats import collect_statistics
@@ -75,10 +75,10 @@ def _rendered(found: Mapping[str, Any]) -> Iterator[str]:
         yield "tokens and supervision are counted with --model PATH"
     for overlap in found["overlaps"]:
         near = overlap["near"]
-        besides = "" if near is None else f", {near['records']:,} nearly ({near['looked_at']:,} looked at)"
+        near_text = "" if near is None else f", {near['records']:,} nearly ({near['looked_at']:,} looked at)"
         yield (
             f"{overlap['file']} in {overlap['in']}: {overlap['records']:,} of {overlap['of']:,} records byte for byte, "
-            f"{overlap['records_by_prompt']:,} by prompt{besides}{_places(overlap['lines'])}"
+            f"{overlap['records_by_prompt']:,} by prompt{near_text}{_places(overlap['lines'])}"
         )
     for warning in found["warnings"]:
         yield f"warning: {warning}"

@@ -1,4 +1,4 @@
-"""`codex-ml runs`: the commands that look at what training and evaluation left behind; list and show stand here."""
+"""`codex-ml runs`: the group of commands about runs, with `list` and `show`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def list_runs(
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Only runs of this name.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List runs, newest first; one whose process died without a word is closed as KILLED."""
+    """List runs, newest first; a run whose process died unexpectedly is marked KILLED."""
     from codex_ml.runs.layout import read_runs
     from codex_ml.runs.listing import render_list, summarise
 

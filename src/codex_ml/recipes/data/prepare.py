@@ -108,7 +108,7 @@ def prepare_data(
     preparer : Preparer
         What to do.
     sources : sequence of Path
-        Raw files; a directory stands for the files in it. None: the preparer's own file is fetched.
+        Raw files; a directory means the files in it. None: the preparer's own file is fetched.
     out : Path
         The directory to be made.
     dependencies : PrepareDependencies, optional
@@ -261,7 +261,7 @@ def _build(
 
 
 def _fit_to_learn(texts: Iterable[str], filter_text: FilterText) -> Iterator[str]:
-    """Yield texts as the safety filters let them be trained on; a vocabulary is read by whoever gets the tokenizer."""
+    """Yield texts as the safety filters let them be trained on; recipients of the tokenizer can read its vocabulary."""
     for text in texts:
         filtered = filter_text(text)
         if filtered.action in {"keep", "redact"}:

@@ -53,7 +53,7 @@ class PreviewedRecord:
     tokens : sequence of ShownToken
         What the model sees; empty where it sees nothing, and where the safety policy does not let it be shown so.
     head : int
-        How many of them stand before those that are left out.
+        Number of tokens shown before the omitted ones.
     left_out : int
         How many tokens in the middle are not shown.
     plain : str
@@ -229,7 +229,7 @@ def texts_of(ids: Sequence[int], special_ids: frozenset[int], decode: Callable[[
     ids : sequence of int
         Token ids.
     special_ids : frozenset of int
-        Ids that stand for themselves, whatever is before them.
+        Ids that decode to the same text after any other token.
     decode : callable
         Ids -> text, with the replacement character for what is no whole character.
     """

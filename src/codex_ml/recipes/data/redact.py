@@ -1,4 +1,4 @@
-"""A file of records written anew without what a safety policy forbids: the job behind `codex-ml data redact`."""
+"""The job of `data redact`: a data file rewritten with the findings of a safety policy redacted."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def redact_file(
     """Write a file of records with every forbidden span marked, and every other byte as it was.
 
     Rows keep their number and order, unless a rule drops one. A row without a finding keeps its bytes; in another one
-    the strings with findings are written anew. Rows of a table become lines of JSON. Output and report appear whole
+    the strings with findings are rewritten. Rows of a table become lines of JSON. Output and report appear whole
     or not at all. Memory does not grow with the file.
 
     Parameters

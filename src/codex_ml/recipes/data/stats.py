@@ -16,7 +16,7 @@ def collect_statistics(
 ) -> dict[str, Any]:
     """Read files and return their figures and what they have in common; see `describe_files`.
 
-    Records are counted as they stand in the file, before any safety filter and any cut.
+    Records are counted with the bytes of the file, before any safety filter and truncation.
 
     Parameters
     ----------

@@ -21,10 +21,10 @@ from codex_ml.recipes.inputs import open_filters
 from codex_ml.safety.filters import Action, Filtered, Finding, SafetyFilters
 from codex_ml.safety.rendering import SEVERITY, marker
 
-# A finding in a key itself; and a key that is not shown: of a file from somebody else, keys may be names of persons.
+# A finding in a key itself; and a key that is not shown: in an untrusted file, keys may be names of persons.
 _IN_KEY = "(key)"
 _HIDDEN_KEY = "(hidden)"
-# Names of keys, roles and the like come again in every row: so long, and so many of them, are remembered as clean.
+# Names of keys, roles and the like recur in every row: short ones, up to a limit, are cached as clean.
 _LONGEST_REMEMBERED_CHARACTERS = 64
 _MOST_REMEMBERED = 1 << 16
 # A file may have a field of its own in every row.
@@ -83,7 +83,7 @@ class RowFilter:
         return RowLook(changed_tokens(value, change), found, action, rule_id, worst_place)
 
     def apply(self, text: str, name: str | None = None) -> Filtered:
-        """Return a text after the filters; one that stands in a row twice, or is short and clean, is read once."""
+        """Return a text after the filters; a text that is repeated in a row, or short and clean, is read once."""
         if (name, text) in self._clean:
             return Filtered(text, (), "keep")
         filtered = self._seen.get((name, text))
@@ -119,7 +119,7 @@ class RowFilter:
 
 
 def _name_of(place: JsonPath) -> str | None:
-    """Return the key under which a text stands, through lists; None for a key itself and for what has none."""
+    """Return the key of a text, through lists; None for a key itself and for what has none."""
     if not place or place[-1] is None:
         return None
     return next((part for part in reversed(place) if isinstance(part, str)), None)
@@ -282,7 +282,7 @@ _FIX_BLOCKED = "remove the record, or change the rule in a policy of your own (s
 
 
 def _look(line: JsonLine, rows: RowFilter, report: FileReport) -> set[str]:
-    """Count what the policy finds in a row as it stands in the file, and return the rules: as `data redact` looks."""
+    """Count the findings of the policy in a row of the file, and return the rules: as `data redact` looks."""
     look = rows.look(line.value)
     for place, finding in look.found:
         report.findings.add(line.line_number, rows.field_name(place), finding)

@@ -94,7 +94,7 @@ def _time_line(
         took = machine.clock() - started
         steps += 1
         # The first step also fills caches, starts threads and touches the memory of gradients and optimizer: of a large
-        # model it takes three times as long as any other. It stands for all only where it is very long.
+        # model it takes three times as long as any other. It represents all of them only if it is very long.
         if steps > 1 or took >= _LONGEST_WARM_UP_SECONDS:
             seconds += took
             tokens += outcome.supervised_tokens + outcome.masked_tokens

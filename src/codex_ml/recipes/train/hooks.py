@@ -38,7 +38,7 @@ _LOGGED = (
     "supervised_tokens_per_second",
     "memory_bytes",
 )
-# What some runs have besides: those in float16.
+# Metrics of float16 runs only.
 _LOGGED_WHERE_THERE = ("loss_scale", "loss_scale_overflows")
 LogMetrics = Callable[[int, Mapping[str, float], str], None]
 

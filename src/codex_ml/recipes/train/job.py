@@ -219,7 +219,7 @@ def _wished_stop(stop_at: Callable[[int], bool] | None, step: int) -> str | None
 
 
 def _resume(config: TrainConfig, dependencies: TrainDependencies) -> tuple[ResumePoint, LoadedState | None]:
-    """Find the run that goes on, close it if it died, say so, and read its state."""
+    """Find the run to resume, mark it KILLED if its process died, and read its state."""
     resume = close_dead_run(_find_resume(config), dependencies.clock(), dependencies.storage)
     if resume.message:
         dependencies.emit(resume.message)
@@ -284,7 +284,7 @@ def _prepare(
 
 
 def _already_finished(resume: ResumePoint, state: TrainerState) -> TrainOutcome:
-    assert resume.layout is not None, "a checkpoint that was loaded lies in a run"
+    assert resume.layout is not None, "a loaded checkpoint belongs to a run"
     why = f": {state.stop_reason}" if state.stop_reason else ""
     return TrainOutcome(
         resume.layout.directory,

@@ -186,7 +186,7 @@ def build_memory_probe(config: TrainConfig, prepared: Prepared) -> MemoryProbe:
 def plan_run(config: TrainConfig, prepared: Prepared, memory_probe: MemoryProbe) -> Plan:
     """Work out steps, tokens, memory and disk of a run.
 
-    The memory of a step is counted on the records of its largest pass, through the very code that trains, with tensors
+    The memory of a step is counted on the records of its largest pass, through the code that trains, with tensors
     that have no numbers; where a model cannot be followed without numbers, it is an estimate, and says so.
     """
     records = prepared.dataset.require("train")
@@ -272,7 +272,7 @@ def _logit_rows(config: TrainConfig, memory_probe: MemoryProbe) -> int | None:
 # measured at up to three times their tensors (docs/explanation/how-training-works.md).
 _CPU_SHARE, _CUDA_SHARE = 0.5, 0.9
 
-# Plans a run with so many records in a pass.
+# Plans a run with a number of records per pass.
 PlanWith = Callable[[int], Plan]
 
 
@@ -302,23 +302,23 @@ def resolve_micro_batch_size(
         Gives the bytes that could still be taken on a device.
     """
     available = at_hand(memory_probe.device)
-    room = int(available * (_CUDA_SHARE if memory_probe.device.startswith("cuda") else _CPU_SHARE))
+    budget = int(available * (_CUDA_SHARE if memory_probe.device.startswith("cuda") else _CPU_SHARE))
     records = config.training.records_per_step
 
     def plan_with(size: int) -> Plan:
         return plan_run(with_micro_batch_size(config, size), prepared, memory_probe)
 
     if config.training.micro_batch_size == "auto":
-        size, plan = largest_that_fits(records, room, plan_with)
+        size, plan = largest_that_fits(records, budget, plan_with)
         chosen = (
             f"training.micro_batch_size={size} training.gradient_accumulation_steps={records // size}: "
-            f"{_why(size, plan.total_bytes, room, records)} ({format_bytes(available)} at hand)"
+            f"{_why(size, plan.total_bytes, budget, records)} ({format_bytes(available)} at hand)"
         )
         return with_micro_batch_size(config, size), replace(plan, memory_advice=chosen)
     plan = plan_run(config, prepared, memory_probe)
     if plan.total_bytes <= available or config.training.tokens_per_micro_batch is not None:
         return config, plan
-    size, smaller = largest_that_fits(records, room, plan_with)
+    size, smaller = largest_that_fits(records, budget, plan_with)
     advice = (
         f"training.micro_batch_size={size} training.gradient_accumulation_steps={records // size} would take "
         f"{format_bytes(smaller.total_bytes)}, for the same steps"
@@ -328,14 +328,14 @@ def resolve_micro_batch_size(
     return config, replace(plan, memory_advice=f"warning: only {format_bytes(available)} at hand; {advice}")
 
 
-def largest_that_fits(records: int, room: int, plan_with: PlanWith) -> tuple[int, Plan]:
+def largest_that_fits(records: int, budget: int, plan_with: PlanWith) -> tuple[int, Plan]:
     """Return the largest pass that divides a step and whose plan fits, or one record where none does.
 
     Parameters
     ----------
     records : int
         Of a step.
-    room : int
+    budget : int
         Bytes that the plan may take.
     plan_with : callable
         Plans the run for a number of records in a pass; more records never take less.
@@ -346,7 +346,7 @@ def largest_that_fits(records: int, room: int, plan_with: PlanWith) -> tuple[int
     while low <= high:
         middle = (low + high) // 2
         candidate = plan_with(sizes[middle])
-        if candidate.total_bytes <= room:
+        if candidate.total_bytes <= budget:
             best, plan, low = sizes[middle], candidate, middle + 1
         else:
             high = middle - 1
@@ -354,7 +354,7 @@ def largest_that_fits(records: int, room: int, plan_with: PlanWith) -> tuple[int
 
 
 def with_micro_batch_size(config: TrainConfig, size: int) -> TrainConfig:
-    """Return a config whose steps have the same records, so many of them in a pass."""
+    """Return a config whose steps have the same records, with a number of them per pass."""
     steps = config.training.records_per_step // size
     training = config.training.model_copy(update={"micro_batch_size": size, "gradient_accumulation_steps": steps})
     return config.model_copy(update={"training": training})
@@ -371,9 +371,9 @@ def restore_micro_batch_size(config: TrainConfig, loaded: LoadedState | None) ->
     return with_micro_batch_size(config, size)
 
 
-def _why(size: int, taken: int, room: int, records: int) -> str:
-    if taken > room:
-        return f"not even one record in a pass fits into the {format_bytes(room)} that tensors may take"
+def _why(size: int, taken: int, budget: int, records: int) -> str:
+    if taken > budget:
+        return f"not even one record in a pass fits into the {format_bytes(budget)} that tensors may take"
     if size == records:
         return "all records of a step fit into one pass"
-    return f"the most that {format_bytes(room)} of tensors hold"
+    return f"the most that {format_bytes(budget)} of tensors hold"

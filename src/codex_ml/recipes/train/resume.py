@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 # Every key or whole section of the configuration that a resume may change, and why. What is named neither here nor
-# below is compared: a new key is part of what makes a run the same run until somebody has thought about it.
+# below is compared: a new key must be equal on resume until it is added here.
 MAY_CHANGE: Mapping[str, str] = MappingProxyType(
     {
         "schema_version": "a newer toolkit reads the same settings under a newer version",
@@ -99,7 +99,7 @@ _SETTING_OF = {"batch_layout": "model.batch_layout"}
 # Raised with every change to what a step computes, if only in its last bits: a resume after it would be another run.
 _ARITHMETIC = 3
 _ARITHMETIC_KEY = "arithmetic"
-# The whole list stands in docs/how-to/verify-and-reproduce-a-run.md; in an error message nobody reads to its end.
+# docs/how-to/verify-and-reproduce-a-run.md has the full list, which is too long for an error message.
 _IN_SHORT = (
     "its length (training.max_steps, training.epochs), intervals, retention, training.gradient_checkpointing, "
     "tracking and a few more, listed in docs/how-to/verify-and-reproduce-a-run.md"
@@ -116,7 +116,7 @@ def settings_fingerprint(config: TrainConfig) -> dict[str, Any]:
 def run_fingerprint(config: TrainConfig, prepared: Prepared, base: BaseModel, layout: LayoutKind) -> dict[str, Any]:
     """Return all of it: settings, digests of model and data, and what the numbers are computed in.
 
-    The data are compared as the very token ids and masks that are trained on, so that nothing between a file and a
+    The data are compared by the token ids and masks of the training, so that nothing between a file and a
     token (a template, a filter, a library) can change unseen.
     """
     dataset = prepared.dataset
@@ -206,7 +206,7 @@ def _value(values: Mapping[str, Any], key: str) -> Any:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """The run that goes on, or none; the checkpoint to start from, or none; what to tell the user."""
+    """The run to resume, or none; the checkpoint to start from, or none; a message for the user."""
 
     layout: RunLayout | None = None
     record: RunRecord | None = None
@@ -252,12 +252,12 @@ def find_resume_point(reference: str | Path | None, output_dir: Path, name: str)
 
 
 def close_dead_run(resume: ResumePoint, now: datetime, storage: Storage) -> ResumePoint:
-    """Close the run that goes on as KILLED if its process died without a word, before anything else can go wrong.
+    """Mark the run to resume as KILLED if its process died unexpectedly, before anything else can fail.
 
     Raises
     ------
     UserError
-        If another process is at work in the run.
+        If another process uses the run.
     """
     layout, record = resume.layout, resume.record
     if layout is None or record is None or record.status != "RUNNING":
@@ -272,7 +272,7 @@ def close_dead_run(resume: ResumePoint, now: datetime, storage: Storage) -> Resu
 
 
 def record_crash(layout: RunLayout, record: RunRecord, storage: Storage | None = None) -> None:
-    """Write into the events of a run that its process died without a word, and what it last said of its memory."""
+    """Record in the events of a run that its process died unexpectedly, with its last memory metrics."""
     memory = read_last_memory(layout.metrics)
     event = {
         "run_id": record.run_id,
@@ -330,7 +330,7 @@ def _newest_of(layout: RunLayout, record: RunRecord) -> ResumePoint:
 
 
 def changes(config: TrainConfig, loaded: LoadedState, plan: Plan) -> list[str]:
-    """Return what a resumed run does otherwise than the one it goes on from."""
+    """Return the settings in which a resumed run differs from the run before."""
     before = loaded.values["total_steps"]
     if before == plan.total_steps:
         return []

@@ -92,7 +92,7 @@ def write_run_files(
                 f"warning: this process differs from the one before ({', '.join(changed)}): equal bytes are "
                 "promised on the same versions and thread count only"
             )
-    # Provenance counts the findings, so each stands in the events on the disk before it does.
+    # Provenance counts the findings, so each finding is in the events on disk before that.
     write_audit(prepared.audit_events, layout.events, context, prepared.filters.redact_value)
     # Of all processes of the run, as its events have it; in the user's own words, also where they look like a path.
     provenance["safety"]["bypasses"] = recorded_bypasses(layout.events, prepared.bypass)
@@ -155,11 +155,11 @@ def _read_provenance(path: Path) -> dict[str, Any] | None:
     return values if isinstance(values, dict) else None
 
 
-# What stands before this event is of records or a policy that the run no longer has.
+# Events before this one concern records or a policy that the run no longer has.
 RESTARTED = "safety_audit_restarted"
 _STAGE = "data"
 _FINDING, _BYPASS = "safety_finding", "safety_bypass"
-# When filters were turned off is said once for each who turned them off, however often the run goes on.
+# A bypass is recorded once per user who set it, however often the run resumes.
 _OF_THE_LINE = (*RESERVED_KEYS, "run_id", "when")
 
 
@@ -169,7 +169,7 @@ def write_audit(
     """Bring the audit in ``events.ndjson`` up to what this process found, and force it to the disk.
 
     What is there decides, not whether a process was there before: one that was killed may have written none, some or
-    all. Events of other records (no checkpoint yet, another test file) are followed by `RESTARTED` and by all anew.
+    all. Events of other records (no checkpoint yet, another test file) are followed by `RESTARTED` and all findings.
 
     Parameters
     ----------

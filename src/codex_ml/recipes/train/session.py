@@ -99,7 +99,7 @@ def translate_run_errors(
     Parameters
     ----------
     layout : RunLayout
-        The run at work.
+        The active run.
     step_reached : callable
         Returns the optimizer steps done so far.
     explain_memory : callable
@@ -186,7 +186,7 @@ def last_good(layout: RunLayout) -> Path | None:
 
 
 def is_gone(layout: RunLayout) -> bool:
-    """Tell whether the directory of a run at work is no longer there; its lock file is as old as the run."""
+    """Tell whether the directory of the active run no longer exists; its lock file is as old as the run."""
     return not layout.lock.exists()
 
 
@@ -280,7 +280,7 @@ def open_session(
     tracker_run_ids: Mapping[str, str],
     dependencies: SessionDependencies,
 ) -> Iterator[Session]:
-    """Open the run that a config starts or goes on with, for the length of a ``with`` block.
+    """Open the run that a config starts or resumes, for the length of a ``with`` block.
 
     The run ends FINISHED, or KILLED or FAILED by the exception that leaves the block.
     """
@@ -298,7 +298,7 @@ def open_session(
     else:
         layout, record = create_run(output_dir, config.run.name, clock(), storage)
     with hold_lock(layout.lock):
-        # It was true of the run as it ended; a run that goes on gets another at its next end.
+        # The manifest describes the run at its end; a resumed run gets another one.
         remove_run_manifest(layout, storage)
         previous_status = record.status
         record = replace(record, status="RUNNING", ended=None, found_dead=None, last_sign_of_life=None)
@@ -316,7 +316,7 @@ def open_session(
         )
         try:
             with (
-                # Closed before the run is: what it says of the end stands in it.
+                # Closed before the run, because it contains the messages about the end.
                 debug_log(
                     layout.directory / DEBUG_LOG, config.logging.max_bytes, config.logging.backup_count, filters.redact
                 ),
@@ -353,6 +353,6 @@ def open_session(
 
 
 def _set_aside(layout: RunLayout, resume: ResumePoint, now: datetime, storage: Storage) -> list[str]:
-    """Move checkpoints later than the one that the run goes on from out of the way, damaged ones included."""
+    """Set aside checkpoints later than the one to resume from, including damaged ones."""
     step = step_of(resume.checkpoint) if resume.checkpoint is not None else None
     return [] if step is None else set_aside_newer(layout.checkpoints, step, format_stamp(now), storage)

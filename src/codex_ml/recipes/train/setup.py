@@ -172,7 +172,7 @@ def refuse_end_before_checkpoint(config: TrainConfig, checkpoint: Path, step: in
 def require_disk(config: TrainConfig, plan: Plan, storage: Storage, resume: ResumePoint) -> None:
     """Stop when the output directory cannot be made, or the checkpoints to come do not fit on its disk.
 
-    A run that goes on is asked only for what it does not have yet.
+    A resumed run needs only the space that it does not use yet.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def require_disk(config: TrainConfig, plan: Plan, storage: Storage, resume: Resu
     directory = place
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent
-    # A filesystem without any room at all (/proc, /sys) holds no files of users.
+    # A filesystem of size zero (/proc, /sys) holds no files of users.
     if not os.access(directory, os.W_OK | os.X_OK) or storage.total_bytes(directory) == 0:
         raise UserError(
             f"run.output_dir: nothing can be written in {directory}",
@@ -197,7 +197,7 @@ def require_disk(config: TrainConfig, plan: Plan, storage: Storage, resume: Resu
 
 
 def _checkpoints_that_stay(resume: ResumePoint) -> int:
-    """Count the checkpoints that a run goes on with; later ones are set aside, where retention does not reach them."""
+    """Count the checkpoints that a resumed run keeps; later ones are set aside and not subject to retention."""
     last_step = step_of(resume.checkpoint) if resume.checkpoint is not None else None
     if resume.layout is None or last_step is None:
         return 0

@@ -16,7 +16,7 @@ from codex_ml.io.untrusted import MAX_MEMBERSHIP_BYTES, read_json
 from codex_ml.runs.layout import RunLayout
 from codex_ml.runs.verification import Check, compare, compare_trees, mapping
 
-# One line a record: room for some thirty million.
+# One line per record: enough for about thirty million.
 _CONTENT = "over token ids; runs reproduce makes them again"
 
 
@@ -131,7 +131,7 @@ def _check_files(
     if not is_there:
         return checks
     try:
-        # The very reader and the very division of training.
+        # The same reader and split code as in training.
         found_again = _read_again(config, splits)
         for name, split in splits.items():
             checks += _check_records(f"data.splits.{name}", split, found_again[name])

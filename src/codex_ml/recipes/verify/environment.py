@@ -14,7 +14,7 @@ _HARMLESS_PLATFORM = ("release",)
 # These are reported before a run is repeated, and never a reason not to try: the repetition shows whether they matter.
 REPORTED_ONLY = ("code", "versions", "platform")
 # Read by numeric libraries when they are imported; each decides the order of additions or the kernels. The values come
-# out of a file that may be a stranger's, so only harmless ones are taken.
+# from an untrusted file, so only harmless ones are taken.
 _REPEATED_VARIABLES = {
     "OMP_NUM_THREADS": r"[1-9][0-9]{0,2}",
     "MKL_NUM_THREADS": r"[1-9][0-9]{0,2}",

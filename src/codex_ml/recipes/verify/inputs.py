@@ -219,7 +219,7 @@ def check_safety(config: TrainConfig, provenance: Mapping[str, Any]) -> list[Che
 
 
 def _check_bypasses(config: TrainConfig, recorded: Mapping[str, Any]) -> Check:
-    """See that somebody is named who turned off filters that were off, with the reason of the config."""
+    """Check that a bypass of the filters has a user, and the reason of the config."""
     key, bypasses = "safety.bypasses", recorded.get("bypasses")
     if config.safety.enabled:
         return compare(key, bypasses, [], "the filters were on")

@@ -74,7 +74,7 @@ class VerifyDependencies:
 
 @dataclass(frozen=True)
 class VerifiedRun:
-    """A verification, and what it read on the way: `runs reproduce` goes on from there.
+    """A verification, and what it read on the way: `runs reproduce` continues from there.
 
     Attributes
     ----------
@@ -107,12 +107,12 @@ def verify_run(
     allowed : sequence of str
         Keys that may differ or stay unchecked.
     expected_digest : str, optional
-        Digest of the run manifest, as somebody kept it apart from the run.
+        Expected digest of the run manifest, kept apart from the run.
 
     Raises
     ------
     UserError
-        If the directory is no training run, a process is at work in it, or an option names nothing.
+        If the directory is no training run, a process uses it, or an option names nothing.
     """
     dependencies = dependencies or VerifyDependencies()
     record = read_record(layout, any_files=True)
@@ -157,7 +157,7 @@ def require_passed(verification: Verification) -> None:
     Raises
     ------
     UserError
-        With how much stands against the run, and the first of it.
+        Naming the number of failed checks, and the first one.
     """
     failing = verification.failing()
     if not failing:
