@@ -165,7 +165,7 @@ class OutputError(CodexError):
         super().__init__(
             f"standard output: the results cannot be written (got: {reason})",
             why="what was printed so far may be cut short",
-            fix="send the output to a place with room, and run the command again",
+            fix="write the output to a disk with free space, and run the command again",
         )
 
 

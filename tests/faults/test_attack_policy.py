@@ -109,7 +109,7 @@ def test_packaged_policy_is_quick_on_hostile_text():
         (_policy("(?=(a+)+b)c"), "look-around is not there"),
         (_policy(r"(abc)b\1"), "not a regular expression"),
         ("version: 1\nrules:\n  - {id: p, kind: phrase, description: d, phrases: ['']}\n", "empty phrase"),
-        ("version: 1\nversion: 1\nrules: []\n", "stands twice"),
+        ("version: 1\nversion: 1\nrules: []\n", "duplicate key"),
         ("version: 1\nrules:\n  - {id: ../../x, kind: regex, description: d, patterns: [x]}\n", "id"),
         (b"\xff\xfe", "cannot read"),
     ],

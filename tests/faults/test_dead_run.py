@@ -1,4 +1,4 @@
-"""A run whose process died without a word is closed by the next command that meets it, and goes on where it stood."""
+"""A run whose process died unexpectedly is closed by the next command that meets it, and goes on where it stood."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_resume_of_run_that_died_after_its_last_step_closes_it_properly(train_he
 
     resumed = train_here("run.resume_from=latest")
     assert resumed.directory == run.directory
-    assert any("died without a word" in line for line in resumed.said)
+    assert any("died unexpectedly" in line for line in resumed.said)
     assert resumed.record()["status"] == "FINISHED"
     assert resumed.weights() == weights
     assert json.loads(account.read_text("utf-8")) == whole

@@ -161,7 +161,7 @@ def test_run_directory_taken_away_stops_the_run_and_is_not_made_again(train_here
                 if not moved:
                     shutil.rmtree(tmp_path / "away")
 
-    with pytest.raises(RunDirectoryGoneError, match="removed or moved while the run was at work") as failed:
+    with pytest.raises(RunDirectoryGoneError, match="removed or moved during the run") as failed:
         train_here(*SETTINGS, storage=Taking())
     assert failed.value.exit_code == 1
     assert any("went with the directory" in note for note in failed.value.__notes__)

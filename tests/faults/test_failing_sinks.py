@@ -164,6 +164,6 @@ def test_mlflow_that_never_returns_from_its_import_does_not_keep_the_process(
         PYTHONPATH=str(package.parent),
     )
     assert answer.returncode == 0, answer.stderr
-    assert "tracking sink mlflow is blocked, the run goes on" in answer.stderr
+    assert "tracking sink mlflow is blocked, the run continues" in answer.stderr
     (record,) = tmp_path.glob("runs/*/run.json")
     assert '"FINISHED"' in record.read_text("utf-8")

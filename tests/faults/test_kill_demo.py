@@ -84,7 +84,7 @@ def test_kill_of_the_demo_five_times_ends_in_the_same_bytes(command_line, tmp_pa
     for first, last in RANGES:
         process = command_line.start(*COMMAND, "--resume-from", "latest", directory=killed)
         kill_after(process, chance.randrange(first, last + 1, 10), chance)
-    assert "died without a word: closed as KILLED" in finished(
+    assert "died unexpectedly: marked KILLED" in finished(
         command_line.start(*COMMAND, "--resume-from", "latest", directory=killed)
     )
     finished(reference)

@@ -63,7 +63,7 @@ def test_resume_after_sigkill_ends_in_the_same_bytes(command_line, tmp_path, tin
     resumed = command_line.run(*arguments, "--resume-from", "latest", directory=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "step-00000010" in resumed.stderr
-    assert "died without a word: closed as KILLED" in resumed.stderr
+    assert "died unexpectedly: marked KILLED" in resumed.stderr
     events = [json.loads(line) for line in (killed / "events.ndjson").read_text("utf-8").split("\n") if line]
     assert [event["closed_as"] for event in events if event["kind"] == "previous_process_died"] == ["KILLED"]
 

@@ -108,7 +108,7 @@ def test_run_killed_by_the_kernel_is_named_afterwards_with_its_last_memory(
         metrics.write(json.dumps({"step": 3, "split": "system", "name": "available_bytes", "value": 1 << 20}) + "\n")
     answer = command_line.run("runs", "list", directory=tmp_path)
     assert answer.returncode == 0, answer.stderr
-    assert "died without a word: closed as KILLED" in answer.stderr
+    assert "died unexpectedly: marked KILLED" in answer.stderr
     assert "it held 0." in answer.stderr
     assert "the kernel's out-of-memory killer has probably ended it" in answer.stderr
     events = [json.loads(line) for line in (run / "events.ndjson").read_text("utf-8").split("\n") if line]

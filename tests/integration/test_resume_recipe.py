@@ -61,7 +61,7 @@ def test_resume_from_older_checkpoint_sets_later_ones_aside(job):
     again, said = job("training.max_steps=6", resume_from=str(run / "checkpoints" / "step-00000002"))
     assert again == run
     assert "set aside" in said
-    assert "--resume-from" in said.partition("to go on from one: mv ")[2]
+    assert "--resume-from" in said.partition("to resume from one: mv ")[2]
     (aside,) = (run / "checkpoints").glob("abandoned-*")
     assert sorted(path.name for path in aside.iterdir()) == ["step-00000004", "step-00000006"]
     assert (aside / "step-00000006" / "adapter_model.safetensors").read_bytes() == before

@@ -42,7 +42,7 @@ _LESS_FOR_A_MODEL = (
     "or use model.dtype=bfloat16"
 )
 _LESS_FOR_FILES = (
-    "end what else takes memory, or raise the limit (ulimit -v); where the files come from somebody else, see whether "
+    "stop other programs, or raise the limit (ulimit -v); if the files are untrusted, check whether "
     "they are what they should be"
 )
 # Threads that wait by spinning starve each other as soon as anything else runs on the machine: a tiny model then
@@ -146,7 +146,7 @@ def _leave_without_unwinding(number: int, frame: FrameType | None) -> None:  # n
     # Typer would turn an exception into a silent exit. Nothing has begun, so there is nothing to unwind.
     name = signal.Signals(number).name
     with contextlib.suppress(OSError):
-        os.write(sys.stderr.fileno(), f"error: stopped by {name}; nothing was at work\n".encode())
+        os.write(sys.stderr.fileno(), f"error: stopped by {name}; no work had started\n".encode())
     os._exit(STOP_EXIT_CODES[signal.Signals(number)])
 
 

@@ -79,7 +79,7 @@ def with_hint(error: ConfigError, moved: Path | None) -> ConfigError:
         return error
     hint = ConfigProblem(
         "--checkpoint",
-        f"{moved} lies in no run, so there is no config beside it that names its model and data",
+        f"{moved} is not inside a run directory, so its config is unknown",
         "name the config it was trained with: --config-dir RUN --config-name config (or --config-name NAME)",
     )
     return ConfigError([*error.problems, hint])

@@ -80,7 +80,7 @@ def try_text(
         raise DataError(
             f"{name} could not be judged to its end; the rest counts as found",
             why="a rule broke down on it, or it holds a stretch of more than a million characters without white space",
-            fix="divide the long line, or mend the rule that the last finding names",
+            fix="divide the long line, or correct the rule that the last finding names",
         )
     if report.findings:
         raise DataError(
@@ -113,7 +113,7 @@ _LABELS = {
     "patterns": "patterns (RE2)",
     "phrases": "phrases (any case, on word borders)",
     "checks": "a match must pass the checks",
-    "until": "the span goes on to",
+    "until": "the span extends to",
     "allow": "stays, where it is exactly",
     "unless_after": "stays right behind",
     "unless_before": "stays right before",

@@ -206,7 +206,7 @@ def _explained(name: str) -> Iterator[None]:
                 ConfigProblem(
                     name,
                     "its defaults list comes back to itself",
-                    "rename the file: one called default.yaml in --config-dir stands in for the packaged default.yaml",
+                    "rename the file: one called default.yaml in --config-dir replaces the packaged default.yaml",
                 )
             ]
         ) from error
@@ -357,7 +357,7 @@ def _count(text: str, bounds: YamlBounds) -> None:
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes and any(anchor == event.anchor for anchor, _ in open_anchors):
-                raise UntrustedFileError(f"the alias *{event.anchor} stands inside what it stands for")
+                raise UntrustedFileError(f"the alias *{event.anchor} is part of its own expansion")
             total += sizes.get(event.anchor or "", 1)
         elif isinstance(event, yaml.ScalarEvent):
             total += 1

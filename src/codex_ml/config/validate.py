@@ -125,7 +125,7 @@ def validate_section(name: str, composed: Composed) -> Section:
     dependencies = sorted({key.partition(".")[0] for key in given} - {name})
     problems = [
         ConfigProblem(
-            key, f"stands outside the section of this file, {name}", f"move it to a file of its own group, or to {name}"
+            key, f"is outside the section of this file, {name}", f"move it to a file of its own group, or to {name}"
         )
         for key in dependencies
     ]

@@ -192,7 +192,7 @@ class _Resolver:
             return self._look_up(whole.group(1), depth)
         text = self._resolve_parts(value, depth)
         if len(text) > _MAXIMUM_CHARACTERS:
-            raise _InterpolationError(f"{_shown(value)} stands for more than {_MAXIMUM_CHARACTERS} characters")
+            raise _InterpolationError(f"{_shown(value)} expands to more than {_MAXIMUM_CHARACTERS} characters")
         return text
 
     def _resolve_parts(self, value: str, depth: int) -> str:
@@ -215,7 +215,7 @@ class _Resolver:
     def _look_up(self, key: str, depth: int) -> Any:
         self._lookups += 1
         if self._lookups > _MAXIMUM_LOOKUPS:
-            raise _InterpolationError(f"it stands for more than {_MAXIMUM_LOOKUPS} references")
+            raise _InterpolationError(f"it expands to more than {_MAXIMUM_LOOKUPS} references")
         node = self._tree.find(key)
         if node is None:
             raise _InterpolationError(f"${{{key}}} names no value")

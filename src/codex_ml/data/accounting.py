@@ -129,7 +129,7 @@ class FileAccount:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(self.dropped.items()))
         return (
             f"{self.name}: {sum(self.dropped.values())} of {self.records_read} lines are no records and were left out "
-            f"({reasons}); where they stand is in {REJECTS_NAME}"
+            f"({reasons}); positions are in {REJECTS_NAME}"
         )
 
     def to_dict(self) -> dict[str, Any]:

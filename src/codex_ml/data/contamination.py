@@ -53,12 +53,12 @@ def leak_warnings(manifest: Mapping[str, Any]) -> Iterator[str]:
         overlap, prompts, count = _overlap_of(split), split.get(SHARED_PROMPTS, 0), split["records"]
         if overlap:
             yield (
-                f"data.{name}: {overlap} of {count} records stand in data.train too, {_how(split)}; "
+                f"data.{name}: {overlap} of {count} records also appear in data.train, {_how(split)}; "
                 "scores on them measure memory"
             )
         if prompts > overlap:
             yield (
-                f"data.{name}: the prompts of {prompts} of {count} records stand in data.train too; "
+                f"data.{name}: the prompts of {prompts} of {count} records also appear in data.train; "
                 f"{_way_to_divide(manifest)} keeps records of one prompt together"
             )
 
@@ -76,7 +76,7 @@ def refuse_overlap(manifest: Mapping[str, Any], max_share: float) -> None:
         if count and overlap / count > max_share:
             share = f"{overlap} of {count} records ({overlap / count:.1%})"
             raise DataError(
-                f"data.{name}: {share} stand in data.train too, {_how(split)}",
+                f"data.{name}: {share} also appear in data.train, {_how(split)}",
                 why=f"data.max_overlap_share allows {max_share:.1%}; a score on them measures memory, not skill",
                 fix=f"divide with {_way_to_divide(manifest)}, or take other records; with data.max_overlap_share they "
                 "are allowed knowingly",

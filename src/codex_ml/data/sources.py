@@ -224,7 +224,7 @@ def _refuse_file_twice(files: Mapping[str, Path]) -> None:
         if other != name:
             raise DataError(
                 f"data.files: {other} and {name} are the same file ({path.name})",
-                why="its records would stand twice in every split",
+                why="its records would be twice in every split",
                 fix=f"keep one of the two; data.weights={{{other}: 2}} repeats its records in train alone",
                 code="DATA_SAME_FILE_TWICE",
             )

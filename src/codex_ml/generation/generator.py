@@ -232,8 +232,8 @@ def require_room(model: nn.Module, prompt_lengths: Sequence[int], max_new_tokens
     if too_long:
         index = max(too_long, key=needed.__getitem__)
         raise UserError(
-            f"{len(too_long)} of {len(needed)} prompts do not leave room for {max_new_tokens[index]} new tokens; "
-            f"the longest is number {index + 1} with {prompt_lengths[index]} tokens",
+            f"{len(too_long)} of {len(needed)} prompts do not leave enough positions for "
+            f"{max_new_tokens[index]} new tokens; number {index + 1} is the longest with {prompt_lengths[index]} tokens",
             why=f"the model has {limit} positions for a prompt and its answer together",
             fix="lower max_new_tokens, or shorten or leave out the long prompts",
             code="GENERATION_PROMPT_TOO_LONG",
@@ -266,7 +266,7 @@ def _prepare(
     if not isinstance(begin, int):
         raise UserError(
             f"prompt {index + 1} is empty",
-            why="the tokenizer has neither a begin nor an end token that could stand for an empty prompt",
+            why="the tokenizer has neither a begin nor an end token that could replace an empty prompt",
             fix="give the prompt at least one token",
             code="GENERATION_PROMPT_EMPTY",
         )

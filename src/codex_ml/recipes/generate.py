@@ -262,7 +262,7 @@ def hold_conversation(
         STOP.check()
         if turn.strip() == RESET:
             said = list(beginning)
-            emit("the conversation begins anew")
+            emit("the conversation was cleared")
         elif turn.strip():
             number += 1
             said.append(Message(role="user", content=turn))
@@ -285,7 +285,7 @@ def _answer(
             why=str(error),
             fix="shorten it, or lower generation.max_new_tokens"
             if isinstance(prompt, str)
-            else f"begin anew with {RESET}, or lower generation.max_new_tokens",
+            else f"clear the conversation with {RESET}, or lower generation.max_new_tokens",
         ) from error
     last_character = "\n"
     result: Generation | None = None

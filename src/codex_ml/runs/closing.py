@@ -80,11 +80,11 @@ def finalize_if_dead(
         return Closed(record)
     except OSError as error:
         dead = replace(record, status="KILLED")
-        return Closed(dead, f"{name} died without a word; its record cannot be closed: {error.strerror or error}")
+        return Closed(dead, f"{name} died unexpectedly; its record cannot be updated: {error.strerror or error}")
     memory = read_last_memory(layout.metrics)
     return Closed(
         dead,
-        f"{name} died without a word: closed as KILLED; its last file was written {_shown(dead)}"
+        f"{name} died unexpectedly: marked KILLED; its last file was written {_shown(dead)}"
         + (f"; {memory.text()}" if memory is not None else ""),
     )
 

@@ -38,7 +38,7 @@ def check_record(layout: RunLayout, record: RunRecord, provenance: Mapping[str, 
         checks.append(Check("directory", "noted", stem, layout.directory.name, note))
     note = {
         "FINISHED": "the run says that it reached its end",
-        "RUNNING": "no process is at work in it: it died, and nobody has closed it yet",
+        "RUNNING": "no process uses it: it died and is not marked KILLED yet",
     }.get(record.status, "the run did not reach its end")
     return [*checks, Check("status", "noted", found=record.status, note=f"{record.status}: {note}")]
 

@@ -184,7 +184,7 @@ def _explain(error: Exception) -> str:
     message = error.args[0] if error.args else error
     text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(message)
     if "invalid perl operator" in text:
-        text += " (look-around is not there; borders, unless_after and unless_before stand for it)"
+        text += " (look-around is not there; use borders, unless_after and unless_before instead)"
     return text
 
 

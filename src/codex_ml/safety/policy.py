@@ -287,7 +287,7 @@ def _parse_file(text: str, source: str, *, packaged: bool = False) -> _PolicyFil
         ) from error
     if doubled is not None:
         raise SafetyError(
-            f"{source}:{doubled[1]}: key {doubled[0]!r} stands twice",
+            f"{source}:{doubled[1]}: duplicate key {doubled[0]!r}",
             why="YAML would silently keep the last one only",
             code="SAFETY_POLICY_DUPLICATE_KEY",
         )

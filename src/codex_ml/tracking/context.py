@@ -76,7 +76,7 @@ class ExperimentContext:
         self.log_event("run_started", name=run.name, directory=run.directory_name, resumed=run.resumed)
         for status in self._missing:
             self.log_event("sink_missing", **status.as_event())
-            self._on_warning(f"tracking goes on without it: {status.message()}")
+            self._on_warning(f"tracking continues without it: {status.message()}")
 
     @property
     def run_id(self) -> str:
@@ -222,7 +222,7 @@ class ExperimentContext:
                 continue
             self._reported.add(sink.name)
             reason = self._text(status) or "it does not keep up"
-            self._on_warning(f"tracking sink {sink.name} is {status.state}, the run goes on: {reason}")
+            self._on_warning(f"tracking sink {sink.name} is {status.state}, the run continues: {reason}")
             self._local.event("sink_warning", {"sink": sink.name, **status.as_dict(), "last_error": reason})
 
     def _clean(self, values: Mapping[str, Any]) -> dict[str, Any]:

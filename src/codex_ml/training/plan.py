@@ -242,7 +242,7 @@ def check_disk(plan: Plan, directory: Path, free_bytes: Callable[[Path], int], a
     needed = max(plan.disk_bytes - already_there * plan.checkpoint_bytes, plan.checkpoint_bytes)
     free = free_bytes(directory)
     if free < needed:
-        there = f" besides the {already_there} that are there" if already_there else ""
+        there = f" in addition to the {already_there} that exist" if already_there else ""
         raise DiskSpaceError(
             f"run.output_dir: {format_bytes(needed)} needed for checkpoints{there}, {format_bytes(free)} free",
             why="a run that fills the disk loses the checkpoint it is writing",

@@ -14,7 +14,7 @@ from codex_ml.runs.manifest import write_manifest
 
 
 def moved_checkpoint(directory: Path) -> Path:
-    """Write a small whole checkpoint that lies in no run."""
+    """Write a small whole checkpoint that is not inside a run directory."""
     checkpoint = directory / "elsewhere" / "adapter"
     checkpoint.mkdir(parents=True)
     (checkpoint / "weights").write_text("3")
@@ -28,7 +28,7 @@ def test_evaluate_moved_checkpoint_without_config_hints_at_config_name(command_l
     answer = command_line.run("evaluate", "--checkpoint", str(checkpoint), directory=tmp_path)
     assert answer.returncode == 2
     assert answer.stderr.count("error:") == 1
-    assert f"--checkpoint: {checkpoint} lies in no run" in answer.stderr
+    assert f"--checkpoint: {checkpoint} is not inside a run directory" in answer.stderr
     assert "--config-dir RUN --config-name config" in answer.stderr
     assert "model.path: no model is given" in answer.stderr
 
@@ -38,9 +38,9 @@ def test_evaluate_other_faults_are_not_blamed_on_the_moved_checkpoint(command_li
     checkpoint = moved_checkpoint(tmp_path)
     given = [f"model.path={tmp_path}", f"data.test={tmp_path / 'd.jsonl'}", "eval.spilt=test"]
     answer = command_line.run("evaluate", "--checkpoint", str(checkpoint), *given, directory=tmp_path)
-    assert (answer.returncode, "lies in no run" in answer.stderr) == (2, False)
+    assert (answer.returncode, "is not inside a run directory" in answer.stderr) == (2, False)
     answer = command_line.run("evaluate", "--checkpoint", "base", directory=tmp_path)
-    assert (answer.returncode, "lies in no run" in answer.stderr) == (2, False)
+    assert (answer.returncode, "is not inside a run directory" in answer.stderr) == (2, False)
 
 
 def run_with_checkpoint(directory: Path, name: str, hour: int) -> RunLayout:

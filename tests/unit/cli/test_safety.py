@@ -169,7 +169,7 @@ def test_explain_every_kind_of_rule_of_the_default_policy_has_an_explanation() -
     for rule in chosen.values():
         code, out, _ = run("explain", rule.id)
         assert (code, out.splitlines()[0]) == (0, f"{rule.id}: {rule.description}")
-        assert ("the span goes on to: " in out) == (rule.until is not None)
+        assert ("the span extends to: " in out) == (rule.until is not None)
 
 
 def test_explain_unknown_rule_suggests_one(policy: str) -> None:

@@ -56,21 +56,21 @@ def test_build_dataset_records_spaced_otherwise_are_those_of_train(build: Build,
     valid = write_jsonl(spaced, "valid.jsonl")
     with pytest.raises(DataError) as raised:
         build(train=train, valid=valid)
-    assert "8 of 8 records (100.0%) stand in data.train too, token for token (0 byte for byte)" in raised.value.what
+    assert "8 of 8 records (100.0%) also appear in data.train, token for token (0 byte for byte)" in raised.value.what
     assert "codex-ml data split" in raised.value.fix
     assert "data.split.group_by" not in raised.value.fix
     dataset = build(train=train, valid=valid, max_overlap_share=1.0)
     found = dataset.manifest["splits"]["valid"]
     assert (found["overlap_with_train"], found["content_overlap_with_train"]) == (0, 8)
     (warning,) = dataset.warnings
-    assert "8 of 8 records stand in data.train too, token for token" in warning
+    assert "8 of 8 records also appear in data.train, token for token" in warning
 
 
 def test_build_dataset_separate_files_count_their_overlap(build: Build, write_jsonl: Write) -> None:
     """Records of a later split that stand in train too are counted in the manifest."""
     train = write_jsonl(numbered_pairs(10), "a.jsonl")
     test = write_jsonl([*numbered_pairs(3), {"prompt": "new", "completion": "one"}], "b.jsonl")
-    with pytest.raises(DataError, match=r"data\.test: 3 of 4 records \(75\.0%\) stand in data\.train too") as raised:
+    with pytest.raises(DataError, match=r"data\.test: 3 of 4 records \(75\.0%\) also appear in data\.train") as raised:
         build(train=train, test=test)
     assert "data.max_overlap_share allows 50.0%" in raised.value.why
     dataset = build(train=train, test=test, max_overlap_share=0.75)
@@ -78,10 +78,10 @@ def test_build_dataset_separate_files_count_their_overlap(build: Build, write_js
     assert dataset.manifest["splits"]["test"]["overlap_with_train"] == 3
     assert "split" not in dataset.manifest
     assert len(dataset.warnings) == 1
-    assert "data.test: 3 of 4 records stand in data.train too" in dataset.warnings[0]
+    assert "data.test: 3 of 4 records also appear in data.train" in dataset.warnings[0]
     same_prompts = build(train=train, test=write_jsonl(numbered_pairs(3, "other"), "c.jsonl"))
     assert same_prompts.warnings == (
-        "data.test: the prompts of 3 of 3 records stand in data.train too; codex-ml data split ALL.jsonl --group-by "
+        "data.test: the prompts of 3 of 3 records also appear in data.train; codex-ml data split ALL.jsonl --group-by "
         "prompt (one file of all records) keeps records of one prompt together",
     )
     assert build(train=train, test=write_jsonl([{"prompt": "new", "completion": "one"}], "d.jsonl")).warnings == ()
@@ -94,8 +94,8 @@ def test_build_dataset_test_alone_is_still_held_against_the_file_of_train(build:
     alone = build(("test",), train=train, test=test)
     assert list(alone.splits) == ["test"]
     assert alone.manifest["splits"]["test"]["overlap_with_train"] == 1
-    assert "1 of 10 records stand in data.train too" in alone.warnings[0]
-    with pytest.raises(DataError, match=r"stand in data\.train too"):
+    assert "1 of 10 records also appear in data.train" in alone.warnings[0]
+    with pytest.raises(DataError, match=r"also appear in data\.train"):
         build(("test",), train=train, test=test, max_overlap_share=0.05)
     train.unlink()
     assert "overlap_with_train" not in build(("test",), train=train, test=test).manifest["splits"]["test"]

@@ -190,7 +190,7 @@ def test_evaluate_nothing_supervised_is_an_error(model: nn.Module, tiny_tokenize
     [
         ({"metrics": ["blue"]}, "unknown metric"),
         ({"bleu_tokenize": "flores200"}, "bleu: tokenize"),
-        ({"max_new_tokens": 500}, "do not leave room"),
+        ({"max_new_tokens": 500}, "do not leave enough positions"),
     ],
 )
 def test_evaluate_impossible_wish_is_refused_before_the_first_forward(

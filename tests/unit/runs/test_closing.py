@@ -32,7 +32,7 @@ def test_close_if_dead_lock_not_held_is_killed_with_unknown_end(make_run) -> Non
     assert closed.record.found_dead == "2026-11-22T14:00:00.000000Z"
     assert closed.record.last_sign_of_life == "2026-11-22T12:01:00.000000Z"
     assert closed.message is not None
-    assert "died without a word" in closed.message
+    assert "died unexpectedly" in closed.message
     assert "2026-11-22 12:01:00" in closed.message
 
 

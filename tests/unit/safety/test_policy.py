@@ -114,8 +114,8 @@ def test_parse_policy_two_rules_of_one_id_are_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (GOOD + "version: 1\n", "'version' stands twice"),
-        (GOOD.replace("id: one,", "id: one, id: two,"), "'id' stands twice"),
+        (GOOD + "version: 1\n", "duplicate key 'version'"),
+        (GOOD.replace("id: one,", "id: one, id: two,"), "duplicate key 'id'"),
         ("rules: [", "not valid YAML"),
         ("- a\n", "a policy is a mapping"),
         ("", "a policy is a mapping"),

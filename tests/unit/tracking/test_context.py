@@ -177,7 +177,7 @@ def test_context_full_queue_counts_drops(tmp_path: Path) -> None:
 
 
 def test_context_missing_sink_is_one_structured_warning(tmp_path: Path) -> None:
-    """A tracker that is not installed: what, what is lost, how to install; the run goes on."""
+    """A tracker that is not installed: what, what is lost, how to install; the run continues."""
     warnings: list[str] = []
     missing = DependencyStatus("mlflow", "missing", "the local store", "pip install 'codex-ml[tracking]'")
     with open_context(tmp_path, warnings=warnings, missing=[missing]) as context:

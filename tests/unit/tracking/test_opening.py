@@ -44,7 +44,7 @@ def dependencies(installed: bool = True, **environment: str) -> TrackingDependen
 
 
 def test_open_experiment_not_installed_sink_warns_and_runs(tmp_path: Path) -> None:
-    """MLflow asked for and absent: one warning that says how to get it, and the run goes on with NDJSON."""
+    """MLflow asked for and absent: one warning that says how to get it, and the run continues with NDJSON."""
     directory = tmp_path / "run"
     directory.mkdir()
     warnings: list[str] = []

@@ -174,7 +174,7 @@ def test_code_identity_installed_below_a_foreign_checkout_names_no_commit(tmp_pa
 
 
 def test_run_git_no_repository_or_no_such_directory_gives_none(tmp_path: Path) -> None:
-    """Whatever keeps git from answering, provenance goes on without it."""
+    """Whatever keeps git from answering, provenance continues without it."""
     assert run_git(["rev-parse", "HEAD"], tmp_path / "absent") is None
     assert run_git(["no-such-subcommand"], tmp_path) is None
 

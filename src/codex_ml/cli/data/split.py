@@ -120,9 +120,9 @@ def _rendered(report: SplitReport) -> Iterator[str]:
     if source["empty_lines"]:
         yield f"empty lines left out: {source['empty_lines']:,}"
     yield f"seed: {report.options.seed}"
-    yield f"exact duplicates of another record: {report.duplicate_records:,} (none stands in two splits)"
+    yield f"exact duplicates of another record: {report.duplicate_records:,} (none is in two splits)"
     if (group_by := report.options.group_by) is not None:
-        yield f"groups by {group_by}: {report.groups:,} (none stands in two splits)"
+        yield f"groups by {group_by}: {report.groups:,} (none is in two splits)"
     if not report.created:
         yield "the same split is there already; nothing was written"
     yield f"outputs: {report.directory}"

@@ -86,7 +86,7 @@ def _files_together(data: DataSection) -> Violation | None:
         return None
     return Violation(
         "split.exact_sizes",
-        "exact sizes are cut file by file; a record that stands in two of data.files could fall into two splits",
+        "exact sizes are cut file by file; a record that is in two of data.files could be assigned to two splits",
         "set data.split.exact_sizes=false, or make one file of them with: codex-ml data prepare",
     )
 

@@ -299,7 +299,7 @@ def _warnings(
         ]
         if found:
             yield (
-                f"{overlap['file']}: of {overlap['of']:,} records some stand in {overlap['in']} too: "
+                f"{overlap['file']}: of {overlap['of']:,} records some also appear in {overlap['in']}: "
                 f"{', '.join(found)}; scores on them measure memory"
             )
 

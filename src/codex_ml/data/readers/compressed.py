@@ -174,7 +174,7 @@ class Unpacked:
 
     def _other_kind(self, packed: bytes) -> DataError:
         if self._seen_members:
-            why = f"{len(packed)} or more bytes stand behind the end of the {self._kind.name} archive"
+            why = f"{len(packed)} or more bytes follow the end of the {self._kind.name} archive"
             return self._fault("has something behind its end", why, _FIX_DAMAGED)
         look = look_of_file(packed)
         named = f"this looks like {look.name}" if look is not None else "it does not begin like one"

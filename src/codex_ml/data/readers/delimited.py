@@ -203,7 +203,7 @@ class _Text:
             raise DataError(
                 f"{self._name}:{self._line_number}: the {what} is too long (data.max_line_bytes)",
                 why=f"the row that begins in line {self.first_line} is longer than {self._max_line_bytes} bytes, and "
-                "what stands in quotes may go on: a quote in it may be missing",
+                "a closing quote may be missing",
                 fix="close its quotes, cut the record into several, leave it out, or raise data.max_line_bytes",
                 code="DATA_LINE_TOO_LONG",
             )

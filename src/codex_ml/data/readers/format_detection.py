@@ -73,7 +73,7 @@ def look_of_file(head: bytes) -> Lookalike | None:
         if head.startswith(magic):
             return look
     if _PICKLE.match(head):
-        return Lookalike("a Python pickle", "have it written as JSON Lines by whoever made it; it is not opened here")
+        return Lookalike("a Python pickle", "ask its author for JSON Lines; a pickle is never opened")
     if head[257:262] == b"ustar":
         return Lookalike("a tar archive", _UNPACK)
     return _look_of_wide_text(head) or _look_of_text(head)
@@ -162,18 +162,18 @@ def hint_for_line(text: str, position: int) -> str:
         return ""
     start, rest = text.lstrip(), text[position:].lstrip()
     for is_so, hint in (
-        (text.startswith("\ufeff"), "a byte order mark stands there, which only the first line may have"),
+        (text.startswith("\ufeff"), "it has a byte order mark, which is allowed on the first line only"),
         ("\x00" in text, "the line holds NUL bytes, as after a crash of a disk or in UTF-16"),
         (start.startswith(("//", "/*", "#")), "JSON has no comments: leave the line out"),
         (start.startswith("{'"), "it looks like a Python dict: write lines with json.dumps, which has double quotes"),
         (rest.startswith(("'", "None", "True", "False")), "it looks like Python: write lines with json.dumps"),
-        (rest.startswith("{"), "several objects stand on the line: write each on a line of its own"),
-        (rest == ",", "a comma stands at the end of the line: JSON Lines has none between records"),
+        (rest.startswith("{"), "the line has several objects: write each on its own line"),
+        (rest == ",", "the line ends with a comma: JSON Lines has none between records"),
         (rest.startswith(("//", "/*")), "JSON has no comments"),
         (rest.startswith(("}", "]")) and text[:position].rstrip().endswith(","), _TRAILING_COMMA),
         (rest.startswith(",") and text[:position].rstrip().endswith(","), "two commas follow each other"),
-        (bool(re.match(r"[A-Za-z_$][\w$]*\s*:", rest)), "keys stand in double quotes in JSON (this is JSON5)"),
-        (not start.startswith("{") and start.endswith("}"), "something stands before the object: leave it out"),
+        (bool(re.match(r"[A-Za-z_$][\w$]*\s*:", rest)), "JSON requires keys in double quotes (this is JSON5)"),
+        (not start.startswith("{") and start.endswith("}"), "there is text before the object: remove it"),
         (not rest or '"' in text[position : position + 1], _CUT_OFF),
     ):
         if is_so:

@@ -100,7 +100,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for key, _ in pairs:
             if key in seen:
                 shown = repr(key) if key in _FIELD_NAMES else "(one that is not shown)"
-                raise LineFault("doubled_key", f"key {shown} stands twice in one object")
+                raise LineFault("doubled_key", f"duplicate key {shown} in one object")
             seen.add(key)
     return value
 

@@ -287,7 +287,7 @@ def _conversation(
         if not isinstance(system, str):
             raise ValueError(f"{where} is not a string")
         if messages[0].role == "system":
-            raise ValueError(f"{where} stands beside a first turn of the system; keep one of the two")
+            raise ValueError(f"{where} and a system turn at the start are both set; keep one of the two")
         turn = {"role": "system", "content": system}
         messages = (*read_turns([turn], where, on_unused), *messages)
     if mapped.get("tools") and mapped.get("functions"):

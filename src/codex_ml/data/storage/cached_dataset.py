@@ -200,7 +200,9 @@ def load_or_build(
         try:
             return _made_and_kept(use, key, source_bytes, make, lambda: _states(sources) == before)
         except CacheError as error:
-            use.emit(f"the tokenised data are not cached: {use.cache.directory}: {error}; the run goes on without")
+            use.emit(
+                f"the tokenised data are not cached: {use.cache.directory}: {error}; the run continues without a cache"
+            )
     return make(MemoryArrays())
 
 
@@ -252,7 +254,9 @@ def _publish(builder: EntryBuilder, built_dataset: BuiltDataset, use: CacheUse) 
         size = builder.publish(entry_body(built_dataset), entry_notes(built_dataset))
     except CacheError as error:
         # The arrays stay as long as they are mapped, whatever becomes of their files.
-        use.emit(f"the tokenised data are not cached: {use.cache.directory}: {error}; the run goes on without")
+        use.emit(
+            f"the tokenised data are not cached: {use.cache.directory}: {error}; the run continues without a cache"
+        )
     else:
         use.emit(
             f"tokenised data: {size:,} bytes kept for the next start in {use.cache.directory} (see codex-ml data cache)"

@@ -246,7 +246,7 @@ class ChatRenderer:
             words = "".join(self._template.guard(message.content, rendered.marker).split())
             if words not in written and json.dumps(words, ensure_ascii=False)[1:-1] not in written:
                 raise ValueError(
-                    f"the chat template does not write messages[{index}] of the assistant as it stands, so other words "
+                    f"the chat template does not write messages[{index}] of the assistant unchanged, so other words "
                     "would be learned; use a template that writes it whole, or write it as the template gives it (one "
                     "that cuts the thinking of earlier turns goes with data.supervise=last_assistant_turn)"
                 )

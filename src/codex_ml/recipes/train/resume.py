@@ -49,13 +49,13 @@ MAY_CHANGE: Mapping[str, str] = MappingProxyType(
         "offline": "what may be reached changes no number",
         "run.name": "decides which run latest is; the directory keeps its name",
         "run.output_dir": "runs may be moved",
-        "run.resume_from": "says where to go on",
+        "run.resume_from": "names the checkpoint to resume",
         "data.test": "never seen in training",
         "data.max_line_bytes": "stops a run or not; which records are kept is compared",
         "data.on_bad_record": "stops a run or not; which records are kept is compared",
         "data.max_bad_share": "stops a run or not; which records are kept is compared",
         "data.max_overlap_share": "stops a run or not; which records are kept is compared",
-        "data.cache_dir": "the cache holds what would be built anew; token ids and masks are compared",
+        "data.cache_dir": "the cache holds what would be built again; token ids and masks are compared",
         "data.cache_min_bytes": "decides what is kept for the next start, not what is computed",
         "training.epochs": "a finished run can be extended, a long one cut short",
         "training.max_steps": "a finished run can be extended, a long one cut short",
@@ -240,13 +240,13 @@ def find_resume_point(reference: str | Path | None, output_dir: Path, name: str)
     if is_set_aside(path) and (path / MANIFEST_NAME).is_file():
         raise CheckpointError(
             f"run.resume_from: {reference} was set aside when its run went back to an earlier checkpoint",
-            why="a run goes on from what lies in its own checkpoints directory; the log lines of the steps that were "
+            why="runs resume only from their own checkpoints/ directory; the log lines of the steps that were "
             "given up were cut",
             fix=restore_instructions(path),
         )
     raise CheckpointError(
         f"run.resume_from: {reference} is neither a run directory nor a checkpoint inside one",
-        why="a run goes on in its own directory, with its own logs",
+        why="a run resumes in its own directory, with its own logs",
         fix="name runs/<run>, runs/<run>/checkpoints/step-…, or latest",
     )
 

@@ -85,7 +85,7 @@ def listen_for_stop(request: StopRequest = STOP) -> Iterator[StopRequest]:
         request.forget()
 
 
-_RESUME = "then go on with the same command and --resume-from latest"
+_RESUME = "then resume with the same command and --resume-from latest"
 
 
 @contextmanager
@@ -193,7 +193,7 @@ def is_gone(layout: RunLayout) -> bool:
 def directory_gone(layout: RunLayout) -> RunDirectoryGoneError:
     """Return the error that stops a run whose directory was taken away."""
     return RunDirectoryGoneError(
-        f"the run directory {layout.directory} was removed or moved while the run was at work",
+        f"the run directory {layout.directory} was removed or moved during the run",
         why="nothing of the run can be written any more, and it is not made again half empty",
         fix="start the run again; if the directory was only moved, put it back and use --resume-from latest",
     )
@@ -341,7 +341,7 @@ def open_session(
                     back = restore_instructions(layout.checkpoints / set_aside[-1])
                     context.log_event("checkpoints_set_aside", checkpoints=set_aside, restore_instructions=back)
                     named = f"checkpoints/{', '.join(set_aside)}"
-                    warn(f"later checkpoints were set aside, not deleted: {named}; to go on from one: {back}")
+                    warn(f"later checkpoints were set aside, not deleted: {named}; to resume from one: {back}")
                 yield Session(layout, record, context)
         except BaseException as error:
             with suppress_secondary_error(error, "run.json"):

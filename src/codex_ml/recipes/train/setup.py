@@ -190,7 +190,7 @@ def require_disk(config: TrainConfig, plan: Plan, storage: Storage, resume: Resu
     if not os.access(directory, os.W_OK | os.X_OK) or storage.total_bytes(directory) == 0:
         raise UserError(
             f"run.output_dir: nothing can be written in {directory}",
-            why=f"{place} would have to be made there" if directory != place else "the run would have to go on there",
+            why=f"{place} would have to be made there" if directory != place else "the run would continue there",
             fix="choose another run.output_dir, or correct the permissions",
         )
     check_disk(plan, directory, storage.free_bytes, _checkpoints_that_stay(resume))

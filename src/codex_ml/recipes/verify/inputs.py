@@ -286,7 +286,7 @@ def _check_tokenizer_digests(directory: Path, compute: Mapping[str, Any]) -> lis
         now = extra_tokenizer_digest(directory)
         checks.append(compare(f"compute.{EXTRA_TOKENIZER}", compute[EXTRA_TOKENIZER], now))
     if "eos_token_id" not in compute:
-        note = "the run did not record its end-of-sequence id, which is part of it; the files stand above"
+        note = "the run did not record its end-of-sequence id, which is part of it; the files are listed above"
         return [Check(key, "noted", compute.get("tokenizer_digest"), note=note), *checks]
     now = tokenizer_files_digest(directory, compute["eos_token_id"])
     return [compare(key, compute.get("tokenizer_digest"), now), *checks]

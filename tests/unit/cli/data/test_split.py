@@ -31,8 +31,8 @@ def test_data_split_report_names_every_split_and_the_outputs(source: Path) -> No
     lines = answer.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["train", "valid", "test"]
     assert "data.jsonl, 200 records" in answer.stdout
-    assert "exact duplicates of another record: 50 (none stands in two splits)" in lines
-    assert "groups by prompt: 25 (none stands in two splits)" in lines
+    assert "exact duplicates of another record: 50 (none is in two splits)" in lines
+    assert "groups by prompt: 25 (none is in two splits)" in lines
     assert "seed: 7" in lines
     assert lines[-1] == f"outputs: {source.parent / 'out'}"
 

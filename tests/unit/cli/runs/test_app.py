@@ -77,7 +77,7 @@ def test_runs_list_killed_process_is_closed_and_living_one_is_not(command_line, 
         process.wait(timeout=120)
     dead = command_line.run("runs", "list", "--json", directory=tmp_path)
     assert json.loads(dead.stdout)[0]["status"] == "KILLED"
-    assert "died without a word" in dead.stderr
+    assert "died unexpectedly" in dead.stderr
     record = json.loads((run / "run.json").read_text())
     assert (record["status"], record["ended"]) == ("KILLED", None)
     assert record["found_dead"]

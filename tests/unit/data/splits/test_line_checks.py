@@ -31,4 +31,4 @@ def test_line_check_faulty_lines_are_named_by_index() -> None:
     assert [fault.reason for _, fault in faults] == ["bad_json", "no_group", "doubled_key"]
     assert "not valid JSON" in faults[0][1].text
     assert "'g' is missing" in faults[1][1].text
-    assert "stands twice" in faults[2][1].text
+    assert "duplicate key" in faults[2][1].text

@@ -305,7 +305,7 @@ def test_through_cache_disk_that_is_full_at_any_operation_ends_no_run(start: _St
             break
         assert "not cached" in start.said[0]
         assert "No space left on device" in start.said[0]
-        assert "goes on without" in start.said[0]
+        assert "continues without" in start.said[0]
     assert operation > 40
 
 

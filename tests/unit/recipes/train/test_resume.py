@@ -144,7 +144,7 @@ def test_close_dead_run_nobody_holds_the_lock_is_closed_as_killed(tmp_path):
     point = close_dead_run(find_resume_point("latest", tmp_path, "mine"), START, Storage())
     assert point.record is not None
     assert point.record.status == read_record(layout).status == "KILLED"
-    assert (point.message or "").startswith(f"{layout.directory.name} died without a word")
+    assert (point.message or "").startswith(f"{layout.directory.name} died unexpectedly")
     assert "step 0" in (point.message or "")
     (event,) = read_ndjson(layout.events)
     assert event["kind"] == "previous_process_died"
