@@ -26,6 +26,7 @@ LINT_HOOKS = (
     "import-linter",
     "mock-sweep",
     "test-names",
+    "words",
     "dead-options",
     "hashed-lock",
     "bandit",

@@ -233,7 +233,7 @@ def require_room(model: nn.Module, prompt_lengths: Sequence[int], max_new_tokens
         index = max(too_long, key=needed.__getitem__)
         raise UserError(
             f"{len(too_long)} of {len(needed)} prompts do not leave enough positions for "
-            f"{max_new_tokens[index]} new tokens; number {index + 1} is the longest with {prompt_lengths[index]} tokens",
+            f"{max_new_tokens[index]} new tokens; number {index + 1} is the longest ({prompt_lengths[index]} tokens)",
             why=f"the model has {limit} positions for a prompt and its answer together",
             fix="lower max_new_tokens, or shorten or leave out the long prompts",
             code="GENERATION_PROMPT_TOO_LONG",

@@ -45,7 +45,7 @@ def choose_device(requested: str, probe: DeviceProbe | None = None) -> Choice:
     Raises
     ------
     ModelError
-        If a CUDA device is wished for and not there: falling back would cost hours in silence.
+        If a requested CUDA device is not available: a fallback to the CPU would silently cost hours.
     """
     probe = probe or DeviceProbe()
     if requested == "cpu":
@@ -91,7 +91,7 @@ def choose_dtype(requested: str, device: str, probe: DeviceProbe | None = None, 
     Raises
     ------
     ModelError
-        If bfloat16 is wished for on a CUDA device that does not have it.
+        If bfloat16 is requested on a CUDA device without support for it.
     """
     probe = probe or DeviceProbe()
     on_cuda = device.startswith("cuda")

@@ -56,7 +56,7 @@ class NdjsonWriter:
         Size that no file passes, unless a single line is longer than that.
     redact : callable
         Gets a plain copy of each record (nested JSON values) and returns what may be written. There is no default:
-        whoever writes decides. When it raises, nothing is written.
+        the caller decides. When it raises, nothing is written.
     clock : callable
         Gives the time stamped on each line.
     storage : Storage

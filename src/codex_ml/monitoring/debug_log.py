@@ -1,6 +1,6 @@
 """The debug log of a run: what was said, with times, warnings of libraries and tracebacks; redacted and bounded.
 
-It is there for whoever has to find out what went wrong on a machine whose screen nobody watched. What counts stands in
+It helps to diagnose a failure on a machine whose screen was not watched. The audit data is in
 the NDJSON files, which are kept; of this one only the newest ``backup_count + 1`` parts are.
 """
 

@@ -279,7 +279,7 @@ def _warnings(
         if repeating := figures["exact_duplicates"]["records"]:
             yield (
                 f"{file.name}: {repeating:,} of {file.count:,} records repeat another byte for byte; each counts as "
-                "often as it stands there"
+                "often as it occurs"
             )
         if file.untokenised:
             yield f"{file.name}: {file.untokenised:,} records cannot be tokenised, first {file.first_untokenised}"

@@ -42,7 +42,7 @@ _FOLDERS = ("data", "safety", "models")
 def entry_key(data: DataSection, files: Mapping[str, Path], splits: Collection[str], made_by: Mapping[str, Any]) -> str:
     """Return the digest of all that decides about ids, masks, account and findings of some splits.
 
-    Whatever the data section says is in it, so an option that is added later is too, with all code of the rooms that
+    Whatever the data section says is in it, so an option that is added later is too, with all code of the folders that
     have a hand in it: an entry is rather made once too often than used once too long.
 
     Parameters

@@ -214,7 +214,7 @@ def plan_only(config: TrainConfig, dependencies: TrainDependencies | None = None
 
 
 def _wished_stop(stop_at: Callable[[int], bool] | None, step: int) -> str | None:
-    """Return why to stop after a step where the caller wishes that."""
+    """Return why to stop after a step if the caller requests it."""
     return f"the end of what was asked for (step {step})" if stop_at is not None and stop_at(step) else None
 
 
