@@ -35,8 +35,8 @@ LINT_HOOKS = (
     "docs",
 )
 TYPE_HOOKS = ("mypy", "pyright")
-# As in codex.mk: a process for each processor, four at most, and a file of tests in one of them.
-PARALLEL = ("-n", "logical", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
+# As in codex.mk: a process for each processor, four at most.
+PARALLEL = ("-n", "logical", "--maxprocesses=4", "--dist=worksteal")
 
 
 def install(session: nox.Session) -> None:

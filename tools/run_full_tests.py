@@ -17,7 +17,7 @@ from pathlib import Path
 from tested_tree import tree_digest
 
 PASSED = Path(".cache") / "gates" / "full-tests.json"
-PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", "logical", "--maxprocesses=4", "--dist=loadfile")
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", "logical", "--maxprocesses=4", "--dist=worksteal")
 # Values of the option --full of tests/conftest.py; the quick ones first.
 TEST_PARTS = ("wheel", "benchmarks", "data", "resume", "demo", "power", "gates", "faults", "properties", "kills")
 PARTS = {part: (*PYTEST, f"--full={part}") for part in TEST_PARTS} | {"images": ("make", "image-test")}
