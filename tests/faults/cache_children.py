@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from codex_ml.data.storage.arrays import Place, StoredRecords, TokenArraysWriter
+from codex_ml.data.storage.arrays import RecordLocation, StoredRecords, TokenArraysWriter
 from codex_ml.data.storage.cache import TokenCache
 from codex_ml.data.tokenization.tokenizer import TokenizedRecord
 from codex_ml.io.atomic import Storage
@@ -83,7 +83,7 @@ def take_or_build(directory: Path, storage: Storage | None = None) -> list[Token
     with cache.building(KEY) as builder:
         writer = TokenArraysWriter(builder.sinks("train"))
         for number, record in enumerate(RECORDS, start=1):
-            writer.add(record, Place("f.jsonl", number, number, bytes(16), b""))
+            writer.add(record, RecordLocation("f.jsonl", number, number, bytes(16), b""))
             if number % 100 == 0:
                 writer.flush()
         writer.flush()

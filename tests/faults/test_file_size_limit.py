@@ -16,8 +16,8 @@ LIMIT = "the file-size limit of this process"
 
 
 def run_limited(directory: Path, kibibytes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with a limit on the size of each file."""
-    program = [sys.executable, "-m", "codex_ml.cli.main", *arguments]
+    """Run a command with a limit on the size of each file; Python would truncate its own bytecode files, too."""
+    program = [sys.executable, "-B", "-m", "codex_ml.cli.main", *arguments]
     return run_program(["bash", "-c", f'ulimit -f {kibibytes} && exec "$@"', "bash", *program], directory)
 
 

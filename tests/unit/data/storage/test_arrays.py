@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from codex_ml.data.storage.arrays import (
     PARTS,
     MemorySink,
-    Place,
+    RecordLocation,
     StoredRecords,
     TokenArrays,
     TokenArraysWriter,
@@ -40,7 +40,7 @@ def tokenized(draw: st.DrawFn) -> TokenizedRecord:
     )
 
 
-def _stored(pairs: list[tuple[TokenizedRecord, Place]]) -> tuple[StoredRecords, dict[str, MemorySink]]:
+def _stored(pairs: list[tuple[TokenizedRecord, RecordLocation]]) -> tuple[StoredRecords, dict[str, MemorySink]]:
     sinks = {part: MemorySink() for part in PARTS}
     writer = TokenArraysWriter(sinks)
     for record, place in pairs:
@@ -50,8 +50,8 @@ def _stored(pairs: list[tuple[TokenizedRecord, Place]]) -> tuple[StoredRecords, 
     return StoredRecords(TokenArrays.of_buffers(buffers, writer.file_names)), sinks
 
 
-def _place(number: int, name: str = "a.jsonl", digest: bytes = b"", prompt_key: bytes = b"") -> Place:
-    return Place(name, number, 10 * number, digest or number.to_bytes(16, "little"), prompt_key)
+def _place(number: int, name: str = "a.jsonl", digest: bytes = b"", prompt_key: bytes = b"") -> RecordLocation:
+    return RecordLocation(name, number, 10 * number, digest or number.to_bytes(16, "little"), prompt_key)
 
 
 def _record(number: int, record_id: str = "") -> TokenizedRecord:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.data.storage.arrays import Place, StoredRecords, TokenArraysWriter
+from codex_ml.data.storage.arrays import RecordLocation, StoredRecords, TokenArraysWriter
 from codex_ml.data.storage.cache import (
     ENTRY_NAME,
     STAGED_ENTRY,
@@ -37,7 +37,7 @@ RECORDS = [
 def _fill(builder: EntryBuilder, split: str = "train") -> StoredRecords:
     writer = TokenArraysWriter(builder.sinks(split))
     for number, record in enumerate(RECORDS, start=1):
-        writer.add(record, Place("f.jsonl", number, number, bytes(16), b""))
+        writer.add(record, RecordLocation("f.jsonl", number, number, bytes(16), b""))
     writer.flush()
     return StoredRecords(builder.arrays(split, writer.file_names))
 
