@@ -7,10 +7,10 @@ import json
 import pytest
 
 from codex_ml.data.readers.json import parse_line
-from codex_ml.io.json_strings import Place, changed_tokens, with_tokens
+from codex_ml.io.json_strings import JsonPath, changed_tokens, with_tokens
 
 
-def _hide(_place: Place, text: str) -> str:
+def _hide(_place: JsonPath, text: str) -> str:
     return text.replace("SECRET", "*")
 
 
@@ -62,9 +62,9 @@ def test_changed_tokens_very_many_keys_that_become_equal_take_no_time() -> None:
 
 def test_changed_tokens_places_are_those_of_the_line() -> None:
     """A key ends in None, elements are counted, short numbers, fractions and words are not shown."""
-    seen: list[tuple[Place, str]] = []
+    seen: list[tuple[JsonPath, str]] = []
 
-    def note(place: Place, text: str) -> str:
+    def note(place: JsonPath, text: str) -> str:
         seen.append((place, text))
         return text
 

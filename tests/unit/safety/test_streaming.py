@@ -9,7 +9,7 @@ import pytest
 
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.matching import RuleFailedError
-from codex_ml.safety.streaming import MOST_HELD_CHARACTERS, Place, StreamFilter
+from codex_ml.safety.streaming import MOST_HELD_CHARACTERS, StreamFilter, TextPosition
 
 pytestmark = pytest.mark.safety
 
@@ -59,7 +59,11 @@ def test_take_findings_far_into_a_stream_names_their_places(filters_of: MakeFilt
     for _ in range(1000):
         stream.feed(line)
     stream.close()
-    places = [place for n in range(1000) for place in (Place(n * 34 + 3, n + 1, 4), Place(n * 34 + 20, n + 1, 21))]
+    places = [
+        place
+        for n in range(1000)
+        for place in (TextPosition(n * 34 + 3, n + 1, 4), TextPosition(n * 34 + 20, n + 1, 21))
+    ]
     assert [found.place for found in stream.take_findings()] == places
 
 
@@ -78,9 +82,9 @@ def test_feed_long_span_is_masked_from_its_begin_and_memory_stays(filters_of: Ma
     assert stream.feed("<<END>> after\nann@host.test\n") == "a [REDACTED:key] after\n"
     assert stream.close() == "[REDACTED:mail]\n"
     (key, mail) = stream.take_findings()
-    assert key.place == Place(9, 2, 3)
+    assert key.place == TextPosition(9, 2, 3)
     assert key.length == len("<<KEY>> b\n") + lines * 64 + len("<<END>>")
-    assert mail.place == Place(9 + key.length + len(" after\n"), lines + 4, 1)
+    assert mail.place == TextPosition(9 + key.length + len(" after\n"), lines + 4, 1)
     assert stream.take_findings() == []
 
 
@@ -123,7 +127,7 @@ def test_feed_finding_that_began_in_a_line_given_out_masks_the_rest(filters_of: 
     assert stream.feed("alpha\n") == "alpha\n"
     assert stream.feed("beta\n") == "[REDACTED:two]\n"
     (found,) = stream.take_findings()
-    assert (found.place, found.length) == (Place(6, 2, 1), 4)
+    assert (found.place, found.length) == (TextPosition(6, 2, 1), 4)
 
 
 def test_feed_finding_that_reaches_the_end_waits_for_more(filters_of: MakeFilters) -> None:
