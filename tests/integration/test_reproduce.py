@@ -130,7 +130,6 @@ def test_reproduce_interrupted_says_to_repeat_it_and_not_to_resume(workspace) ->
     assert "--resume-from" not in stopped.value.what
 
 
-@pytest.mark.full("resume")
 def test_reproduce_extended_run_is_repeated_in_its_stages(workspace) -> None:
     """The learning rate of the first steps came from the first plan; a straight run of the last plan would differ."""
     workspace.train("training.max_steps=4")
@@ -162,7 +161,6 @@ def test_reproduce_interrupted_run_is_compared_to_its_last_checkpoint(workspace)
     require_identical(result)
 
 
-@pytest.mark.full("resume")
 def test_reproduce_run_stopped_early_stops_at_the_same_step(workspace) -> None:
     """Early stopping is a function of the data and the seed like everything else."""
     settings = ("training.eval_steps=1", "training.early_stopping_patience=1", "training.early_stopping_min_delta=100")

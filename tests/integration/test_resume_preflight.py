@@ -54,7 +54,7 @@ def test_resume_is_asked_only_for_the_room_of_checkpoints_that_are_missing(job):
         job(*longer, storage=room)
     job(*longer, f"run.resume_from={run}", storage=room)
     assert (run / "checkpoints/step-00000006").is_dir()
-    with pytest.raises(DiskSpaceError, match="besides the 3 that are there"):
+    with pytest.raises(DiskSpaceError, match="in addition to the 3 that exist"):
         job("training.max_steps=8", "training.keep_last=8", f"run.resume_from={run}", storage=SmallStorage(2**10))
 
 

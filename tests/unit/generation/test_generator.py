@@ -200,7 +200,7 @@ def test_generate_prompt_without_room_is_refused_before_any_work(
     assert generate(models["gpt2"], tiny_tokenizer, [[9] * 511], max_new_tokens=1)[0].token_count == 1
     require_room(models["peft"], [500], [12])
     calls: list[int] = []
-    with pytest.raises(UserError, match=r"1 of 2 prompts .* number 2 with 500 tokens"):
+    with pytest.raises(UserError, match=r"1 of 2 prompts .* number 2 is the longest \(500 tokens\)"):
         generate(
             models["gpt2"],
             tiny_tokenizer,

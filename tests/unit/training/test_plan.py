@@ -159,7 +159,7 @@ def test_check_disk_checkpoints_that_are_there_need_no_room_again(tmp_path: Path
     all_of_them = plan.disk_bytes // one
     check_disk(plan, tmp_path, lambda _: plan.disk_bytes - one, already_there=1)
     check_disk(plan, tmp_path, lambda _: one, already_there=all_of_them + 5)
-    with pytest.raises(DiskSpaceError, match="besides the 1 that are there"):
+    with pytest.raises(DiskSpaceError, match="in addition to the 1 that exist"):
         check_disk(plan, tmp_path, lambda _: plan.disk_bytes - one - 1, already_there=1)
     with pytest.raises(DiskSpaceError):
         check_disk(plan, tmp_path, lambda _: one - 1, already_there=all_of_them)

@@ -45,7 +45,7 @@ def test_describe_files_duplicates_and_overlaps_are_counted_by_line(tmp_path: Pa
     assert overlap["lines"] == [[3, 5]]
     assert overlap["near"] == {"looked_at": 4, "records": 1, "lines": [[2, 3, 1.0]]}
     assert found["warnings"] == [
-        "train.jsonl: 2 of 5 records repeat another byte for byte; each counts as often as it stands there",
+        "train.jsonl: 2 of 5 records repeat another byte for byte; each counts as often as it occurs",
         "valid.jsonl: of 4 records some also appear in train.jsonl: 1 byte for byte, 3 by prompt, 1 distinct ones "
         "nearly; scores on them measure memory",
     ]

@@ -222,7 +222,10 @@ def test_to_record_conversational_pair_learns_the_completion_alone() -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ({"messages": [{"role": "system", "content": "a"}, USER], "system": "b"}, "beside a first turn of the system"),
+        (
+            {"messages": [{"role": "system", "content": "a"}, USER], "system": "b"},
+            "a system turn at the start are both set",
+        ),
         ({"messages": [USER], "system": 7}, "system is not a string"),
         ({"messages": [USER], "tools": [WEATHER], "functions": [WEATHER]}, "tools and functions; keep one"),
     ],

@@ -201,7 +201,7 @@ def test_tokenize_messages_template_that_rewrites_an_answer_is_refused(
     """Nobody is taught other words than the record holds, which are those that an evaluation asks for."""
     tokenizer = make_tokenizer(chat_template=_template(expression, is_marked))
     record = _chat(("user", "why"), ("assistant", "<think>a reason</think>the answer"))
-    with pytest.raises(ValueError, match=r"does not write messages\[1\] of the assistant as it stands"):
+    with pytest.raises(ValueError, match=r"does not write messages\[1\] of the assistant unchanged"):
         RecordTokenizer(tokenizer, supervise).tokenize("r:1", record)
 
 

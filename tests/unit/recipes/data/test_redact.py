@@ -111,7 +111,7 @@ def test_redact_file_faulty_lines_are_those_of_the_reader_and_nothing_is_written
     output = write("out.jsonl", b"before")
     with pytest.raises(DataError, match=r"^in\.jsonl:2: not valid JSON") as caught:
         _redact(source, output, tmp_path / "new" / "report.json", overwrite=True)
-    assert "in.jsonl:3: key" in caught.value.block()
+    assert "in.jsonl:3: duplicate key" in caught.value.block()
     assert "SECRET" not in caught.value.block()
     assert output.read_bytes() == b"before"
     assert sorted(item.name for item in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
