@@ -164,7 +164,7 @@ def test_references_that_multiply_are_refused(refusal, length, levels, words):
     # The last one first: a value that is resolved already is not looked through again.
     columns = ", ".join([*reversed(doubled), f"k0: {'x' * length}"])
     block = refusal(SOUND.replace("records.jsonl}", "records.jsonl, columns: {" + columns + "}}"))
-    assert "stands for more than" in block
+    assert "expands to more than" in block
     assert words in block
 
 
