@@ -7,7 +7,7 @@ import gc
 import signal
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 EXIT_DONE = 0
 EXIT_RUN_FAILED = 1
@@ -49,7 +49,7 @@ class CodexError(Exception):
 
     exit_code = EXIT_RUN_FAILED
 
-    def __init__(self, what: str, why: str = "", fix: str = "", *, code: str = "") -> None:
+    def __init__(self, what: str, why: str = "", fix: str = "", *, code: str) -> None:
         super().__init__(what)
         self.what = what
         self.why = why
@@ -63,8 +63,7 @@ class CodexError(Exception):
             lines.append(f"  why: {self.why}")
         if self.fix:
             lines.append(f"  fix: {self.fix}")
-        if self.code:
-            lines.append(f"  code: {self.code}")
+        lines.append(f"  code: {self.code}")
         return "\n".join(lines)
 
 
@@ -81,7 +80,7 @@ class ConfigProblem:
     key: str
     what: str
     fix: str = ""
-    code: str = ""
+    code: str = field(kw_only=True)
 
 
 class ConfigError(UserError):
@@ -99,8 +98,7 @@ class ConfigError(UserError):
             lines.append(f"  {problem.key}: {problem.what}")
             if problem.fix:
                 lines.append(f"    fix: {problem.fix}")
-            if problem.code:
-                lines.append(f"    code: {problem.code}")
+            lines.append(f"    code: {problem.code}")
         return "\n".join(lines)
 
 
@@ -166,6 +164,7 @@ class OutputError(CodexError):
             f"standard output: the results cannot be written (got: {reason})",
             why="what was printed so far may be cut short",
             fix="write the output to a disk with free space, and run the command again",
+            code="OUTPUT_NOT_WRITTEN",
         )
 
 
@@ -191,8 +190,8 @@ class StopSignal(KeyboardInterrupt):
 class InterruptedRun(CodexError):  # noqa: N818 - not a fault: the run did what it was asked
     """The run was asked to stop by a signal and did so after writing a checkpoint."""
 
-    def __init__(self, what: str, exit_code: int) -> None:
-        super().__init__(what)
+    def __init__(self, what: str, exit_code: int, *, code: str) -> None:
+        super().__init__(what, code=code)
         self.exit_code = exit_code
 
 

@@ -64,6 +64,7 @@ def go_offline(
             f"{', '.join(early)} was imported before codex-ml could switch it offline",
             why="these libraries read their offline switches once, when they are imported",
             fix="import codex_ml.offline and call go_offline() first, or start through the codex-ml command",
+            code="NETWORK_SWITCHES_TOO_LATE",
         )
     environment.update(switched)
 
@@ -100,6 +101,7 @@ class NetworkGuard:
             f"blocked a connection to {address!r} ({event}) from {_caller()}",
             why="codex-ml runs offline: nothing may leave this machine",
             fix="use local files; only if this contact is wanted, set offline=false",
+            code="NETWORK_BLOCKED",
         )
 
 

@@ -52,6 +52,7 @@ class Registry(Generic[T]):
                 f"{self._kind} {name!r} is registered twice",
                 why="one name must mean one component",
                 fix="rename one of the two, or uninstall the plugin that brings it",
+                code="CONFIG_NAME_TAKEN",
             )
         self._entries[name] = entry
 
@@ -78,7 +79,7 @@ class Registry(Generic[T]):
             If no component has this name; the message suggests the nearest and lists all.
         """
         if (unknown := self.unknown(name)) is not None:
-            raise UserError(unknown[0], fix=unknown[1])
+            raise UserError(unknown[0], fix=unknown[1], code="CONFIG_UNKNOWN_NAME")
         entry = self._entries[name]
         if isinstance(entry, str):
             entry = self._import(name, entry)
@@ -95,6 +96,7 @@ class Registry(Generic[T]):
                 f"{self._kind} {name!r} cannot be loaded from {reference}",
                 why=str(error),
                 fix="install what it needs, or choose another",
+                code="CONFIG_PLUGIN_NOT_LOADABLE",
             ) from error
 
     def _read_plugins(self) -> None:

@@ -36,7 +36,7 @@ def run(resumed, steps, known=None, stop=False, resumed_step=None, **more):
             context.log_metrics(step, {"loss": 1 / step}, split="train")
         context.log_artifact(directory / "config.yaml")
         if stop:
-            raise InterruptedRun("asked to stop", 130)
+            raise InterruptedRun("asked to stop", 130, code="RUN_INTERRUPTED")
     assert context.sink_status()["mlflow"]["state"] == "closed", context.sink_status()
     assert context.sink_status()["mlflow"]["errors"] == 0, context.sink_status()
     return context.tracker_run_ids()

@@ -13,25 +13,34 @@ from codex_ml.errors import CodexError, ConfigError, ConfigProblem, InterruptedR
 
 def test_block_all_parts_given_has_a_line_each() -> None:
     """What, why and fix stand under one another."""
-    assert CodexError("data.jsonl:7: broken", why="no colon", fix="add it").block() == (
-        "error: data.jsonl:7: broken\n  why: no colon\n  fix: add it"
+    assert CodexError("data.jsonl:7: broken", why="no colon", fix="add it", code="TEST_ERROR").block() == (
+        "error: data.jsonl:7: broken\n  why: no colon\n  fix: add it\n  code: TEST_ERROR"
     )
 
 
-def test_block_only_what_has_one_line() -> None:
+def test_block_without_why_and_fix_has_two_lines() -> None:
     """Empty parts leave no empty line behind."""
-    assert CodexError("broken").block() == "error: broken"
+    assert CodexError("broken", code="TEST_ERROR").block() == "error: broken\n  code: TEST_ERROR"
 
 
 def test_config_error_several_problems_shows_each_with_its_key() -> None:
     """All problems of a configuration are shown at once."""
-    error = ConfigError([ConfigProblem("a.b", "is wrong", "write 1"), ConfigProblem("c", "is odd")])
-    assert error.block() == ("error: the configuration has 2 problems\n  a.b: is wrong\n    fix: write 1\n  c: is odd")
+    error = ConfigError(
+        [
+            ConfigProblem("a.b", "is wrong", "write 1", code="TEST_ERROR"),
+            ConfigProblem("c", "is odd", code="TEST_ERROR"),
+        ]
+    )
+    assert error.block() == (
+        "error: the configuration has 2 problems\n"
+        "  a.b: is wrong\n    fix: write 1\n    code: TEST_ERROR\n"
+        "  c: is odd\n    code: TEST_ERROR"
+    )
 
 
 def test_config_error_one_problem_is_singular() -> None:
     """One problem is not called problems."""
-    assert str(ConfigError([ConfigProblem("a", "b")])) == "the configuration has 1 problem"
+    assert str(ConfigError([ConfigProblem("a", "b", code="TEST_ERROR")])) == "the configuration has 1 problem"
 
 
 @pytest.mark.parametrize(
@@ -57,8 +66,8 @@ def test_exit_code_each_error_is_that_of_the_design(name: str, code: int) -> Non
 
 def test_interrupted_run_carries_the_code_of_its_signal() -> None:
     """Interrupt and termination end with different codes."""
-    assert InterruptedRun("stopped", errors.EXIT_TERMINATED).exit_code == 143
-    assert InterruptedRun("stopped", errors.EXIT_INTERRUPTED).exit_code == 130
+    assert InterruptedRun("stopped", errors.EXIT_TERMINATED, code="TEST_ERROR").exit_code == 143
+    assert InterruptedRun("stopped", errors.EXIT_INTERRUPTED, code="TEST_ERROR").exit_code == 130
 
 
 def test_free_what_failed_error_that_is_its_own_cause_ends() -> None:

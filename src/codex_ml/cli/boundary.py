@@ -281,17 +281,20 @@ def _block_of(error: BaseException, has_model: bool) -> tuple[str, int]:
         return _system_error(error), EXIT_RUN_FAILED
     if is_out_of_memory(error):
         fix = _LESS_FOR_A_MODEL if has_model else _LESS_FOR_FILES
-        return f"error: out of memory\n  why: {_first_line(error)}\n  fix: {fix}", EXIT_RUN_FAILED
+        block = f"error: out of memory\n  why: {_first_line(error)}\n  fix: {fix}\n  code: MEMORY_EXHAUSTED"
+        return block, EXIT_RUN_FAILED
     if is_panic(error):
         return (
             "error: a native library failed (Rust panic)\n"
             "  why: it was given something that it cannot handle, such as a damaged tokenizer.json\n"
-            "  fix: copy the files of the model again from their source",
+            "  fix: copy the files of the model again from their source\n"
+            "  code: MODEL_NATIVE_PANIC",
             EXIT_RUN_FAILED,
         )
     return (
         f"error: internal error: {type(error).__name__}\n  why: {_first_line(error)}\n"
-        "  fix: this is a fault of codex-ml; run again with CODEX_ML_DEBUG=1 and report the traceback",
+        "  fix: this is a bug in codex-ml; run again with CODEX_ML_DEBUG=1 and report the traceback\n"
+        "  code: INTERNAL_ERROR",
         EXIT_RUN_FAILED,
     )
 
@@ -307,8 +310,10 @@ def _system_error(error: BaseException) -> str:
     limit = no_room(error)
     if limit is not None:
         # A run that can be resumed says so itself, see `codex_ml.recipes.train.session`.
-        return f"error: {limit.problem}{place}\n  why: {why}\n  fix: {limit.fix}, and run the command again"
-    return f"error: the system refused{place}\n  why: {why}\n  fix: check the path and its permissions"
+        what, fix, code = limit.problem, f"{limit.fix}, and run the command again", "DISK_LIMIT"
+    else:
+        what, fix, code = "the system refused", "check the path and its permissions", "FILE_SYSTEM_REFUSED"
+    return f"error: {what}{place}\n  why: {why}\n  fix: {fix}\n  code: {code}"
 
 
 def _first_line(error: BaseException) -> str:

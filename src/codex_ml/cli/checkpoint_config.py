@@ -81,6 +81,7 @@ def with_hint(error: ConfigError, moved: Path | None) -> ConfigError:
         "--checkpoint",
         f"{moved} is not inside a run directory, so its config is unknown",
         "name the config it was trained with: --config-dir RUN --config-name config (or --config-name NAME)",
+        code="RUN_NOT_FOUND",
     )
     return ConfigError([*error.problems, hint])
 

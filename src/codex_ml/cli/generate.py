@@ -134,6 +134,7 @@ def _generate(
         raise UserError(
             "--checkpoint and --model both say what answers",
             fix="leave one out; --checkpoint base model.path=DIR is the same as --model DIR",
+            code="CLI_OPTIONS_CONFLICT",
         )
     reference = checkpoint or ("base" if "model.path" in values else "best")
     config, target = _resolve(overrides, reference, config_name, config_dir, values)
@@ -236,14 +237,19 @@ def _refuse_unclear(job: _Job) -> None:
             "it is not clear what is to be answered" if ways else "nothing is given to be answered",
             why=f"{' and '.join(ways)} are given" if ways else "",
             fix="use --prompt TEXT, --chat, or --input PATH with --output PATH",
+            code="CLI_OPTIONS_CONFLICT",
         )
     if (job.source is None) != (job.output is None):
         missing, given = ("--output", "--input") if job.output is None else ("--input", "--output")
-        raise UserError(f"{given} needs {missing}", fix=f"add {missing} PATH")
+        raise UserError(f"{given} needs {missing}", fix=f"add {missing} PATH", code="CLI_OPTION_MISSING")
     if job.system is not None and not job.chat:
-        raise UserError("--system has no effect without --chat", fix="add --chat, or leave it out")
+        raise UserError(
+            "--system has no effect without --chat", fix="add --chat, or leave it out", code="CLI_OPTION_WITHOUT_EFFECT"
+        )
     if job.overwrite and job.output is None:
-        raise UserError("--overwrite has no effect without --output", fix="leave it out")
+        raise UserError(
+            "--overwrite has no effect without --output", fix="leave it out", code="CLI_OPTION_WITHOUT_EFFECT"
+        )
 
 
 def _speaks(job: _Job) -> bool:

@@ -74,6 +74,7 @@ def refuse_undecodable(arguments: Sequence[str], directory: str) -> None:
                 f"{place} is not UTF-8: {text.encode('utf-8', 'backslashreplace').decode()}",
                 why="a run records the names of its files as UTF-8 text, and this one could not be found again by them",
                 fix="rename the file or directory",
+                code="CLI_NOT_UTF8",
             )
 
 

@@ -51,5 +51,9 @@ def runs_directory(given: Path | None) -> Path:
         If the directory that was named is none.
     """
     if given is not None and not given.is_dir():
-        raise UserError(f"--output-dir: {given} is no directory", fix="name the directory that holds the runs")
+        raise UserError(
+            f"--output-dir: {given} is no directory",
+            fix="name the directory that holds the runs",
+            code="FILE_NOT_A_DIRECTORY",
+        )
     return given or DEFAULT_DIRECTORY

@@ -64,7 +64,9 @@ def try_text(
     from codex_ml.safety.policy import load_policy
 
     if as_json and redacted:
-        raise UserError("--json and --redacted both print to standard output", fix="give one of them")
+        raise UserError(
+            "--json and --redacted both print to standard output", fix="give one of them", code="CLI_OPTIONS_CONFLICT"
+        )
     loaded = load_policy(policy)
     name = "standard input" if file == "-" else file
     with _opened(file) as source:
@@ -81,11 +83,13 @@ def try_text(
             f"{name} could not be judged to its end; the rest counts as found",
             why="a rule broke down on it, or it holds a stretch of more than a million characters without white space",
             fix="divide the long line, or correct the rule that the last finding names",
+            code="SAFETY_NOT_JUDGED",
         )
     if report.findings:
         raise DataError(
             f"{name}: {report.findings.total():,} safety findings by the policy {loaded.name!r}",
             fix="take them out of the text, or print it without them: --redacted",
+            code="SAFETY_FINDINGS",
         )
 
 
@@ -137,7 +141,10 @@ def _opened(file: str) -> BinaryIO:
     except (OSError, UntrustedFileError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DataError(
-            f"cannot read {file}", why=why, fix="name a text file in UTF-8, or - for standard input"
+            f"cannot read {file}",
+            why=why,
+            fix="name a text file in UTF-8, or - for standard input",
+            code="FILE_UNREADABLE",
         ) from error
 
 

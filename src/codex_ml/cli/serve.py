@@ -130,11 +130,20 @@ def _named(pairs: list[str]) -> dict[str, str]:
                 f"--adapter {pair}: a name and a checkpoint are needed",
                 why="a name has letters, digits and . _ : / - only",
                 fix="write --adapter NAME=CHECKPOINT, such as --adapter notes=best",
+                code="CLI_OPTION_VALUE",
             )
         if name in named:
-            raise UserError(f"--adapter {name}= is given twice", fix="give each adapter a name of its own")
+            raise UserError(
+                f"--adapter {name}= is given twice",
+                fix="give each adapter a name of its own",
+                code="CLI_OPTION_REPEATED",
+            )
         if reference == "base":
-            raise UserError("the base is always served", fix="leave --adapter …=base out; serve.base_name names it")
+            raise UserError(
+                "the base is always served",
+                fix="leave --adapter …=base out; serve.base_name names it",
+                code="CLI_OPTION_VALUE",
+            )
         named[name] = reference
     return named
 
@@ -153,4 +162,5 @@ def _require_libraries() -> None:
             f"codex-ml serve needs {', '.join(missing)}",
             why="the service is an extra, which is not installed",
             fix="pip install 'codex-ml[serve]'",
+            code="SERVE_NOT_INSTALLED",
         )

@@ -37,12 +37,15 @@ def validate_command(
     from codex_ml.config.validate import ValidFile, validate_file, validate_train
 
     if (config is None) == (config_name is None):
-        raise UserError("validate needs exactly one of --config FILE and --config-name NAME")
+        raise UserError(
+            "validate needs exactly one of --config FILE and --config-name NAME", code="CLI_OPTIONS_CONFLICT"
+        )
     if config is not None:
         if overrides or paths or config_dir is not None:
             raise UserError(
                 "--config FILE takes neither overrides, nor paths, nor --config-dir",
                 fix="name the configuration: --config-dir DIR --config-name NAME KEY=VALUE",
+                code="CLI_OPTIONS_CONFLICT",
             )
         valid = validate_file(config)
     else:

@@ -140,6 +140,7 @@ def _given_twice(overrides: Sequence[Override], options: Mapping[str, object]) -
             override.key_or_group,
             f"{override.input_line!r} and {option_name(override.key_or_group)} both give it",
             "keep one of the two",
+            code="CONFIG_KEY_REPEATED",
         )
         for override in overrides
         if override.key_or_group in options and not override.is_delete()
@@ -169,7 +170,14 @@ def _roots(config_dir: Path | None, packaged: Path, working_directory: Path) -> 
     directory = Path(os.path.normpath(working_directory / config_dir))
     if not directory.is_dir():
         raise ConfigError(
-            [ConfigProblem("--config-dir", f"{directory} is no directory", "name a directory of YAML files")]
+            [
+                ConfigProblem(
+                    "--config-dir",
+                    f"{directory} is no directory",
+                    "name a directory of YAML files",
+                    code="CONFIG_DIRECTORY_NOT_FOUND",
+                )
+            ]
         )
     return (directory,) if directory.samefile(packaged) else (directory, packaged)
 
@@ -192,6 +200,7 @@ def _refuse_code(tree: ValueTree) -> list[ConfigProblem]:
                 key,
                 f"a configuration must not name code to run (_target_ and its like), and {label} does",
                 "remove it; components are chosen by their names, such as adapter.kind=lora",
+                code="CONFIG_CODE_FORBIDDEN",
             )
         )
     return problems
@@ -208,7 +217,10 @@ def _refuse_missing(tree: ValueTree) -> list[ConfigProblem]:
     missing = [(key, leaf.source.label) for key, leaf in tree.leaves() if leaf.value == MISSING]
     for key, _ in missing:
         tree.remove(key)
-    return [ConfigProblem(key, f"{label} leaves it to you (???)", f"set {key}=VALUE") for key, label in missing]
+    return [
+        ConfigProblem(key, f"{label} leaves it to you (???)", f"set {key}=VALUE", code="CONFIG_MISSING_VALUE")
+        for key, label in missing
+    ]
 
 
 def _origins(tree: ValueTree, command: Command) -> dict[str, str]:

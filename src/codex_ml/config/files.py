@@ -100,7 +100,16 @@ def read_yaml(file: Path) -> dict[Any, Any]:
         loaded = OmegaConf.load(file)
         values = OmegaConf.to_container(loaded, resolve=False)
     if not isinstance(values, dict):
-        raise ConfigError([ConfigProblem(str(file), "holds no mapping of keys to values", "write KEY: VALUE lines")])
+        raise ConfigError(
+            [
+                ConfigProblem(
+                    str(file),
+                    "holds no mapping of keys to values",
+                    "write KEY: VALUE lines",
+                    code="CONFIG_NOT_A_MAPPING",
+                )
+            ]
+        )
     return values
 
 
@@ -166,7 +175,14 @@ def _refuse_settings_of_hydra(config_path: str, file: Path | None) -> None:
     """Refuse a choice of Hydra's own settings (launcher, callbacks) that a configuration directory brings."""
     if file is not None:
         raise ConfigError(
-            [ConfigProblem(str(file), "settings of Hydra itself are not read", f"remove {config_path} and its use")]
+            [
+                ConfigProblem(
+                    str(file),
+                    "settings of Hydra itself are not read",
+                    f"remove {config_path} and its use",
+                    code="CONFIG_HYDRA_SETTINGS",
+                )
+            ]
         )
 
 
@@ -176,7 +192,10 @@ def _refuse_references(defaults: Any, file: Path) -> None:
         raise ConfigError(
             [
                 ConfigProblem(
-                    f"{file}: defaults", "a defaults list must not hold ${…}", "write the name of the file itself"
+                    f"{file}: defaults",
+                    "a defaults list must not hold ${…}",
+                    "write the name of the file itself",
+                    code="CONFIG_DEFAULTS_LIST",
                 )
             ]
         )
@@ -192,13 +211,23 @@ def _explained(name: str) -> Iterator[None]:
         place = f"{name if mark.name.startswith('<') else mark.name}:{mark.line + 1}" if mark is not None else name
         reason = " ".join(part for part in (error.context, error.problem) if part)
         raise ConfigError(
-            [ConfigProblem(place, f"is not valid YAML: {reason}", "correct the file at this line")]
+            [
+                ConfigProblem(
+                    place, f"is not valid YAML: {reason}", "correct the file at this line", code="CONFIG_NOT_YAML"
+                )
+            ]
         ) from error
     except UntrustedFileError as error:
-        raise ConfigError([ConfigProblem(name, f"is not read: {error}", "write it as a plain, short file")]) from error
+        raise ConfigError(
+            [
+                ConfigProblem(
+                    name, f"is not read: {error}", "write it as a plain, short file", code="CONFIG_FILE_UNREADABLE"
+                )
+            ]
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
-            [ConfigProblem(name, f"is not valid YAML: {error}", "save the file as UTF-8 text")]
+            [ConfigProblem(name, f"is not valid YAML: {error}", "save the file as UTF-8 text", code="CONFIG_NOT_YAML")]
         ) from error
     except RecursionError as error:
         raise ConfigError(
@@ -207,6 +236,7 @@ def _explained(name: str) -> Iterator[None]:
                     name,
                     "its defaults list comes back to itself",
                     "rename the file: one called default.yaml in --config-dir replaces the packaged default.yaml",
+                    code="CONFIG_DEFAULTS_LIST",
                 )
             ]
         ) from error
@@ -218,13 +248,23 @@ def _explained(name: str) -> Iterator[None]:
         raise ConfigError(
             [
                 ConfigProblem(
-                    name, " ".join(lines[:2]) or type(cause).__name__, "see configs/README.md for defaults lists"
+                    name,
+                    " ".join(lines[:2]) or type(cause).__name__,
+                    "see configs/README.md for defaults lists",
+                    code="CONFIG_DEFAULTS_LIST",
                 )
             ]
         ) from error
     except OSError as error:
         raise ConfigError(
-            [ConfigProblem(name, f"cannot be read: {error.strerror}", "check the file's permissions")]
+            [
+                ConfigProblem(
+                    name,
+                    f"cannot be read: {error.strerror}",
+                    "check the file's permissions",
+                    code="CONFIG_FILE_UNREADABLE",
+                )
+            ]
         ) from error
 
 
@@ -233,7 +273,12 @@ def _unknown_config(config_name: str, roots: Sequence[Path]) -> ConfigProblem:
     near = difflib.get_close_matches(config_name, names, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     looked = " or ".join(str(root / f"{config_name.removesuffix('.yaml')}.yaml") for root in roots)
-    return ConfigProblem("--config-name", f"there is no {looked}", f"{hint}available: {', '.join(names) or 'none'}")
+    return ConfigProblem(
+        "--config-name",
+        f"there is no {looked}",
+        f"{hint}available: {', '.join(names) or 'none'}",
+        code="CONFIG_NOT_FOUND",
+    )
 
 
 def _missing_group_file(name: str, error: MissingConfigException) -> ConfigProblem:
@@ -243,7 +288,10 @@ def _missing_group_file(name: str, error: MissingConfigException) -> ConfigProbl
     options = list(error.options or ())
     if not options:
         return ConfigProblem(
-            missing, f"named in the defaults list of {name}, but there is no {missing}.yaml", "correct the name"
+            missing,
+            f"named in the defaults list of {name}, but there is no {missing}.yaml",
+            "correct the name",
+            code="CONFIG_NOT_FOUND",
         )
     near = difflib.get_close_matches(choice, options, n=1)
     hint = f"did you mean {group}={near[0]}? " if near else ""
@@ -252,6 +300,7 @@ def _missing_group_file(name: str, error: MissingConfigException) -> ConfigProbl
         group,
         f"there is no file {missing}.yaml to choose",
         f"{hint}available: {', '.join(options)}; one value is set by {shown}.KEY=VALUE",
+        code="CONFIG_NOT_FOUND",
     )
 
 

@@ -38,12 +38,27 @@ def field_problem(field: FieldDescription, value: Any, details: list[ErrorDetail
     bounds = [detail for detail in details if not _is_type_error(detail)]
     if len(bounds) == 1 and bounds[0]["type"] != "literal_error":
         if bounds[0]["type"] == "string_pattern_mismatch":
-            return ConfigProblem(field.key, f"cannot be {shown(value)}", f"choose another text. {field.description}")
+            return ConfigProblem(
+                field.key,
+                f"cannot be {shown(value)}",
+                f"choose another text. {field.description}",
+                code="CONFIG_INVALID_VALUE",
+            )
         said = re.sub(r"^(Input|String|Tuple|List) should", "must", bounds[0]["msg"]).replace(
             " after validation, not 0", ""
         )
-        return ConfigProblem(field.key, f"{said}, got {shown(value)}", _way_out(field, bounds[0].get("ctx", {})))
-    return ConfigProblem(field.key, f"expected {field.type}, got {_kind(value)}{shown(value)}", _type_fix(field, value))
+        return ConfigProblem(
+            field.key,
+            f"{said}, got {shown(value)}",
+            _way_out(field, bounds[0].get("ctx", {})),
+            code="CONFIG_INVALID_VALUE",
+        )
+    return ConfigProblem(
+        field.key,
+        f"expected {field.type}, got {_kind(value)}{shown(value)}",
+        _type_fix(field, value),
+        code="CONFIG_WRONG_TYPE",
+    )
 
 
 def section_problem(key: str, value: Any, names: list[str]) -> ConfigProblem:
@@ -52,6 +67,7 @@ def section_problem(key: str, value: Any, names: list[str]) -> ConfigProblem:
         key,
         f"expected a group of keys, got {_kind(value)}{shown(value)}",
         f"set {key}.KEY=VALUE; keys: {', '.join(names)}",
+        code="CONFIG_WRONG_TYPE",
     )
 
 

@@ -64,6 +64,7 @@ def migrate(tree: ValueTree, migrations: Migrations = MIGRATIONS) -> list[Config
                 "schema_version",
                 f"{leaf.source.label} is of version {version}, and this codex-ml reads version {migrations.current}",
                 "upgrade codex-ml, or write the file for this version",
+                code="CONFIG_VERSION",
             )
         ]
     while version < migrations.current:
@@ -76,6 +77,7 @@ def migrate(tree: ValueTree, migrations: Migrations = MIGRATIONS) -> list[Config
                     "schema_version",
                     f"{leaf.source.label} is of version {leaf.value}, and there is no migration from version {version}",
                     f"write the file for version {migrations.current} (codex-ml validate lists what must change)",
+                    code="CONFIG_VERSION",
                 )
             ]
         for rename in renames:

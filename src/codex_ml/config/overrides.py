@@ -52,11 +52,22 @@ def parse_overrides(overrides: Sequence[str], roots: Sequence[Path]) -> ParsedOv
             problems.append(_grammar_problem(text, str(error)))
             continue
         except RecursionError:
-            problems.append(ConfigProblem(text.partition("=")[0], "its value is nested too deep to be read", _FIX_DEEP))
+            problems.append(
+                ConfigProblem(
+                    text.partition("=")[0],
+                    "its value is nested too deep to be read",
+                    _FIX_DEEP,
+                    code="CONFIG_OVERRIDE_SYNTAX",
+                )
+            )
             continue
         if parsed.key_or_group.count(".") > _MOST_DOTS:
             shown = f"{text[:_SHOWN_CHARACTERS]}…"
-            problems.append(ConfigProblem(shown, f"the key has more than {_MOST_DOTS} parts", _FIX_DEEP))
+            problems.append(
+                ConfigProblem(
+                    shown, f"the key has more than {_MOST_DOTS} parts", _FIX_DEEP, code="CONFIG_OVERRIDE_SYNTAX"
+                )
+            )
             continue
         if parsed.is_sweep_override():
             problems.append(
@@ -64,6 +75,7 @@ def parse_overrides(overrides: Sequence[str], roots: Sequence[Path]) -> ParsedOv
                     parsed.key_or_group,
                     f"{text!r} gives several values at once",
                     f"a list is written {parsed.key_or_group}=[a,b]; text with a comma {quoted_example(text)}",
+                    code="CONFIG_OVERRIDE_SYNTAX",
                 )
             )
         elif not parsed.key_or_group:
@@ -90,11 +102,23 @@ def apply_overrides(tree: ValueTree, overrides: Sequence[Override], directory: P
             continue
         found = tree.find(key)
         if found is None:
-            problems.append(ConfigProblem(key, f"{override.input_line!r}: there is nothing to remove", "leave it out"))
+            problems.append(
+                ConfigProblem(
+                    key,
+                    f"{override.input_line!r}: there is nothing to remove",
+                    "leave it out",
+                    code="CONFIG_OVERRIDE_WITHOUT_EFFECT",
+                )
+            )
         elif value is not None and value != plain(found):
             shown = plain(found)
             problems.append(
-                ConfigProblem(key, f"{override.input_line!r}: its value is {shown!r}, not {value!r}", f"write ~{key}")
+                ConfigProblem(
+                    key,
+                    f"{override.input_line!r}: its value is {shown!r}, not {value!r}",
+                    f"write ~{key}",
+                    code="CONFIG_OVERRIDE_WITHOUT_EFFECT",
+                )
             )
         else:
             tree.remove(key)
@@ -117,11 +141,20 @@ def apply_environment(tree: ValueTree, environment: Mapping[str, str], directory
         values = parse_json(text.encode("utf-8", "surrogateescape"))
     except UntrustedFileError as error:
         raise ConfigError(
-            [ConfigProblem(ENVIRONMENT_OVERRIDES, f"cannot be used: {error}", f"write it as {example}")]
+            [
+                ConfigProblem(
+                    ENVIRONMENT_OVERRIDES,
+                    f"cannot be used: {error}",
+                    f"write it as {example}",
+                    code="CONFIG_ENVIRONMENT_OVERRIDES",
+                )
+            ]
         ) from error
     if not isinstance(values, dict):
         what = f"is a JSON {type(values).__name__}, not an object"
-        raise ConfigError([ConfigProblem(ENVIRONMENT_OVERRIDES, what, f"write it as {example}")])
+        raise ConfigError(
+            [ConfigProblem(ENVIRONMENT_OVERRIDES, what, f"write it as {example}", code="CONFIG_ENVIRONMENT_OVERRIDES")]
+        )
     tree.merge(values, Source(ENVIRONMENT_OVERRIDES, directory))
 
 
@@ -152,7 +185,9 @@ def _grammar_problem(text: str, reason: str) -> ConfigProblem:
         fix = f"quote the value, for the shell and for the grammar: {quoted_example(text)}"
         if key in PATH_FIELDS:
             fix += f"; or give it as it is: {option_name(key)} {shlex.quote(text.partition('=')[2])}"
-    return ConfigProblem(key, f"cannot read the override {text!r}: {reason.splitlines()[0]}", fix)
+    return ConfigProblem(
+        key, f"cannot read the override {text!r}: {reason.splitlines()[0]}", fix, code="CONFIG_OVERRIDE_SYNTAX"
+    )
 
 
 def _is_group(override: Override, roots: Sequence[Path]) -> bool:

@@ -112,8 +112,10 @@ def _missing(key: str, path: Path | str | None, kind: str, *, directory: bool) -
     if path.exists():
         # A pipe or a device is neither; reading it may wait for ever, or never end.
         found = kind_of(path.stat().st_mode) or "a file"
-        return ConfigProblem(key, f"{path} is {found}, and a {kind} is needed", f"set {key}=PATH")
-    return ConfigProblem(key, f"there is no {kind} {path}", _what_is_there(key, path))
+        return ConfigProblem(
+            key, f"{path} is {found}, and a {kind} is needed", f"set {key}=PATH", code="FILE_WRONG_KIND"
+        )
+    return ConfigProblem(key, f"there is no {kind} {path}", _what_is_there(key, path), code="FILE_NOT_FOUND")
 
 
 def _what_is_there(key: str, path: Path) -> str:
@@ -133,7 +135,9 @@ def _what_is_there(key: str, path: Path) -> str:
 def _not_a_directory(key: str, path: Path | None) -> ConfigProblem | None:
     if path is None or path.is_dir() or not path.exists():
         return None
-    return ConfigProblem(key, f"{path} is a file, and a directory is needed", f"set {key}=DIRECTORY")
+    return ConfigProblem(
+        key, f"{path} is a file, and a directory is needed", f"set {key}=DIRECTORY", code="FILE_NOT_A_DIRECTORY"
+    )
 
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -162,4 +166,5 @@ def packaged_directory(name: Literal["configs", "examples"], package: Path = _PA
         f"the packaged directory {name!r} is missing",
         why=f"looked in {' and '.join(str(candidate) for candidate in candidates)}",
         fix="install codex-ml again",
+        code="CONFIG_PACKAGED_FILES_MISSING",
     )

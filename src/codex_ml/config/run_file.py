@@ -93,7 +93,13 @@ def compose_from_run_file(
     """
     file = (working_directory or Path.cwd()) / path
     if not file.is_file():
-        raise ConfigError([ConfigProblem(str(file), "there is no such configuration file", "name another run")])
+        raise ConfigError(
+            [
+                ConfigProblem(
+                    str(file), "there is no such configuration file", "name another run", code="CONFIG_NOT_FOUND"
+                )
+            ]
+        )
     return compose(
         command,
         config_name=file.stem,

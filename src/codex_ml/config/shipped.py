@@ -90,7 +90,7 @@ def find_shipped(name: str, root: Path | None = None) -> ShippedConfig:
         return configs[wanted]
     near = difflib.get_close_matches(wanted, configs, n=1) or [key for key in configs if key.endswith(f"/{wanted}")][:1]
     hint = f"did you mean {near[0]}? " if near else ""
-    raise UserError(f"there is no config {name}", fix=f"{hint}available: {', '.join(configs)}")
+    raise UserError(f"there is no config {name}", fix=f"{hint}available: {', '.join(configs)}", code="CONFIG_NOT_FOUND")
 
 
 def copy_shipped(config: ShippedConfig, directory: Path, shown: str, storage: Storage | None = None) -> CopiedConfig:
@@ -119,7 +119,9 @@ def copy_shipped(config: ShippedConfig, directory: Path, shown: str, storage: St
     storage = storage or Storage()
     target = Path(os.path.normpath(directory.absolute())) / (config.section or "") / config.path.name
     if os.path.lexists(target):
-        raise UserError(f"{target} is there already", fix="remove or rename it, or name another directory")
+        raise UserError(
+            f"{target} is there already", fix="remove or rename it, or name another directory", code="OUTPUT_EXISTS"
+        )
     if config.is_whole:
         usage = f"codex-ml train --config-dir {shown} --config-name {target.stem}"
     else:
@@ -128,7 +130,11 @@ def copy_shipped(config: ShippedConfig, directory: Path, shown: str, storage: St
     try:
         storage.make_directory(target.parent)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{target.parent} cannot be a directory: a file is in the way", fix="name another") from error
+        raise UserError(
+            f"{target.parent} cannot be a directory: a file is in the way",
+            fix="name another",
+            code="FILE_NOT_A_DIRECTORY",
+        ) from error
     storage.write_atomic(target, text.encode("utf-8"))
     return CopiedConfig(target, usage)
 

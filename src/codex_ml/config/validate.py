@@ -125,7 +125,10 @@ def validate_section(name: str, composed: Composed) -> Section:
     dependencies = sorted({key.partition(".")[0] for key in given} - {name})
     problems = [
         ConfigProblem(
-            key, f"is outside the section of this file, {name}", f"move it to a file of its own group, or to {name}"
+            key,
+            f"is outside the section of this file, {name}",
+            f"move it to a file of its own group, or to {name}",
+            code="CONFIG_UNKNOWN_KEY",
         )
         for key in dependencies
     ]
@@ -147,7 +150,7 @@ def _unknown_names(composed: Composed) -> list[ConfigProblem]:
         value = _at(composed.values, tuple(key.split(".")))
         for name in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []:
             if isinstance(name, str) and name and (unknown := registry.unknown(name)) is not None:
-                problems.append(ConfigProblem(key, *unknown))
+                problems.append(ConfigProblem(key, *unknown, code="CONFIG_UNKNOWN_NAME"))
     return problems
 
 
@@ -158,7 +161,10 @@ def _not_in(model: type[RunConfig]) -> list[str]:
 def _idle_overrides(composed: Composed, idle: Sequence[str]) -> list[ConfigProblem]:
     return [
         ConfigProblem(
-            key, f"has no effect on {composed.command} (set by {origin})", "leave it out; another command reads it"
+            key,
+            f"has no effect on {composed.command} (set by {origin})",
+            "leave it out; another command reads it",
+            code="CONFIG_KEY_WITHOUT_EFFECT",
         )
         for key, origin in composed.origins.items()
         if origin == COMMAND_LINE and any(f"{key}.".startswith(f"{name}.") for name in idle)
@@ -187,7 +193,14 @@ def _check(
                     place = join_key(prefix, ".".join(str(part) for part in detail["loc"])) if detail["loc"] else prefix
                     for rule, violation in cause.broken:
                         skip.add(rule.name)
-                        problems.append(ConfigProblem(join_key(place, violation.key), violation.what, violation.fix))
+                        problems.append(
+                            ConfigProblem(
+                                join_key(place, violation.key),
+                                violation.what,
+                                violation.fix,
+                                code="CONFIG_RULE_VIOLATED",
+                            )
+                        )
                 else:
                     by_field.setdefault(_field_location(model, detail), []).append(detail)
             for location, details in by_field.items():
@@ -203,14 +216,15 @@ def _problem(key: str, value: Any, details: list[ErrorDetails], migrations: Migr
     if details[0]["type"] != "extra_forbidden":
         return section_problem(key, value, valid_keys(key))
     if (renamed := renamed_hint(key, migrations)) is not None:
-        return ConfigProblem(key, "unknown key", renamed)
+        return ConfigProblem(key, "unknown key", renamed, code="CONFIG_UNKNOWN_KEY")
     if "." not in key and isinstance(value, Mapping) and any(name in valid_keys("") for name in value):
         return ConfigProblem(
             key,
             "unknown key, which holds a whole configuration",
             f"begin the file below {key}/ with the line '# @package _global_'",
+            code="CONFIG_UNKNOWN_KEY",
         )
-    return ConfigProblem(key, "unknown key", unknown_key_fix(key, TrainConfig))
+    return ConfigProblem(key, "unknown key", unknown_key_fix(key, TrainConfig), code="CONFIG_UNKNOWN_KEY")
 
 
 def _field_location(model: type[Section], detail: ErrorDetails) -> tuple[str, ...]:
@@ -298,9 +312,17 @@ def validate_file(path: Path, working_directory: Path | None = None, packaged: P
     """
     file = ((working_directory or Path.cwd()) / path).absolute()
     if not file.is_file():
-        raise ConfigError([ConfigProblem("--config", f"there is no file {file}", "name a YAML file")])
+        raise ConfigError(
+            [ConfigProblem("--config", f"there is no file {file}", "name a YAML file", code="CONFIG_NOT_FOUND")]
+        )
     if file.suffix != ".yaml":
-        raise ConfigError([ConfigProblem("--config", f"{file} does not end in .yaml, which Hydra reads", "rename it")])
+        raise ConfigError(
+            [
+                ConfigProblem(
+                    "--config", f"{file} does not end in .yaml, which Hydra reads", "rename it", code="CONFIG_NOT_YAML"
+                )
+            ]
+        )
     values = read_yaml(file)
     header = _package_header(file)
     section = _section_of(file, header, values)

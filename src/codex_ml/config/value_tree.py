@@ -155,6 +155,7 @@ def interpolate(tree: ValueTree) -> list[ConfigProblem]:
                     key,
                     f"{error} (from {leaf.source.label})",
                     "only plain references such as ${data.path} are allowed; write the value itself",
+                    code="CONFIG_INTERPOLATION",
                 )
             )
     for problem in problems:

@@ -80,7 +80,7 @@ class SplitAccount:
                 raise DataError(
                     f"the data account of {name} does not add up: {whole} {what}, but its parts sum to {parts}",
                     why="a record or token was lost or counted twice; nothing built on these counts can be trusted",
-                    fix="this is a fault of codex-ml: please report it with the counts above",
+                    fix="this is a bug in codex-ml: please report it with the counts above",
                     code="DATA_ACCOUNT_MISMATCH",
                 )
         if self.tokens_truncated < 0:

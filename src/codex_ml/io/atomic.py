@@ -167,7 +167,9 @@ class Storage:
 
 
 def _in_the_way(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is not written", why=why, fix="find out who put it there, and remove it")
+    return UserError(
+        f"{path} is not written", why=why, fix="find out who put it there, and remove it", code="FILE_WRONG_KIND"
+    )
 
 
 def json_bytes(value: Any) -> bytes:

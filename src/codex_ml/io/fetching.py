@@ -60,6 +60,7 @@ class Fetcher:
                 f"{target.name} is not here, and is not fetched from {url}",
                 why=self._why,
                 fix=f"bring the file yourself and name it: --source FILE (sha256 {sha256})",
+                code="NETWORK_NOT_ALLOWED",
             )
         storage = storage or Storage()
         storage.make_directory(target.parent)
@@ -76,6 +77,7 @@ class Fetcher:
                         f"{url} gives another file than expected",
                         why=f"sha256 is {found}, expected is {sha256}",
                         fix="see whether the file was changed by its owner; what was fetched is not kept",
+                        code="NETWORK_DIGEST_DIFFERS",
                     )
                 file.flush()
                 storage.fsync_file(staged)
@@ -86,6 +88,7 @@ class Fetcher:
                 f"{url} cannot be fetched",
                 why=f"{type(error).__name__}: {error}",
                 fix="try again, or bring the file yourself and name it: --source FILE",
+                code="NETWORK_DOWNLOAD_FAILED",
             ) from error
         finally:
             if was_active:
@@ -95,7 +98,12 @@ class Fetcher:
     def _transfer(self, url: str, file: BinaryIO) -> str:
         """Write what a URL gives into a file and return its SHA-256."""
         if not url.startswith(("https://", "http://")):
-            raise UserError(f"{url} is not fetched", why="only https and http are", fix="correct the URL")
+            raise UserError(
+                f"{url} is not fetched",
+                why="only https and http are",
+                fix="correct the URL",
+                code="NETWORK_URL_UNSUPPORTED",
+            )
         digest = hashlib.sha256()
         size_bytes = 0
         # Bandit fears other schemes; they were refused just above.
@@ -105,7 +113,9 @@ class Fetcher:
                 size_bytes += len(chunk)
                 if size_bytes > self._largest_bytes:
                     what = f"{url} gives more than {self._largest_bytes} bytes"
-                    raise UserError(what, fix="bring the file yourself: --source FILE")
+                    raise UserError(
+                        what, fix="bring the file yourself: --source FILE", code="NETWORK_DOWNLOAD_TOO_LARGE"
+                    )
                 digest.update(chunk)
                 file.write(chunk)
         return digest.hexdigest()

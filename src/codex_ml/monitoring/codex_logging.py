@@ -177,6 +177,7 @@ class NdjsonWriter:
                 f"{self.path} is being written by another writer",
                 why="two writers would rotate each other's lines away",
                 fix="wait for the other run to end, or use another run directory",
+                code="RUN_IN_PROGRESS",
             ) from error
         except OSError:
             os.close(descriptor)
@@ -203,6 +204,7 @@ class NdjsonWriter:
                 f"{self.path} cannot grow any further",
                 why=f"{limit.problem} ({error.strerror or error})",
                 fix=f"{limit.fix}, {self._then}",
+                code="DISK_LIMIT",
             ) from error
         self._size_bytes += len(line)
 
@@ -306,7 +308,11 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
         for number in itertools.count(1):
             line = handle.readline(MAX_LINE_BYTES + 1)
             if len(line) > MAX_LINE_BYTES:
-                raise UserError(f"{path}:{number}: longer than {MAX_LINE_BYTES} bytes", why="no line of a run is")
+                raise UserError(
+                    f"{path}:{number}: longer than {MAX_LINE_BYTES} bytes",
+                    why="no line of a run is",
+                    code="FILE_LINE_TOO_LONG",
+                )
             if not line.endswith(b"\n"):
                 return
             yield line
@@ -316,9 +322,11 @@ def _decode(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         record = parse_json(line, strict=False)
     except ValueError as error:
-        raise UserError(f"{path}:{number}: not a JSON object", why=str(error)) from error
+        raise UserError(f"{path}:{number}: not a JSON object", why=str(error), code="FILE_NOT_NDJSON") from error
     if not isinstance(record, dict):
-        raise UserError(f"{path}:{number}: not a JSON object", why=f"it is a JSON {type(record).__name__}")
+        raise UserError(
+            f"{path}:{number}: not a JSON object", why=f"it is a JSON {type(record).__name__}", code="FILE_NOT_NDJSON"
+        )
     return record
 
 

@@ -278,4 +278,5 @@ def require_template(answerer: Answerer) -> None:
             f"--chat: {answerer.target.shown} has no chat template",
             why="its tokenizer does not say how the turns of a conversation are written",
             fix="use --prompt TEXT, or a model with a chat template",
+            code="GENERATION_NO_CHAT_TEMPLATE",
         )

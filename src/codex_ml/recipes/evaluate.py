@@ -289,6 +289,7 @@ def _refuse_trained_records(config: EvaluateConfig, targets: Sequence[Target], p
                 f"data: {shared} of {scored['records']} records to be scored were trained on by {target.name}",
                 why=f"the split {config.eval.split} of this config is not that of the run {run.directory.name}",
                 fix="evaluate with the run's own config (without --config-name or data.split.*), or take other data",
+                code="EVAL_TRAINED_ON_TEST",
             )
 
 
@@ -307,4 +308,5 @@ def _shared_records(run: RunLayout, scored: Mapping[str, Any]) -> int:
             f"{run.data_splits} is damaged",
             why=f"{type(error).__name__}: {error}; so it is not known what the checkpoint was trained on",
             fix="restore the file from a copy, or name a checkpoint of another run",
+            code="RUN_FILE_DAMAGED",
         ) from error

@@ -55,19 +55,28 @@ def check_answer_file(files: AnswerFile) -> AnswerFile:
     """
     files = AnswerFile(files.source, in_real_directory(files.output), files.overwrite)
     if not files.source.is_file():
-        raise UserError(f"--input: there is no file {files.source}", fix="name a file of prompts: --input PATH")
+        raise UserError(
+            f"--input: there is no file {files.source}",
+            fix="name a file of prompts: --input PATH",
+            code="FILE_NOT_FOUND",
+        )
     if files.output.suffix.lower() in _TABLES:
         raise UserError(
             f"--output: {files.output.name} is the name of a table",
             why="what is written is JSON Lines, one row a line",
             fix="give it the ending .jsonl, .jsonl.gz or .jsonl.zst",
+            code="OUTPUT_FORMAT_UNSUPPORTED",
         )
     if not files.output.parent.is_dir():
-        raise UserError(f"--output: there is no directory {files.output.parent}", fix="make it first")
+        raise UserError(
+            f"--output: there is no directory {files.output.parent}", fix="make it first", code="FILE_NOT_FOUND"
+        )
     for path in (files.output, files.report):
         if is_same_file(path, files.source):
             raise UserError(
-                f"--output and --input name one file: {files.source.name}", fix="name another file: --output PATH"
+                f"--output and --input name one file: {files.source.name}",
+                fix="name another file: --output PATH",
+                code="CLI_OPTIONS_CONFLICT",
             )
     refuse_existing([("--output", files.output), ("--output", files.report)], overwrite=files.overwrite)
     return files
@@ -100,7 +109,9 @@ def answer_file(answerer: Answerer, files: AnswerFile, dependencies: GenerateDep
         answerer.note(generation, row.record_id)
     if state_of(files.source) != before:
         raise DataError(
-            f"{files.source.name} changed while it was answered", fix="answer a copy that nothing writes to"
+            f"{files.source.name} changed while it was answered",
+            fix="answer a copy that nothing writes to",
+            code="DATA_FILE_CHANGED",
         )
     report = _report(answerer, source, generations)
     _write(files, report, _lines(answerer, rows, generations), dependencies.storage)
@@ -286,6 +297,7 @@ def _answer(
             fix="shorten it, or lower generation.max_new_tokens"
             if isinstance(prompt, str)
             else f"clear the conversation with {RESET}, or lower generation.max_new_tokens",
+            code="GENERATION_PROMPT_REFUSED",
         ) from error
     last_character = "\n"
     result: Generation | None = None

@@ -109,6 +109,7 @@ def refuse_unsafe_values(config: RunConfig) -> None:
                     filters.redact(key),
                     f"holds what the safety policy forbids (rule {', '.join(rules)}), and would be written down",
                     "write it without; for a path, rename the file or name a symbolic link",
+                    code="CONFIG_SECRET",
                 )
             )
     if problems:

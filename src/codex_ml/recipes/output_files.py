@@ -30,18 +30,24 @@ def refuse_existing(written: Sequence[tuple[str, Path]], *, overwrite: bool) -> 
         if not os.path.lexists(path):
             continue
         if path.is_dir():
-            raise UserError(f"{option}: {path} is a directory", fix=f"name a file in it: {option} {path}/NAME")
+            raise UserError(
+                f"{option}: {path} is a directory",
+                fix=f"name a file in it: {option} {path}/NAME",
+                code="FILE_WRONG_KIND",
+            )
         if path.is_symlink() or kind_of(path.lstat().st_mode) is not None:
             raise UserError(
                 f"{option}: {path} is not written over",
                 why="it is a link" if path.is_symlink() else f"it is {kind_of(path.lstat().st_mode)}",
                 fix=f"name another file: {option} PATH",
+                code="FILE_WRONG_KIND",
             )
         if not overwrite:
             raise UserError(
                 f"{option}: {path} exists",
                 why="a file is not written over unless that is asked for",
                 fix="name another file, or add --overwrite",
+                code="OUTPUT_EXISTS",
             )
 
 

@@ -230,6 +230,7 @@ def require_identical(result: Reproduction) -> None:
             why="; ".join(result.notes) or "code, versions, machine and threads are the same",
             fix="use the versions, thread counts and processor of the run (provenance.json); equal bits are promised "
             "there only",
+            code="RUN_NOT_REPRODUCED",
         )
 
 
@@ -240,6 +241,7 @@ def _refuse_place(into: Path, layout: RunLayout) -> None:
             f"--into {into}: the run itself lies there",
             why="the repetition would become the newest run of its name, which is what latest means",
             fix="name another directory; it is made if it is not there",
+            code="RUN_REPRODUCE_TARGET",
         )
 
 
@@ -270,6 +272,7 @@ def _with_training(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfi
             "the settings of an earlier process of the run cannot be used",
             why=f"events.ndjson holds values that no configuration takes: {', '.join(sorted(values))}",
             fix="take a copy of the run that was not changed",
+            code="RUN_SETTINGS_UNUSABLE",
         ) from error
     return config.model_copy(update={"training": training})
 
@@ -308,6 +311,7 @@ def _unfinished(error: InterruptedRun, layout: RunLayout) -> InterruptedRun:
         "run the same command again with another --into DIR, or after "
         f"codex-ml runs rm {shlex.quote(str(layout.directory))}",
         error.exit_code,
+        code="RUN_INTERRUPTED",
     )
 
 

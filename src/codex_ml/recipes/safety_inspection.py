@@ -115,6 +115,7 @@ def _decode(name: str, decoder: codecs.IncrementalDecoder, block: bytes, read_by
             f"{name} is not UTF-8",
             why=f"the byte at offset {read_bytes - waiting + error.start:,} begins no character ({error.reason})",
             fix="convert the file to UTF-8, for example with iconv; the policy judges text",
+            code="FILE_NOT_UTF8",
         ) from error
 
 
@@ -153,6 +154,7 @@ def explain_rule(policy: Policy, rule_id: str) -> dict[str, Any]:
             f"no rule of the policy {policy.name!r} is named {rule_id!r}",
             why=f"it has {len(policy.rules)} rules",
             fix=f"did you mean {' or '.join(near)}?" if near else "codex-ml safety list shows them all",
+            code="SAFETY_UNKNOWN_RULE",
         )
     permissions = [permission for permission in policy.allow if rule_id in permission.rules]
     return {

@@ -275,6 +275,7 @@ def _refuse_names(config: ServeConfig, targets: Mapping[str, Target]) -> None:
                 "serve.base_name",
                 f"an adapter is called {config.serve.base_name}, too",
                 "give the base or the adapter another name",
+                code="CONFIG_NAME_TAKEN",
             )
         )
     for name, target in targets.items():
@@ -284,6 +285,7 @@ def _refuse_names(config: ServeConfig, targets: Mapping[str, Target]) -> None:
                     f"--adapter {name}",
                     f"{target.shown} holds all weights of a model and no adapter",
                     "serve it as the base: --model DIRECTORY",
+                    code="SERVE_NOT_AN_ADAPTER",
                 )
             )
     if problems:

@@ -60,6 +60,7 @@ def refuse_missing_averages(targets: Sequence[Target], choice: WeightsChoice, ke
                 f"--checkpoint {target.name}: {key}=averaged, and it holds no averaged weights",
                 why=f"its run was trained without training.ema_decay, so there is no {AVERAGED_DIRECTORY}/ in it",
                 fix=f"set {key}=auto, which takes the average where there is one",
+                code="CHECKPOINT_WITHOUT_AVERAGE",
             )
 
 
@@ -99,6 +100,7 @@ def check_tokenizers(targets: Sequence[Target], tokenizer_digest: str, extra_dig
                     f"--checkpoint {target.name}: it was trained with another tokenizer",
                     why=f"{shown} {saved} there, {current} in this config",
                     fix="use the config of its run (leave --config-name away), or set model.path to its base",
+                    code="CHECKPOINT_OTHER_TOKENIZER",
                 )
 
 
@@ -117,4 +119,5 @@ def check_bases(targets: Sequence[Target], base: BaseModel) -> None:
                 f"--checkpoint {target.name}: the adapter was trained on another base model",
                 why=f"base digest {saved} there, {base.digest} in this config",
                 fix="set model.path (or model.name and model.revision) to the base model it was trained on",
+                code="CHECKPOINT_OTHER_BASE",
             )

@@ -227,6 +227,7 @@ def resolve_checkpoint(reference: str, output_dir: Path, run_name: str | None) -
         f"--checkpoint {reference}: no checkpoint there",
         why=_what_is_at(path),
         fix="name a checkpoint directory (checkpoints/step-…), a run directory, latest, best or base",
+        code="CHECKPOINT_NOT_FOUND",
     )
 
 
@@ -258,6 +259,7 @@ def _of_newest_run(pointer: Literal["latest", "best"] | str, output_dir: Path, r
     raise UserError(
         f"--checkpoint {pointer}: no run{named} with a checkpoint in {output_dir}",
         fix=_other_names(run_name, output_dir) + "train first (codex-ml train …), or name a checkpoint directory",
+        code="CHECKPOINT_NOT_FOUND",
     )
 
 
@@ -297,6 +299,7 @@ def _best_of(layout: RunLayout) -> Path:
         f"the file {layout.checkpoints / 'best'} is damaged",
         why="it names no checkpoint that is there",
         fix=f"name {instead}; the next resume of the run writes the file again",
+        code="RUN_FILE_DAMAGED",
     )
 
 
@@ -315,6 +318,7 @@ def final_checkpoint(layout: RunLayout) -> Path:
             f"the run {layout.directory.name} has no whole checkpoint",
             why=reasons or "none was written",
             fix="resume the run (codex-ml train … --resume-from latest), or name another",
+            code="CHECKPOINT_NONE_VERIFIED",
         )
     return directory
 

@@ -39,6 +39,7 @@ def require_own_files(directory: Path) -> None:
                 f"{directory} is not used: {Path(entry.path).relative_to(directory)} is {kind}",
                 why="codex-ml puts none into a run, and what a run writes through it would be written elsewhere",
                 fix="find out who put it there, and remove it or put the file itself there",
+                code="RUN_FOREIGN_FILE",
             )
 
 
@@ -195,6 +196,7 @@ def create_run(output_dir: Path, name: str, started: datetime, storage: Storage)
             f"run.output_dir: cannot make a run directory in {output_dir}",
             why=error.strerror or str(error),
             fix="choose another run.output_dir, or correct its permissions",
+            code="RUN_DIRECTORY_INACCESSIBLE",
         ) from error
     layout = RunLayout(directory)
     record = RunRecord(run_id=secrets.token_hex(8), name=name, started=format_time(started), status="RUNNING")
@@ -249,12 +251,11 @@ def read_record(layout: RunLayout, *, any_files: bool = False) -> RunRecord:
             f"{layout.directory} is not a run directory",
             why="it has no run.json",
             fix="name a directory below runs/, or a checkpoint directory",
+            code="RUN_NOT_FOUND",
         ) from error
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{layout.record} is damaged",
-            why=str(error),
-            fix="restore the file from a copy",
+            f"{layout.record} is damaged", why=str(error), fix="restore the file from a copy", code="RUN_FILE_DAMAGED"
         ) from error
 
 
@@ -347,7 +348,11 @@ def resolve_run(reference: str, output_dir: Path) -> RunLayout:
     if reference == "latest":
         runs = find_runs(output_dir)
         if not runs:
-            raise UserError(f"there is no run in {output_dir}", fix="train first, or name the place: --output-dir DIR")
+            raise UserError(
+                f"there is no run in {output_dir}",
+                fix="train first, or name the place: --output-dir DIR",
+                code="RUN_NOT_FOUND",
+            )
         return runs[0][0]
     for directory in (Path(reference), output_dir / reference):
         layout = RunLayout(directory)
@@ -357,6 +362,7 @@ def resolve_run(reference: str, output_dir: Path) -> RunLayout:
         f"there is no run {reference}",
         why=f"neither {Path(reference).absolute()} nor {(output_dir / reference).absolute()} holds a run.json",
         fix=_advice(reference, output_dir),
+        code="RUN_NOT_FOUND",
     )
 
 

@@ -207,6 +207,7 @@ def find_checkpoint(
         f"--checkpoint {reference}: it was deleted each time it was about to be read",
         why="its run is in progress and deletes the checkpoints that training.keep_last does not keep",
         fix="try again, wait for the run to end, or train with a larger training.keep_last",
+        code="CHECKPOINT_NOT_FOUND",
     )
 
 

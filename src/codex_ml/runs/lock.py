@@ -94,7 +94,12 @@ def _open_own(path: Path) -> int:
 
 
 def _not_a_lock(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is not a lock file of codex-ml", why=why, fix="find out who put it there, and remove it")
+    return UserError(
+        f"{path} is not a lock file of codex-ml",
+        why=why,
+        fix="find out who put it there, and remove it",
+        code="RUN_FOREIGN_FILE",
+    )
 
 
 def _take(descriptor: int, path: Path, patience_seconds: float, sleep: Callable[[float], None]) -> None:
@@ -109,6 +114,7 @@ def _take(descriptor: int, path: Path, patience_seconds: float, sleep: Callable[
                     f"{_what(path)} is in progress in another process",
                     why=f"its lock is held ({_holder(path)})",
                     fix="wait for it to end, or start another run with another run.name",
+                    code="RUN_IN_PROGRESS",
                 ) from error
         sleep(_RETRY_SECONDS)
         left_seconds -= _RETRY_SECONDS

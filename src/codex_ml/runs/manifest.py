@@ -60,16 +60,25 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             f"{directory} is not a whole checkpoint",
             why=f"it has no {MANIFEST_NAME}",
             fix="name another checkpoint, or the run directory to take its best",
+            code="CHECKPOINT_DAMAGED",
         ) from error
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged", why=str(error), fix="name another checkpoint of the run") from error
+        raise CheckpointError(
+            f"{path} is damaged", why=str(error), fix="name another checkpoint of the run", code="CHECKPOINT_DAMAGED"
+        ) from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise CheckpointError(f"{path} is damaged", why="it lists no files", fix="name another checkpoint of the run")
+        raise CheckpointError(
+            f"{path} is damaged",
+            why="it lists no files",
+            fix="name another checkpoint of the run",
+            code="CHECKPOINT_DAMAGED",
+        )
     if manifest.get("manifest_version") != MANIFEST_VERSION:
         raise CheckpointError(
             f"{path} has version {manifest.get('manifest_version')!r}",
             why=f"this codex-ml reads version {MANIFEST_VERSION}",
             fix="use the codex-ml version that wrote it",
+            code="CHECKPOINT_VERSION",
         )
     dependencies = [name for name in manifest["files"] if not _is_inside(name)]
     if dependencies:
@@ -77,6 +86,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             f"{path} names files outside its checkpoint",
             why=f"{dependencies[0]!r} is no relative path below it",
             fix="name another checkpoint; codex-ml writes no such manifest",
+            code="CHECKPOINT_DAMAGED",
         )
     return manifest
 
@@ -109,6 +119,7 @@ def verify_checkpoint(directory: Path) -> dict[str, Any]:
             f"checkpoint {directory} fails its verification",
             why="; ".join(faults),
             fix="name another checkpoint of the run; this one must not be used",
+            code="CHECKPOINT_DAMAGED",
         )
     return manifest
 
@@ -151,6 +162,7 @@ def _entries(directory: Path) -> Iterator[tuple[str, str | None]]:
                     f"{directory} is no checkpoint",
                     why=f"it holds more than {MAX_FILES} files",
                     fix="name a checkpoint that codex-ml wrote",
+                    code="CHECKPOINT_NOT_FOUND",
                 )
             path = Path(parent) / name
             yield path.relative_to(directory).as_posix(), kind_of(path.lstat().st_mode)

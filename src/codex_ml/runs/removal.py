@@ -63,6 +63,7 @@ def plan_removal(layout: RunLayout) -> Removal:
             f"{directory} is a link, or its run.json is one",
             why="what lies behind a link is never removed",
             fix="name the run's own directory; a link is removed with rm",
+            code="RUN_FOREIGN_FILE",
         )
     # Only links above it are followed now: it is renamed where it lies.
     layout = RunLayout(directory.resolve())
@@ -73,6 +74,7 @@ def plan_removal(layout: RunLayout) -> Removal:
                 f"{layout.directory.name} cannot be removed: {what} is in progress",
                 why=f"{lock.name} is held by another process",
                 fix="wait for it to end, or stop it with Ctrl-C, then remove the run",
+                code="RUN_IN_PROGRESS",
             )
     sizes = _sizes(layout.directory)
     best = read_pointer(layout.checkpoints, "best")
@@ -101,7 +103,9 @@ def remove_run(removal: Removal, storage: Storage) -> None:
     # Held to the end: a resume that starts now is refused instead of losing its directory later.
     with hold_lock(removal.layout.lock):
         if read_record(removal.layout, any_files=True).run_id != removal.record.run_id:
-            raise UserError(f"{directory} is another run now", fix="look again with codex-ml runs list")
+            raise UserError(
+                f"{directory} is another run now", fix="look again with codex-ml runs list", code="RUN_CHANGED"
+            )
         storage.replace(directory, aside)
         storage.fsync_directory(directory.parent)
         _delete(aside, storage)
@@ -144,6 +148,7 @@ def _record_of(layout: RunLayout) -> RunRecord:
             why=f"{error.why}; what cannot be read as a run is not removed",
             fix="restore the file from a copy, or delete the directory by hand: "
             f"rm -r {shlex.quote(str(layout.directory))}",
+            code="RUN_FOREIGN_FILE",
         ) from error
 
 
@@ -155,6 +160,7 @@ def _delete(directory: Path, storage: Storage) -> None:
             f"{directory} could not be deleted wholly",
             why=f"{error.filename or directory}: {error.strerror or error}",
             fix="correct the permissions, then codex-ml runs rm again; it finishes what it left",
+            code="RUN_NOT_REMOVED",
         ) from error
 
 

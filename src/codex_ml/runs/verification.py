@@ -150,7 +150,9 @@ def allow(checks: Iterable[Check], keys: Sequence[str]) -> tuple[Check, ...]:
     if idle:
         sections = ", ".join(dict.fromkeys(check.key.partition(".")[0] for check in checks))
         raise UserError(
-            f"--allow {','.join(idle)}: nothing of that name is checked", fix=f"name a key of the list, or {sections}"
+            f"--allow {','.join(idle)}: nothing of that name is checked",
+            fix=f"name a key of the list, or {sections}",
+            code="CLI_OPTION_WITHOUT_EFFECT",
         )
     return tuple(
         replace(check, allowed=True) if check.fails and any(is_below(check.key, key) for key in keys) else check

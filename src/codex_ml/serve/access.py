@@ -41,6 +41,7 @@ class BearerToken:
                 f"{source}: the bearer token cannot be used",
                 why=f"it must have at least {LEAST_TOKEN_CHARACTERS} printable ASCII characters and no spaces",
                 fix="write a long random text there",
+                code="SERVE_TOKEN_UNUSABLE",
             )
         self._secret = secret.encode()
 
@@ -74,6 +75,7 @@ def read_token(path: Path | None, variable: str | None, environment: Mapping[str
                 why=str(error) if isinstance(error, UntrustedFileError) else type(error).__name__,
                 fix="name a regular text file of at most 4096 bytes that holds the token; in place of a pipe, as from "
                 "<(...), name an environment variable with --token-variable",
+                code="SERVE_TOKEN_UNUSABLE",
             ) from None
         return BearerToken(secret, source=str(path))
     if variable is None:
@@ -81,7 +83,11 @@ def read_token(path: Path | None, variable: str | None, environment: Mapping[str
             return None
         variable = TOKEN_VARIABLE
     if variable not in environment:
-        raise UserError(f"{variable}: the environment variable with the bearer token is not set", fix="set it")
+        raise UserError(
+            f"{variable}: the environment variable with the bearer token is not set",
+            fix="set it",
+            code="SERVE_TOKEN_UNUSABLE",
+        )
     return BearerToken(environment[variable].strip(), source=variable)
 
 
@@ -102,6 +108,7 @@ def check_binding(host: str, token: BearerToken | None) -> None:
             f"serve.host: {host} is reached from other machines, and no bearer token is set",
             why="everyone who reaches the port could use the models",
             fix="bind 127.0.0.1, or name a file or an environment variable with a token",
+            code="SERVE_TOKEN_MISSING",
         )
 
 

@@ -63,6 +63,7 @@ def require_open_files(count: int, remedy: str) -> None:
             f"open files: the limit is too low (got {hard}, expected {count} or more)",
             why="each connection is an open file, and at the limit no client can connect",
             fix=f"raise the limit (ulimit -n {count}), or {remedy}",
+            code="SERVE_FILE_LIMIT",
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 

@@ -118,6 +118,7 @@ class HttpServer:
                 f"cannot listen on {address.host}:{address.port}",
                 why=str(error) if isinstance(error, OSError) else "the address is in use, or not one of this machine",
                 fix="set serve.port to a free one (0: any), or serve.host to an address of this machine",
+                code="SERVE_ADDRESS_IN_USE",
             ) from error
         self._server = _Server(config)
         self._engine, self._grace_seconds = engine, grace_seconds

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from codex_ml.errors import NOTE_ALSO, InterruptedRun, RunDirectoryGoneError
+from codex_ml.errors import NOTE_ALSO, CodexError, InterruptedRun, RunDirectoryGoneError
 from codex_ml.io.clock import utc_now
 from codex_ml.monitoring.dependencies import DependencyStatus
 from codex_ml.monitoring.json_values import flatten, plain_copy
@@ -199,7 +199,8 @@ class ExperimentContext:
                 error.add_note(f"{NOTE_ALSO}the end of the run could not be logged: {self._safe(str(problem))}")
 
     def _note_stop(self, error: BaseException) -> None:
-        fields = {"error_type": type(error).__name__, "message": self._safe(str(error))}
+        code = error.code if isinstance(error, CodexError) else None
+        fields = {"error_type": type(error).__name__, "code": code, "message": self._safe(str(error))}
         self._local.event("run_stopped", fields)
         self._submit(lambda sink: sink.event("run_stopped", fields))
 

@@ -81,6 +81,7 @@ def require_local_store(uri: str) -> None:
             f"tracking: {uri.partition(':')[0]!r} is not a local MLflow store",
             why="runs are tracked on this machine only, in one SQLite file",
             fix="unset MLFLOW_TRACKING_URI; the store is mlflow.db in run.output_dir",
+            code="TRACKING_NOT_LOCAL",
         )
 
 

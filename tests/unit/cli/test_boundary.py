@@ -22,13 +22,18 @@ from codex_ml.errors import ConfigError, ConfigProblem, DataError, InterruptedRu
     ("error", "code", "words"),
     [
         (
-            ConfigError([ConfigProblem("a.b", "is wrong", "do this"), ConfigProblem("c", "too")]),
+            ConfigError(
+                [
+                    ConfigProblem("a.b", "is wrong", "do this", code="TEST_ERROR"),
+                    ConfigProblem("c", "too", code="TEST_ERROR"),
+                ]
+            ),
             2,
             ["a.b", "c", "do this"],
         ),
-        (DataError("f.jsonl:7", why="cut", fix="mend"), 2, ["f.jsonl:7", "cut", "mend"]),
-        (NonFiniteError("step 3"), 1, ["step 3"]),
-        (InterruptedRun("stopped", 143), 143, ["stopped"]),
+        (DataError("f.jsonl:7", why="cut", fix="mend", code="TEST_ERROR"), 2, ["f.jsonl:7", "cut", "mend"]),
+        (NonFiniteError("step 3", code="TEST_ERROR"), 1, ["step 3"]),
+        (InterruptedRun("stopped", 143, code="TEST_ERROR"), 143, ["stopped"]),
         (KeyboardInterrupt(), 130, ["interrupted"]),
         (MemoryError(), 1, ["out of memory", "micro_batch_size"]),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 1, ["disk is full (x)", "free space, and run"]),
@@ -163,7 +168,7 @@ def test_run_command_stop_that_a_library_makes_an_error_of_is_a_stop(capsys):
     assert "SIGTERM" in said
     assert "internal error" not in said
     with pytest.raises(typer.Exit) as left:
-        run_command(swallowing(DataError("f.jsonl:7", why="cut", fix="mend")))
+        run_command(swallowing(DataError("f.jsonl:7", why="cut", fix="mend", code="TEST_ERROR")))
     assert left.value.exit_code == 2
     assert "f.jsonl:7" in capsys.readouterr().err
     with pytest.raises(typer.Exit) as left:
@@ -195,10 +200,13 @@ def test_run_command_signal_outside_of_training_leaves_with_one_line(
 
 def test_error_block_notes_that_are_ours_stand_below_the_block() -> None:
     """What is still good and what went wrong besides are shown, the notes of others are not."""
-    error = NonFiniteError("step 3", fix="lower it")
+    error = NonFiniteError("step 3", fix="lower it", code="TEST_ERROR")
     for note in ("kept: step 2", "somebody else's", "also: run.json"):
         error.add_note(note)
-    assert error_block(error) == ("error: step 3\n  fix: lower it\n  kept: step 2\n  also: run.json", 1)
+    assert error_block(error) == (
+        "error: step 3\n  fix: lower it\n  code: TEST_ERROR\n  kept: step 2\n  also: run.json",
+        1,
+    )
 
 
 def test_error_block_disk_full_in_the_words_of_a_library_is_no_fault_of_ours() -> None:

@@ -60,7 +60,7 @@ class FakeSource:
         self.batches.append((model, prompts))
         self.begun.set()
         if "grows" in prompts:
-            raise UserError("1 of the prompts does not leave room")
+            raise UserError("1 of the prompts does not leave room", code="TEST_ERROR")
         words = [[f"{model}:", *f"{prompt}".split()] for prompt in prompts]
         said = [0] * len(requests)
         running = set(range(len(requests)))

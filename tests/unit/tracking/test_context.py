@@ -100,8 +100,8 @@ def test_context_normal_exit_reports_everything_and_finishes(tmp_path: Path) -> 
     [
         (KeyboardInterrupt(), "KILLED"),
         (SystemExit(1), "KILLED"),
-        (InterruptedRun("asked to stop", 130), "KILLED"),
-        (NonFiniteError("loss is nan"), "FAILED"),
+        (InterruptedRun("asked to stop", 130, code="TEST_ERROR"), "KILLED"),
+        (NonFiniteError("loss is nan", code="TEST_ERROR"), "FAILED"),
         (MemoryError(), "FAILED"),
     ],
 )
@@ -259,7 +259,7 @@ def test_context_full_disk_is_an_error_of_the_run(tmp_path: Path) -> None:
 
     class FullDisk(NdjsonSink):
         def metrics(self, step: int, metrics: Any, split: Any, time: Any) -> None:
-            raise DiskSpaceError(f"no room for {step} {metrics} {split} {time}")
+            raise DiskSpaceError(f"no room for {step} {metrics} {split} {time}", code="TEST_ERROR")
 
     sink = RecordingSink()
     local = FullDisk(tmp_path, redact=no_redaction)
@@ -275,7 +275,7 @@ def test_context_end_that_cannot_be_written_is_an_error_of_a_good_run(tmp_path: 
     class NoEvents(NdjsonSink):
         def event(self, kind: str, fields: Any) -> None:
             if kind in ("run_ended", "run_stopped"):
-                raise DiskSpaceError("no room")
+                raise DiskSpaceError("no room", code="TEST_ERROR")
             super().event(kind, fields)
 
     def run(directory: Path, error: BaseException | None) -> None:
@@ -293,7 +293,7 @@ def test_context_end_that_cannot_be_written_is_an_error_of_a_good_run(tmp_path: 
         run(tmp_path / "bad", ValueError("the cause"))
     assert first.value.__notes__ == ["also: the end of the run could not be logged: no room"]
     with pytest.raises(RunDirectoryGoneError, match="removed") as gone:
-        run(tmp_path / "gone", RunDirectoryGoneError("removed"))
+        run(tmp_path / "gone", RunDirectoryGoneError("removed", code="TEST_ERROR"))
     assert not hasattr(gone.value, "__notes__")
     assert warnings == []
 

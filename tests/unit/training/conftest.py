@@ -96,7 +96,7 @@ class MemoryStore:
         """Fail when the memory that it was given is too small."""
         self.asked.append((step, size_bytes))
         if size_bytes > self.free_bytes:
-            raise DiskSpaceError(f"no room for step {step}")
+            raise DiskSpaceError(f"no room for step {step}", code="TEST_ERROR")
 
     def save(self, content: CheckpointContent) -> SavedCheckpoint:
         """Keep copies; through JSON, as a file would."""

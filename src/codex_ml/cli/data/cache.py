@@ -58,6 +58,7 @@ def verify_cache(cache_dir: CacheDirectory = None) -> None:
             f"{len(damaged)} of {len(items)} entries are damaged",
             why=f"they are not what was written:{named}",
             fix="codex-ml data cache clear deletes them; the next run that needs one builds it again",
+            code="DATA_CACHE_DAMAGED",
         )
     print_results([f"{len(items)} entries are what was written"])
 

@@ -48,10 +48,12 @@ def column_names(pairs: Sequence[str] | None) -> dict[str, str]:
         field, _, name = pair.partition("=")
         if not field or not name:
             raise UserError(
-                "--column: a mapping has two sides", fix="write --column FIELD=NAME, such as --column prompt=question"
+                "--column: a mapping has two sides",
+                fix="write --column FIELD=NAME, such as --column prompt=question",
+                code="CLI_OPTION_VALUE",
             )
         if field in columns:
-            raise UserError(f"--column: {field} is mapped twice", fix="write it once")
+            raise UserError(f"--column: {field} is mapped twice", fix="write it once", code="CLI_OPTION_REPEATED")
         columns[field] = name
     return columns
 
@@ -68,5 +70,7 @@ def shares(text: str) -> list[float]:
         return [float(part.strip()) for part in text.split(",")]
     except ValueError as error:
         raise UserError(
-            f"--ratios: {text!r} is not a list of numbers", fix="write one share for each split: --ratios 0.9,0.05,0.05"
+            f"--ratios: {text!r} is not a list of numbers",
+            fix="write one share for each split: --ratios 0.9,0.05,0.05",
+            code="CLI_OPTION_VALUE",
         ) from error

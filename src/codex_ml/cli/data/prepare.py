@@ -120,7 +120,7 @@ def prepare(
     }
     preparer = dataclasses.replace(preparer, config=_with_options(preparer, given))
     if out is None:
-        raise UserError("--out is missing", fix="name the directory to be made: --out DIR")
+        raise UserError("--out is missing", fix="name the directory to be made: --out DIR", code="CLI_OPTION_MISSING")
 
     # Only now: the rest of it takes a moment to import.
     with STOP.deferred():

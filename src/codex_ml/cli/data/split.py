@@ -92,16 +92,22 @@ def _columns(pairs: list[str], group_by: str | None) -> dict[str, str]:
     columns = {field: name for field, _, name in (pair.partition("=") for pair in pairs)}
     for field, name in columns.items():
         if not field or not name:
-            raise UserError("--column: a mapping has two sides", fix="write --column FIELD=NAME, such as messages=chat")
+            raise UserError(
+                "--column: a mapping has two sides",
+                fix="write --column FIELD=NAME, such as messages=chat",
+                code="CLI_OPTION_VALUE",
+            )
         if field not in PROMPT_FIELDS:
             raise UserError(
                 f"--column: {field!r} is no field that a prompt is made of",
                 fix=f"use one of {', '.join(PROMPT_FIELDS)}",
+                code="CLI_OPTION_VALUE",
             )
     if columns and group_by != "prompt":
         raise UserError(
             "--column says what the prompt is called, and nothing asks for it",
             fix="leave it out, or add --group-by prompt; another field is named by --group-by itself",
+            code="CLI_OPTION_WITHOUT_EFFECT",
         )
     return columns
 

@@ -135,7 +135,11 @@ def moved(model: Path | None, tokenizer: Path | None, data: Sequence[str] | None
         # A path may hold an equals sign itself.
         key, name = (key, name) if equals and (key in DATA_KEYS or key.startswith("files.")) else ("path", text)
         if key in files:
-            raise UserError(f"--data: {key} is given twice", fix="name each file once, such as --data train=FILE")
+            raise UserError(
+                f"--data: {key} is given twice",
+                fix="name each file once, such as --data train=FILE",
+                code="CLI_OPTION_REPEATED",
+            )
         files[key] = Path(name)
     return Moved(model, tokenizer, policy, files)
 
@@ -156,6 +160,7 @@ def given_digest(text: str | None) -> str | None:
             f"--digest {text!r} is no SHA-256 digest",
             why="it is not sha256: with 64 hexadecimal digits, nor these alone",
             fix="give the whole digest, as the last line of a verification shows it (run manifest: sha256:…)",
+            code="CLI_OPTION_VALUE",
         )
     return f"sha256:{digits}"
 

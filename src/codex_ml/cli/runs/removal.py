@@ -73,6 +73,7 @@ def _confirmed(total: str) -> bool:
             f"not removed without a question: {total}",
             why="there is no terminal to ask on",
             fix="add --yes, or look first with --dry-run",
+            code="CLI_NOT_CONFIRMED",
         )
     write_message(f"remove {total}, for good? [y/N]: ", end="")
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -265,7 +265,7 @@ class RecordMaker:
             raise DataError(
                 f"the account does not add up: {account.to_dict()}",
                 why="a row was lost or counted twice",
-                fix="this is a fault of codex-ml: please report it with the counts above",
+                fix="this is a bug in codex-ml: please report it with the counts above",
                 code="DATA_ACCOUNT_MISMATCH",
             )
 

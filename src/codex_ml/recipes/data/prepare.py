@@ -134,7 +134,11 @@ def prepare_data(
             storage.make_directory(made)
             account, splits = _build(preparer, files, made, dependencies)
             if _origin(name, preparer, files) != origin:
-                raise DataError("--source: a file changed while it was read", fix="prepare when nothing writes to it")
+                raise DataError(
+                    "--source: a file changed while it was read",
+                    fix="prepare when nothing writes to it",
+                    code="DATA_FILE_CHANGED",
+                )
             manifest = {
                 "schema_version": 1,
                 "origin": origin,
@@ -161,9 +165,11 @@ def _raw_files(
         elif source.exists():
             files.append(source)
         else:
-            raise DataError(f"--source: {source} does not exist", fix="correct the path, or make the file")
+            raise DataError(
+                f"--source: {source} does not exist", fix="correct the path, or make the file", code="FILE_NOT_FOUND"
+            )
     if not files:
-        raise UserError("this preparer needs a raw file", fix="name it: --source FILE")
+        raise UserError("this preparer needs a raw file", fix="name it: --source FILE", code="DATA_SOURCE_MISSING")
     if config.sha256 is not None:
         _refuse_other_file(files, config.sha256)
     return files
@@ -196,7 +202,9 @@ def _files_in(source: Path) -> list[Path]:
         else:
             inside.append(path)
     if not inside:
-        raise DataError(f"--source: {source} holds no file", fix="name a file, or a directory of files")
+        raise DataError(
+            f"--source: {source} holds no file", fix="name a file, or a directory of files", code="DATA_SOURCE_EMPTY"
+        )
     if left_out:
         shown = ", ".join(map(repr, left_out[:5])) + (", …" if len(left_out) > 5 else "")
         emit(f"--source: {len(left_out)} entries of {source} are not read (hidden files and directories): {shown}")
@@ -208,6 +216,7 @@ def _not_read(path: Path, why: str) -> DataError:
         f"--source: {path} is not read",
         why=why,
         fix="remove it from the directory, or name each file: --source FILE",
+        code="DATA_SOURCE_REFUSED",
     )
 
 
@@ -218,6 +227,7 @@ def _refuse_other_file(files: Sequence[Path], sha256: str) -> None:
         raise DataError(
             f"--source: {what}, and this preparer is for the one file with sha256 {sha256}",
             fix="give that file, or use the general preparers: text, records",
+            code="DATA_SOURCE_DIFFERS",
         )
 
 
@@ -243,7 +253,8 @@ def _build(
         raise DataError(
             f"{maker.account.records_written} records were made and {written} written",
             why="a record was lost; nothing is kept",
-            fix="this is a fault of codex-ml: please report it",
+            fix="this is a bug in codex-ml: please report it",
+            code="DATA_ACCOUNT_MISMATCH",
         )
     if config.on_bad_record == "drop":
         (made / REJECTS_NAME).write_bytes(rejects_ndjson(maker.rejects))

@@ -132,13 +132,15 @@ def _numbered(path: Path, data: DataSection, number: int) -> tuple[str, Record]:
             reader.read(read_record(path, manifest, 0).value)
             return name, reader.read(wanted.value)
         except ValueError as error:
-            raise DataError(f"{name}: {error}") from error
+            raise DataError(f"{name}: {error}", code="DATA_BAD_RECORD") from error
     records = CheckedRecords(open_records(path, data.max_line_bytes), data.format, data.columns)
     for line, record in islice(records, number - 1, number):
         records.raise_if_faulty()
         return f"{path.name}:{line.line_number}", record
     records.raise_if_faulty()
-    raise DataError(f"{path.name} has fewer than {number:,} records", fix="name another with --record")
+    raise DataError(
+        f"{path.name} has fewer than {number:,} records", fix="name another with --record", code="DATA_RECORD_NOT_FOUND"
+    )
 
 
 class _Viewer:

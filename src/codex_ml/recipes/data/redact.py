@@ -160,7 +160,10 @@ def redact_file(
         if limit is None:
             raise
         raise DiskSpaceError(
-            f"{output.parent}: {limit.problem}", why="nothing was kept", fix=f"{limit.fix}, or name another disk"
+            f"{output.parent}: {limit.problem}",
+            why="nothing was kept",
+            fix=f"{limit.fix}, or name another disk",
+            code="DISK_FULL",
         ) from error
     return report
 
@@ -187,7 +190,7 @@ def _write_redacted(
                 _take(line, f"{source.name}:{line.line_number}", output, rows, report, problems)
         problems.raise_if_any()
         if state_of(source) != before:
-            raise DataError(f"{source.name} changed while it was redacted", fix=_FIX_CHANGED)
+            raise DataError(f"{source.name} changed while it was redacted", fix=_FIX_CHANGED, code="DATA_FILE_CHANGED")
         report.output["digest"] = output.finish()
         report.output["bytes"] = output.byte_count
     report.empty_lines = lines.empty_lines
@@ -222,6 +225,7 @@ def _refuse_targets(source: Path, output: Path, report_path: Path | None, option
             f"--output: {output.name} is the name of a table",
             why="what is written is JSON Lines, one row a line",
             fix="give it the ending .jsonl, .jsonl.gz or .jsonl.zst",
+            code="OUTPUT_FORMAT_UNSUPPORTED",
         )
     read = [("--input", source)]
     if (policy_path := Path(options.policy)).is_file():
@@ -234,6 +238,7 @@ def _refuse_targets(source: Path, output: Path, report_path: Path | None, option
                     f"{option} and {other_option} name one file: {path.name}",
                     why="it would be written over, and a redaction cannot be taken back",
                     fix=f"name another file: {option} PATH",
+                    code="CLI_OPTIONS_CONFLICT",
                 )
     refuse_existing(written, overwrite=options.overwrite)
 
@@ -253,4 +258,5 @@ def _require_disk(source: Path, output: Path, directory: Path, storage: Storage)
             f"{output.parent}: the disk is too small for the redacted file",
             why=f"needed are about {needed} bytes, free are {free}",
             fix="free space, or name a file on another disk",
+            code="DISK_FULL",
         )

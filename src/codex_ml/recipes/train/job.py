@@ -188,6 +188,7 @@ def train(
                 f"stopped by {result.stopped_by_request} after step {state.step}; a checkpoint was written, "
                 f"resume with --resume-from {session.layout.directory}",
                 stop.exit_code,
+                code="RUN_INTERRUPTED",
             )
         return _outcome(prepared, session, state, account)
 
@@ -246,6 +247,7 @@ def _load_state(config: TrainConfig, resume: ResumePoint, dependencies: TrainDep
             f"checkpoint {resume.checkpoint} holds no training state that can be resumed",
             why=f"{', '.join(absent)} is absent from it",
             fix="resume from a checkpoint that training wrote",
+            code="CHECKPOINT_NOT_RESUMABLE",
         )
     check_fingerprint(
         loaded.values["fingerprint"], settings_fingerprint(restore_micro_batch_size(config, loaded)), resume.checkpoint

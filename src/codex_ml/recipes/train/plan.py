@@ -74,6 +74,7 @@ class MemoryUse:
                 f"what helps most, in this order: {advice}; other settings make another run, so start it without "
                 "--resume-from, or free memory and resume this one"
             ),
+            code="MEMORY_EXHAUSTED",
         )
 
     def advice(self) -> list[str]:

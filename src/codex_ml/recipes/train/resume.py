@@ -178,6 +178,7 @@ def check_fingerprint(
         f"run.resume_from: {checkpoint.name} belongs to a run with other settings or files",
         why="; ".join(why),
         fix=f"{'; '.join(fixes)}, or start a new run without --resume-from; what a resume may change: {_IN_SHORT}",
+        code="CHECKPOINT_OTHER_RUN",
     )
 
 
@@ -243,11 +244,13 @@ def find_resume_point(reference: str | Path | None, output_dir: Path, name: str)
             why="runs resume only from their own checkpoints/ directory; the log lines of the steps that were "
             "given up were cut",
             fix=restore_instructions(path),
+            code="CHECKPOINT_SET_ASIDE",
         )
     raise CheckpointError(
         f"run.resume_from: {reference} is neither a run directory nor a checkpoint inside one",
         why="a run resumes in its own directory, with its own logs",
         fix="name runs/<run>, runs/<run>/checkpoints/step-…, or latest",
+        code="CHECKPOINT_NOT_FOUND",
     )
 
 
@@ -293,6 +296,7 @@ def _latest_of(output_dir: Path, name: str) -> ResumePoint:
                 f"run.resume_from: which run is the latest is unknown: {item.directory.name} cannot be read",
                 why=item.reason,
                 fix="restore its run.json from a copy or move the directory away, or name a run instead of latest",
+                code="RUN_UNREADABLE",
             )
     runs = [(layout, record) for layout, record in found if record.name == name]
     if not runs:
@@ -321,6 +325,7 @@ def _newest_of(layout: RunLayout, record: RunRecord) -> ResumePoint:
             f"run.resume_from: no checkpoint of {layout.directory.name} passes its verification",
             why=reasons,
             fix="restore one from a copy, or start a new run without --resume-from",
+            code="CHECKPOINT_NONE_VERIFIED",
         )
     if checkpoint is None:
         message = f"the run {layout.directory.name} has no checkpoint yet: starting it again at step 0"

@@ -167,12 +167,14 @@ def explain(
             f"{limit.problem}: {_place(error, layout)} cannot be written",
             why=_first_line(error),
             fix=f"{limit.fix}, {_RESUME}",
+            code="DISK_FULL",
         )
     if isinstance(error, OSError):
         return RunDirectoryError(
             f"{_place(error, layout)} cannot be read or written any more",
             why=error.strerror or _first_line(error),
             fix=f"see to the disk and its permissions, {_RESUME}",
+            code="RUN_DIRECTORY_INACCESSIBLE",
         )
     return None
 
@@ -196,6 +198,7 @@ def directory_gone(layout: RunLayout) -> RunDirectoryGoneError:
         f"the run directory {layout.directory} was removed or moved during the run",
         why="nothing of the run can be written any more, and it is not made again half empty",
         fix="start the run again; if the directory was only moved, put it back and use --resume-from latest",
+        code="RUN_DIRECTORY_GONE",
     )
 
 

@@ -105,6 +105,7 @@ def refuse_several_processes(environment: Mapping[str, str]) -> None:
             f"started as one of {count} processes (WORLD_SIZE), which this version does not train in",
             why="every process would train its own adapter on all of the records",
             fix="start codex-ml train directly, without torchrun or accelerate launch",
+            code="TRAINING_SEVERAL_PROCESSES",
         )
 
 
@@ -128,6 +129,7 @@ def refuse_records_beyond_positions(config: TrainConfig, prepared: Prepared, mod
             f"data: {too_long} records are longer than the {limit} positions of the model",
             why=f"the longest, {longest.record_id}, has {len(longest.input_ids)} tokens",
             fix=f"set data.max_length_tokens={limit} and say with data.on_overlong what happens to longer records",
+            code="DATA_RECORD_TOO_LONG",
         )
 
 
@@ -145,6 +147,7 @@ def refuse_precision_that_does_not_fit(config: TrainConfig, trainable: Trainable
             "training.mixed_precision: float16 over a base in bfloat16",
             why=f"many of its values are beyond the range of float16; bfloat16 is used because: {base.dtype.reason}",
             fix="set model.dtype=float32, or training.mixed_precision=bfloat16",
+            code="TRAINING_PRECISION",
         )
     if precision == "bfloat16":
         choose_dtype("bfloat16", base.device.value)
@@ -166,6 +169,7 @@ def refuse_end_before_checkpoint(config: TrainConfig, checkpoint: Path, step: in
             why=f"{checkpoint.name} holds weights that were trained for {step} steps",
             fix=f"ask for {step} steps or more, resume from an earlier checkpoint "
             "(--resume-from RUN/checkpoints/step-…), or start a new run without --resume-from",
+            code="RUN_BEYOND_END",
         )
 
 
@@ -192,6 +196,7 @@ def require_disk(config: TrainConfig, plan: Plan, storage: Storage, resume: Resu
             f"run.output_dir: nothing can be written in {directory}",
             why=f"{place} would have to be made there" if directory != place else "the run would continue there",
             fix="choose another run.output_dir, or correct the permissions",
+            code="RUN_DIRECTORY_INACCESSIBLE",
         )
     check_disk(plan, directory, storage.free_bytes, _checkpoints_that_stay(resume))
 
@@ -243,6 +248,7 @@ def training_model_config(config: TrainConfig) -> ModelSection:
             "model.dtype: bfloat16 weights cannot be trained themselves",
             why="an optimizer step is smaller than bfloat16 can represent, and would be lost",
             fix="use model.dtype=float32 (or auto), or an adapter (adapter.kind=lora), which stays in float32",
+            code="TRAINING_PRECISION",
         )
     return model_config.model_copy(update={"dtype": "float32"})
 
@@ -346,6 +352,7 @@ def _restore_whole(model: PreTrainedModel, directory: Path) -> None:
             f"the weights in {directory} do not fit this model",
             why=str(error).splitlines()[0],
             fix="resume with the model settings of the run",
+            code="CHECKPOINT_WEIGHTS_MISMATCH",
         ) from error
     tied = set(getattr(model, "_tied_weights_keys", None) or ())
     absent = [name for name in missing if name not in tied]
@@ -354,4 +361,5 @@ def _restore_whole(model: PreTrainedModel, directory: Path) -> None:
             f"the weights in {directory} do not fit this model",
             why=f"{len(absent)} missing, {len(unexpected)} unexpected, first {(absent + list(unexpected))[0]}",
             fix="resume with the model settings of the run",
+            code="CHECKPOINT_WEIGHTS_MISMATCH",
         )

@@ -47,6 +47,7 @@ def read_provenance(layout: RunLayout) -> tuple[dict[str, Any], list[Check]]:
                 f"{layout.directory} is not a training run",
                 why="it has neither provenance.json nor config.yaml: an evaluation has such a directory",
                 fix="name the run whose checkpoint was evaluated",
+                code="RUN_NOT_A_TRAINING_RUN",
             ) from error
         return {}, [Check(_FILE, "missing", note="nothing can be held against it")]
     except (OSError, ValueError) as error:
@@ -110,7 +111,9 @@ class Moved:
         unknown = sorted(key for key in self.data if key not in DATA_KEYS and not key.startswith("files."))
         if unknown:
             raise UserError(
-                f"--data {unknown[0]}=…: no such key", fix=f"write FILE, or one of {', '.join(DATA_KEYS)}, files.NAME"
+                f"--data {unknown[0]}=…: no such key",
+                fix=f"write FILE, or one of {', '.join(DATA_KEYS)}, files.NAME",
+                code="CLI_OPTION_VALUE",
             )
         named = {"--model": self.model, "--tokenizer": self.tokenizer, "--policy": self.policy}
         for option, path in (*named.items(), *((f"--data {key}", path) for key, path in self.data.items())):
@@ -118,7 +121,7 @@ class Moved:
                 fix = "name where it lies now"
                 if option == "--data path" and "=" in str(path):
                     fix += "; a file of data.files is named by --data files.NAME=FILE"
-                raise UserError(f"{option}: there is no {path}", fix=fix)
+                raise UserError(f"{option}: there is no {path}", fix=fix, code="FILE_NOT_FOUND")
         values: dict[str, object] = {f"data.{key}": path.absolute() for key, path in self.data.items()}
         if self.model is not None:
             values |= {"model.path": self.model.absolute(), "model.name": None, "model.revision": None}

@@ -118,7 +118,10 @@ def verify_run(
     record = read_record(layout, any_files=True)
     if is_locked(layout.lock):
         raise UserError(
-            f"the run {layout.directory.name} is in progress", why="its lock is held", fix="verify it when it has ended"
+            f"the run {layout.directory.name} is in progress",
+            why="its lock is held",
+            fix="verify it when it has ended",
+            code="RUN_IN_PROGRESS",
         )
     values = (moved or Moved()).config_values()
     provenance, checks = read_provenance(layout)
@@ -172,13 +175,14 @@ def require_passed(verification: Verification) -> None:
             why=f"nothing differs and nothing is missing, but {why}",
             fix="name what was moved with --model, --tokenizer, --data or --policy; excuse what cannot be checked here "
             f"with --allow KEY: --allow {','.join(dict.fromkeys(check.key.partition('.')[0] for check in failing))}",
+            code="RUN_VERIFICATION_INCOMPLETE",
         )
     fix = "restore what differs; name what was moved with --model, --tokenizer, --data or --policy; excuse what may "
     fix += "differ with --allow KEY, such as --allow versions,code"
     aside = [check.key for check in failing if check.key.startswith(_ASIDE)]
     if whole := [key for key in aside if not any(is_below(key, other) for other in aside if other != key)]:
         fix += f"; checkpoints that were set aside and are needed no longer with --allow {','.join(whole)}"
-    raise UserError(f"the run {name} fails its verification", why=why, fix=fix)
+    raise UserError(f"the run {name} fails its verification", why=why, fix=fix, code="RUN_VERIFICATION_FAILED")
 
 
 def _newest_state(layout: RunLayout) -> dict[str, Any]:

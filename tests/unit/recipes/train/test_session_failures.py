@@ -41,7 +41,7 @@ def layout(tmp_path: Path) -> RunLayout:
 
 def leave(layout: RunLayout, error: BaseException, before: Callable[[], None] = lambda: None) -> BaseException:
     """Return what leaves the block when an error is raised in it in step 13."""
-    memory = lambda raised, step: MemoryShortageError(f"{raised} in step {step}")  # noqa: E731 - one line says it
+    memory = lambda raised, step: MemoryShortageError(f"{raised} in step {step}", code="TEST_ERROR")  # noqa: E731 - one line says it
     try:
         with translate_run_errors(layout, lambda: 12, memory):
             before()
@@ -73,7 +73,15 @@ def test_failures_explained_error_of_the_system_becomes_our_own(layout, error, b
     assert left.__cause__ is error
 
 
-@pytest.mark.parametrize("error", [NO_ROOM, NonFiniteError("step 13"), ZeroDivisionError("oops"), DiskSpaceError("x")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        NO_ROOM,
+        NonFiniteError("step 13", code="TEST_ERROR"),
+        ZeroDivisionError("oops"),
+        DiskSpaceError("x", code="TEST_ERROR"),
+    ],
+)
 def test_failures_explained_every_failure_names_the_last_good_checkpoint(layout, error) -> None:
     """The newest is damaged, so it is the one before; the steps that are lost are counted."""
     (note,) = leave(layout, error).__notes__
@@ -96,7 +104,7 @@ def test_failures_explained_without_a_checkpoint_says_so(layout) -> None:
     assert "no checkpoint was whole yet" in note
 
 
-@pytest.mark.parametrize("error", [InterruptedRun("stopped", 143), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [InterruptedRun("stopped", 143, code="TEST_ERROR"), KeyboardInterrupt()])
 def test_failures_explained_interruption_passes_as_it_is(layout, error) -> None:
     """Neither is a fault of the run."""
     assert leave(layout, error) is error
@@ -122,10 +130,10 @@ def test_run_directory_watch_directory_gone_stops_the_run(layout, tmp_path) -> N
         watch.after_step(2, {})
 
 
-@pytest.mark.parametrize("second", [NO_ROOM, DiskSpaceError("no room"), ValueError("closed")])
+@pytest.mark.parametrize("second", [NO_ROOM, DiskSpaceError("no room", code="TEST_ERROR"), ValueError("closed")])
 def test_second_to_keeps_the_first_error_and_notes_the_other(second: Exception) -> None:
     """Both are said, the first as the error, the second below it."""
-    first = NonFiniteError("step 3")
+    first = NonFiniteError("step 3", code="TEST_ERROR")
     with suppress_secondary_error(first, "run.json"):
         raise second
     assert len(first.__notes__) == 1
@@ -134,7 +142,7 @@ def test_second_to_keeps_the_first_error_and_notes_the_other(second: Exception) 
 
 def test_second_to_directory_gone_is_not_said_twice() -> None:
     """Nothing can be written into a directory that is gone."""
-    first = RunDirectoryGoneError("gone")
+    first = RunDirectoryGoneError("gone", code="TEST_ERROR")
     with suppress_secondary_error(first, "run.json"):
-        raise CodexError("run.json is gone, too")
+        raise CodexError("run.json is gone, too", code="TEST_ERROR")
     assert not hasattr(first, "__notes__")

@@ -171,7 +171,7 @@ def test_run_training_hook_that_raises_before_a_step_costs_no_step(workshop: Wor
     """Also a window without a supervised token, and any other error that stops a step before it changes anything."""
     job = workshop.job(total_steps=5)
     with pytest.raises(DataError, match="told so"):
-        train(job, workshop.recorder(before=raising_before(4, DataError("told so"))))
+        train(job, workshop.recorder(before=raising_before(4, DataError("told so", code="TEST_ERROR"))))
     assert steps_there(job) == [3]
 
 
@@ -196,7 +196,7 @@ def test_run_training_non_finite_window_writes_no_further_checkpoint(workshop: W
     """Weights one step before a divergence must not push an older, better checkpoint out."""
     job = workshop.job(total_steps=5, save_steps=2, keep_last=1)
     with pytest.raises(NonFiniteError):
-        train(job, workshop.recorder(before=raising_before(4, NonFiniteError("diverged"))))
+        train(job, workshop.recorder(before=raising_before(4, NonFiniteError("diverged", code="TEST_ERROR"))))
     assert steps_there(job) == [2]
 
 
