@@ -27,6 +27,6 @@ def test_error_codes_of_the_package_are_the_frozen_ones(repository_root: Path) -
     assert sorted(set(codes_in(repository_root / "src" / "codex_ml"))) == frozen
 
 
-def test_error_codes_are_upper_case_words_with_an_area(repository_root: Path) -> None:
+def test_error_codes_are_upper_case_words_with_an_area() -> None:
     """The first word names the area."""
     assert [code for code in FROZEN.read_text("utf-8").split() if not re.fullmatch(r"[A-Z]+(_[A-Z0-9]+)+", code)] == []
