@@ -98,16 +98,16 @@ def work(part: str, overrides: list[str]) -> dict[str, Any]:
     from codex_ml.config.compose import compose
     from codex_ml.config.validate import validate_train
     from codex_ml.modeling.memory_estimate import PeakMemory
-    from codex_ml.recipes.train.job import TrainCollaborators, plan_only, train
+    from codex_ml.recipes.train.job import TrainDependencies, plan_only, train
 
     torch.set_num_threads(2)
     config = validate_train(compose("train", overrides=overrides))
-    outside = TrainCollaborators(say=lambda _: None)
+    dependencies = TrainDependencies(emit=lambda _: None)
     if part == "dry":
-        return {"lines": plan_only(config, outside)}
+        return {"lines": plan_only(config, dependencies)}
     if part == "count":
         with PeakMemory([]) as memory:
-            train(config, outside)
+            train(config, dependencies)
         return {"bytes": memory.peak_bytes}
     ends: list[float] = []
 
@@ -115,7 +115,7 @@ def work(part: str, overrides: list[str]) -> dict[str, Any]:
         ends.append(time.perf_counter())
         return False
 
-    train(config, outside, stop_at=note)
+    train(config, dependencies, stop_at=note)
     return {"seconds": (ends[-1] - ends[0]) * len(ends) / (len(ends) - 1)}
 
 

@@ -42,24 +42,24 @@ class Stamps:
 
 def whole_job(config: TrainConfig) -> list[float]:
     """Train as the command does, and return the seconds of each step after the first, checkpoints with them."""
-    from codex_ml.recipes.train.job import TrainCollaborators, train
+    from codex_ml.recipes.train.job import TrainDependencies, train
 
     stamps = Stamps()
     # Asked once a step before a checkpoint is written, so that a checkpoint counts for the step after it.
-    train(config, TrainCollaborators(say=lambda _: None), stop_at=stamps.step)
+    train(config, TrainDependencies(emit=lambda _: None), stop_at=stamps.step)
     return stamps.seconds
 
 
 def bare_loop(config: TrainConfig) -> list[float]:
     """Train the same steps with no hook but the clock, and one checkpoint at the end, which no step pays for."""
-    from codex_ml.recipes.inputs import Witness
+    from codex_ml.recipes.inputs import BypassRecorder
     from codex_ml.recipes.preparation import prepare
     from codex_ml.recipes.train.setup import build_trainable_model
     from codex_ml.training.checkpoint.state import TrainerState
     from codex_ml.training.job import TrainingJob
     from codex_ml.training.loop import TrainerDependencies, run_training
 
-    prepared = prepare(config, lambda _: None, witness=Witness("train", lambda: "benchmark", utc_now))
+    prepared = prepare(config, lambda _: None, bypass_recorder=BypassRecorder("train", lambda: "benchmark", utc_now))
     trainable = build_trainable_model(config, prepared.tokenizer)
     stamps = Stamps()
 

@@ -96,7 +96,7 @@ def run_codex(steps: int, layout_wish: Any) -> dict[str, Any]:
     """Train with codex-ml's own loop, with its checkpoint at the end."""
     from codex_ml.config.schema.training import TrainingSection
     from codex_ml.data.tokenization.tokenizer import TokenizedRecord
-    from codex_ml.modeling.forward import lay_out
+    from codex_ml.modeling.forward import configure_batch_layout
     from codex_ml.peft.adapter_files import write_adapter
     from codex_ml.peft.peft_adapter import apply_lora
     from codex_ml.training.checkpoint.state import TrainerState
@@ -104,7 +104,7 @@ def run_codex(steps: int, layout_wish: Any) -> dict[str, Any]:
     from codex_ml.training.loop import run_training
 
     model = make_model(lambda base: apply_lora(base, ADAPTER))
-    layout = lay_out(model, layout_wish)
+    layout = configure_batch_layout(model, layout_wish)
     records = [
         TokenizedRecord(f"r:{n}", tuple(ids), tuple(at >= prompt for at in range(len(ids))), prompt, "", None)
         for n, (ids, prompt) in enumerate(natural_records(steps * BATCH))

@@ -31,7 +31,7 @@ def default_database() -> Path:
     return Path(os.environ.get(DATABASE_VARIABLE) or ROOT / ".cache" / "osv")
 
 
-def _say(line: str) -> None:
+def _emit(line: str) -> None:
     print(line, flush=True)
 
 
@@ -89,25 +89,25 @@ def _audit(chosen: argparse.Namespace, now: datetime) -> Verdict:
         chosen.database, chosen.pip_audit, chosen.waivers, AgeLimits(chosen.warn_days, chosen.fail_days)
     )
     if chosen.rehearse_without_database and not chosen.database.exists():
-        _say(f"no database at {chosen.database}, and a rehearsal was asked for in that case")
-        return rehearse(chosen.pip_audit, _environment(chosen), now, _say)
+        _emit(f"no database at {chosen.database}, and a rehearsal was asked for in that case")
+        return rehearse(chosen.pip_audit, _environment(chosen), now, _emit)
     if chosen.requirement is not None:
-        return audit(settings, lambda: requirements_target(chosen.requirement), now, _say)
-    return audit(settings, _environment(chosen), now, _say)
+        return audit(settings, lambda: requirements_target(chosen.requirement), now, _emit)
+    return audit(settings, _environment(chosen), now, _emit)
 
 
 def _import(chosen: argparse.Namespace, now: datetime) -> Verdict:
     manifest = install(chosen.source, chosen.database, chosen.sha256, allow_older=chosen.allow_older, now=now)
-    _say(f"installed at {chosen.database}: {manifest['records']} records, newest {manifest['newest_modified']}")
+    _emit(f"installed at {chosen.database}: {manifest['records']} records, newest {manifest['newest_modified']}")
     return _status(chosen, now)
 
 
 def _status(chosen: argparse.Namespace, now: datetime) -> Verdict:
     database = read_database(chosen.database)
-    _say(f"{database.place}: {len(database.advisories)} records, newest {database.newest:%Y-%m-%d %H:%M} UTC")
+    _emit(f"{database.place}: {len(database.advisories)} records, newest {database.newest:%Y-%m-%d %H:%M} UTC")
     age_days, to_warn = check_age(database, now, AgeLimits(chosen.warn_days, chosen.fail_days))
     limits = f"warned of after {chosen.warn_days:g} days, refused after {chosen.fail_days:g}"
-    _say(f"{'WARNING: ' if to_warn else ''}{age_days:.1f} days old ({limits})")
+    _emit(f"{'WARNING: ' if to_warn else ''}{age_days:.1f} days old ({limits})")
     return Verdict.CLEAN
 
 
@@ -124,16 +124,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.command == "import":
             return _import(chosen, now)
         if chosen.command == "manifest":
-            _say(f"wrote {write_manifest(chosen.source)}")
+            _emit(f"wrote {write_manifest(chosen.source)}")
             return Verdict.CLEAN
         if chosen.command == "status":
             return _status(chosen, now)
-        return rehearse(chosen.pip_audit, _environment(chosen), now, _say)
+        return rehearse(chosen.pip_audit, _environment(chosen), now, _emit)
     except AuditError as error:
-        _say(f"no answer: {error}")
+        _emit(f"no answer: {error}")
         return error.verdict
     except OSError as error:
-        _say(f"no answer: {error}")
+        _emit(f"no answer: {error}")
         return Verdict.NOT_RUN
 
 

@@ -242,7 +242,7 @@ def no_room(error: BaseException) -> NoRoom | None:
     return next((limit for number, limit in _NO_ROOM.items() if f"(os error {number})" in str(error)), None)
 
 
-def free_what_failed(error: BaseException | None) -> None:
+def release_exception_frames(error: BaseException | None) -> None:
     """Free what the frames of an error and of its causes hold: whoever runs out of memory needs some to end in order.
 
     Frames that are still at work keep what they have, and the traceback can still be shown.

@@ -56,11 +56,11 @@ class TrainHere:
     working_directory: Path
     said: list[str] = field(default_factory=list)
 
-    def __call__(self, *overrides: str, **collaborators: Any) -> TrainedRun:
-        """Train, with the collaborators of `TrainCollaborators` that are given, and return what came of it."""
+    def __call__(self, *overrides: str, **dependencies: Any) -> TrainedRun:
+        """Train, with the collaborators of `TrainDependencies` that are given, and return what came of it."""
         from codex_ml.config.compose import compose
         from codex_ml.config.validate import validate_train
-        from codex_ml.recipes.train.job import TrainCollaborators, train
+        from codex_ml.recipes.train.job import TrainDependencies, train
 
         said: list[str] = []
         values = [
@@ -72,7 +72,7 @@ class TrainHere:
             *overrides,
         ]
         composed = compose("train", "default", None, values, working_directory=self.working_directory, environment={})
-        outcome = train(validate_train(composed), TrainCollaborators(**{"say": said.append, **collaborators}))
+        outcome = train(validate_train(composed), TrainDependencies(**{"emit": said.append, **dependencies}))
         assert outcome.directory is not None
         return TrainedRun(outcome.directory, [*said, *outcome.lines])
 
@@ -106,19 +106,19 @@ class SmallDisk:
     ----------
     inside : Path
         Where processes see it that are started with `prefix`.
-    outside : Path
+    dependencies : Path
         Where the test itself sees it.
     prefix : tuple of str
         What stands before a command that is to see it.
     """
 
     inside: Path
-    outside: Path
+    dependencies: Path
     prefix: tuple[str, ...]
 
     def fill(self) -> None:
         """Write until not one byte more fits, into files as well as into names."""
-        descriptor = os.open(self.outside / _FILLER, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = os.open(self.dependencies / _FILLER, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             for size in (1 << 16, 4096, 1):
                 with suppress(OSError):
@@ -129,7 +129,7 @@ class SmallDisk:
 
     def free(self) -> None:
         """Give the space back that `fill` took."""
-        (self.outside / _FILLER).unlink()
+        (self.dependencies / _FILLER).unlink()
 
     def set_read_only(self, read_only: bool = True) -> None:
         """Mount it again, for reading only or for both."""

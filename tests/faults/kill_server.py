@@ -34,7 +34,7 @@ from codex_ml.config.validate import validate_train  # noqa: E402
 from codex_ml.errors import CodexError  # noqa: E402
 from codex_ml.io.atomic import Storage  # noqa: E402
 from codex_ml.monitoring.codex_logging import read_ndjson  # noqa: E402
-from codex_ml.recipes.train.job import TrainCollaborators, train  # noqa: E402
+from codex_ml.recipes.train.job import TrainDependencies, train  # noqa: E402
 from codex_ml.recipes.train.run_files import current_audit  # noqa: E402
 from codex_ml.runs.checkpoints import list_checkpoints, read_pointer  # noqa: E402
 from codex_ml.runs.layout import find_runs  # noqa: E402
@@ -206,7 +206,7 @@ def _train_and_leave(config: TrainConfig, directory: Path, resumes: bool, kill: 
     storage = KillingStorage(kill)
     code = 70
     try:
-        train(config.model_copy(update={"run": run}), TrainCollaborators(storage=storage))
+        train(config.model_copy(update={"run": run}), TrainDependencies(storage=storage))
         (directory / "operations.json").write_text(json.dumps(storage.kinds), encoding="utf-8")
         code = 0
     except CodexError as error:

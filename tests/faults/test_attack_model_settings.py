@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from codex_ml.config.schema.model import ModelSection
 from codex_ml.errors import CheckpointError, ModelError
 from codex_ml.models.directory_guard import is_computed
-from codex_ml.models.registry import build_shell, load_base_model, load_tokenizer, load_tokenizer_directory
+from codex_ml.models.registry import build_meta_model, load_base_model, load_tokenizer, load_tokenizer_directory
 from codex_ml.peft.adapter_files import read_adapter_tensors
 
 pytestmark = pytest.mark.timeout(300)
@@ -183,7 +183,7 @@ def test_fault_of_the_tokenizer_is_attributed_to_the_tokenizer(model):
     assert "the tokenizer in" in _refused(model)
 
 
-@pytest.mark.parametrize("load", [_load, lambda path: build_shell(_section(path), load_tokenizer(_section(path)))])
+@pytest.mark.parametrize("load", [_load, lambda path: build_meta_model(_section(path), load_tokenizer(_section(path)))])
 def test_post_processor_with_ids_beyond_the_vocabulary_is_refused(model, load):
     """They are in no vocabulary but are added to every text; a dry run reports the same error."""
     step = {"SpecialToken": {"id": "<|begin|>", "type_id": 0}}

@@ -75,7 +75,7 @@ def fill_when_saved(disk: Any, command_line: Any, arguments: list[str], step: in
     )
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        pointers = list((disk.outside / "runs").glob("*/checkpoints/latest"))
+        pointers = list((disk.dependencies / "runs").glob("*/checkpoints/latest"))
         if pointers and int(pointers[0].read_text("utf-8").strip().removeprefix("step-")) >= step:
             disk.fill()
             break
@@ -104,7 +104,7 @@ def resume_ends_in_the_same_bytes(disk, command_line, arguments, undisturbed, st
     resumed = run_on(disk, command_line, [*arguments, "--resume-from", "latest"])
     assert resumed.returncode == 0, resumed.stderr
     assert f"step-{step:08d}" in resumed.stderr
-    assert final_adapter(disk.outside / "runs") == undisturbed
+    assert final_adapter(disk.dependencies / "runs") == undisturbed
 
 
 def test_disk_full_in_a_checkpoint_stops_and_resumes_to_the_same_bytes(
@@ -114,7 +114,7 @@ def test_disk_full_in_a_checkpoint_stops_and_resumes_to_the_same_bytes(
     more = ["training.save_steps=5", "training.logging_steps=1000", "training.keep_last=1"]
     arguments = settings(tiny_llama_directory, small_records, small_disk.inside / "runs", *more)
     code, said = fill_when_saved(small_disk, command_line, arguments, step=5)
-    (run,) = (small_disk.outside / "runs").glob("*-run")
+    (run,) = (small_disk.dependencies / "runs").glob("*-run")
     step = assert_stopped_in_order(run, code, said)
     assert "checkpoint" in said
     resume_ends_in_the_same_bytes(small_disk, command_line, arguments, undisturbed, step)
@@ -127,7 +127,7 @@ def test_disk_full_in_the_log_stops_and_resumes_to_the_same_lines(
     more = ["training.save_steps=8", "training.logging_steps=1", "training.keep_last=1"]
     arguments = settings(tiny_llama_directory, small_records, small_disk.inside / "runs", *more)
     code, said = fill_when_saved(small_disk, command_line, arguments, step=8)
-    (run,) = (small_disk.outside / "runs").glob("*-run")
+    (run,) = (small_disk.dependencies / "runs").glob("*-run")
     step = assert_stopped_in_order(run, code, said)
     assert "metrics.ndjson cannot grow any further" in said
     content = (run / "metrics.ndjson").read_bytes()
@@ -148,21 +148,21 @@ def test_disk_full_before_the_run_begins_leaves_no_directory(
     assert answer.stderr.count("error:") == 1
     assert "needed for checkpoints" in answer.stderr
     assert "0 B free" in answer.stderr
-    assert not (small_disk.outside / "runs").exists()
+    assert not (small_disk.dependencies / "runs").exists()
 
 
 def test_disk_full_in_the_digest_cache_costs_time_only(small_disk):
     """What cannot be remembered is read again; neither half a cache nor an error is left."""
-    weights = small_disk.outside / "weights.safetensors"
+    weights = small_disk.dependencies / "weights.safetensors"
     weights.write_bytes(bytes(1000))
     os.utime(weights, (0, 0))
-    cache_file = small_disk.outside / ".digests.json"
+    cache_file = small_disk.dependencies / ".digests.json"
     cache = DigestCache(cache_file, clock=lambda: time.time() + 60, smallest_bytes=0)
     digest = cache(weights)
     small_disk.fill()
     cache.save(Storage())
     assert not cache_file.exists()
-    assert list(small_disk.outside.glob("*.partial")) + list(small_disk.outside.glob(".*.partial")) == []
+    assert list(small_disk.dependencies.glob("*.partial")) + list(small_disk.dependencies.glob(".*.partial")) == []
     small_disk.free()
     cache.save(Storage())
     assert digest in cache_file.read_text("utf-8")
@@ -194,7 +194,7 @@ def test_output_directory_read_only_is_refused_and_a_finished_run_there_is_left_
     """Mounted for reading only: exit 2 before anything is loaded into it, for a new run and for a resume."""
     arguments = settings(tiny_llama_directory, small_records, small_disk.inside / "runs", "training.max_steps=1")
     assert run_on(small_disk, command_line, arguments).returncode == 0
-    (run,) = (small_disk.outside / "runs").glob("*-run")
+    (run,) = (small_disk.dependencies / "runs").glob("*-run")
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     small_disk.set_read_only()
     for more in ([], ["--resume-from", "latest", "training.max_steps=2"]):

@@ -97,12 +97,12 @@ def end_of(capsys) -> Callable[[Callable[[], object]], tuple[int, str]]:
 def losing_at(beginning: str, number: signal.Signals, said: list[str]) -> Callable[[str], None]:
     """Return a function that records the lines of a job and loses a signal at the first line with this beginning."""
 
-    def say(line: str) -> None:
+    def emit(line: str) -> None:
         if line.startswith(beginning) and not any(earlier.startswith(beginning) for earlier in said):
             lose(number)
         said.append(line)
 
-    return say
+    return emit
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -111,11 +111,13 @@ def test_stop_signal_lost_before_the_run_exists_ends_training_at_the_next_stage(
     said: list[str] = []
     tried: list[object] = []
 
-    def find_refused(*arguments: object, **_options: object) -> object:
+    def find_nondeterministic_ops(*arguments: object, **_options: object) -> object:
         tried.append(arguments)
         raise AssertionError("the stage after the signal has begun")
 
-    code, shown = end_of(lambda: train_here(say=losing_at("dtype", number, said), find_refused=find_refused))
+    code, shown = end_of(
+        lambda: train_here(emit=losing_at("dtype", number, said), find_nondeterministic_ops=find_nondeterministic_ops)
+    )
     assert (code, tried) == (CODES[number], []), shown
     assert shown.endswith(f"error: stopped by {number.name}; checkpoints that were written are whole\n")
     assert any(line.startswith("dtype") for line in said)

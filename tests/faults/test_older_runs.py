@@ -15,7 +15,7 @@ from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_evaluate
 from codex_ml.errors import CheckpointError
 from codex_ml.io.atomic import Storage, bytes_digest, file_digest, json_bytes
-from codex_ml.recipes.evaluate import EvaluateCollaborators, evaluate
+from codex_ml.recipes.evaluate import EvaluateDependencies, evaluate
 from codex_ml.recipes.verify.run import verify_run
 from codex_ml.runs.layout import RunLayout, read_record
 from codex_ml.runs.listing import resolve_targets
@@ -95,7 +95,7 @@ def _evaluate(trainer, run: Path) -> None:
         environment={},
     )
     targets = resolve_targets([str(run)], run.parent, None)
-    evaluate(validate_evaluate(composed), targets, EvaluateCollaborators(say=[].append))
+    evaluate(validate_evaluate(composed), targets, EvaluateDependencies(emit=[].append))
 
 
 def _failing(run: Path) -> set[str]:

@@ -11,7 +11,7 @@ import pytest
 from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_train
 from codex_ml.errors import CheckpointError
-from codex_ml.recipes.inputs import Witness
+from codex_ml.recipes.inputs import BypassRecorder
 from codex_ml.recipes.preparation import Prepared, prepare
 
 pytestmark = [pytest.mark.safety, pytest.mark.slow]
@@ -39,7 +39,7 @@ def read(model: Path, records: Path, directory: Path) -> tuple[Prepared, list[st
     values = [f"model.path={model}", f"data.train={records}", *NUMBERED]
     config = validate_train(compose("train", "default", None, values, working_directory=directory, environment={}))
     said: list[str] = []
-    return prepare(config, said.append, witness=Witness("train")), said
+    return prepare(config, said.append, bypass_recorder=BypassRecorder("train")), said
 
 
 def test_prepare_pseudonyms_number_each_value_alike_in_data_and_logs(

@@ -124,7 +124,7 @@ def test_redaction_disk_too_small_for_the_output_leaves_nothing(
     assert answer.stderr.count("error:") == 1
     assert ("the disk is full" if packed else "the disk is too small") in answer.stderr
     assert "resume" not in answer.stderr
-    assert list(small_disk.outside.iterdir()) == []
+    assert list(small_disk.dependencies.iterdir()) == []
     assert sorted(item.name for item in tmp_path.iterdir()) == sorted(["disk", source.name])
 
 
@@ -139,7 +139,7 @@ def test_redaction_disk_too_small_for_the_report_leaves_no_output(small_disk, co
     assert answer.returncode == 1, answer.stderr
     assert answer.stderr.count("error:") == 1
     assert "Traceback" not in answer.stderr
-    assert [item.name for item in small_disk.outside.iterdir()] == ["filler"]
+    assert [item.name for item in small_disk.dependencies.iterdir()] == ["filler"]
     assert sorted(item.name for item in tmp_path.iterdir()) == ["disk", "x.jsonl"]
 
 

@@ -15,7 +15,7 @@ import pytest
 from codex_ml.errors import UserError
 from codex_ml.io.atomic import bytes_digest, file_digest, json_bytes
 from codex_ml.recipes.verify.inputs import Moved
-from codex_ml.recipes.verify.run import VerifyCollaborators, require_passed, verify_run
+from codex_ml.recipes.verify.run import VerifyDependencies, require_passed, verify_run
 from codex_ml.runs.layout import RunLayout
 from codex_ml.runs.lock import hold_lock
 from codex_ml.runs.verification import Check, Verification
@@ -309,19 +309,19 @@ def test_verify_other_code_and_libraries_differ_and_can_be_allowed(workspace, tm
         git=lambda *_: None,
         package_directory=tmp_path / "package",
     )
-    collaborators = VerifyCollaborators(environment=other)
-    verification = verify_run(run_in(workspace), collaborators=collaborators).verification
+    dependencies = VerifyDependencies(environment=other)
+    verification = verify_run(run_in(workspace), dependencies=dependencies).verification
     found = failing(verification)
     assert found["versions.torch"].found == "9.9"
     assert "code.source_digest" in found
     with pytest.raises(UserError, match="fails its verification") as caught:
         require_passed(verification)
     assert "--allow versions,code" in caught.value.fix
-    allowed = verify_run(run_in(workspace), allowed=["versions", "code"], collaborators=collaborators).verification
+    allowed = verify_run(run_in(workspace), allowed=["versions", "code"], dependencies=dependencies).verification
     assert allowed.passed
     assert any(line.startswith("≠ versions.torch") and line.endswith("(allowed)") for line in allowed.lines())
     with pytest.raises(UserError, match="nothing of that name"):
-        verify_run(run_in(workspace), allowed=["version"], collaborators=collaborators)
+        verify_run(run_in(workspace), allowed=["version"], dependencies=dependencies)
 
 
 def test_verify_run_at_work_or_no_training_run_is_refused(workspace) -> None:

@@ -10,8 +10,8 @@ import pytest
 from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_evaluate, validate_train
 from codex_ml.errors import CheckpointError, ModelError
-from codex_ml.recipes.evaluate import EvaluateCollaborators, evaluate
-from codex_ml.recipes.train.job import TrainCollaborators, train
+from codex_ml.recipes.evaluate import EvaluateDependencies, evaluate
+from codex_ml.recipes.train.job import TrainDependencies, train
 from codex_ml.runs.listing import resolve_targets
 from codex_ml.runs.manifest import read_manifest
 
@@ -29,7 +29,7 @@ def _train(places, *overrides: str) -> Path:
     directory, files = places
     values = [*files, "training.max_steps=6", "training.learning_rate=1e-2", "training.logging_steps=2", *overrides]
     composed = compose("train", overrides=values, working_directory=directory, environment={})
-    outcome = train(validate_train(composed), TrainCollaborators(say=[].append))
+    outcome = train(validate_train(composed), TrainDependencies(emit=[].append))
     assert outcome.directory is not None
     return outcome.directory
 
@@ -53,7 +53,7 @@ def _evaluate(places, run: Path, *overrides: str) -> tuple[float, str]:
     values = [*files, "eval.metrics=[loss]", "eval.split=valid", *overrides]
     composed = compose("evaluate", overrides=values, working_directory=directory, environment={})
     targets = resolve_targets([str(run / "checkpoints" / STEP)], directory / "runs", None)
-    outcome = evaluate(validate_evaluate(composed), targets, EvaluateCollaborators(say=said.append))
+    outcome = evaluate(validate_evaluate(composed), targets, EvaluateDependencies(emit=said.append))
     return outcome.results[STEP].metrics["loss"].value, "\n".join(said)
 
 

@@ -15,11 +15,11 @@ from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_train
 from codex_ml.io.clock import utc_now
 from codex_ml.modeling.memory_estimate import PeakMemory
-from codex_ml.recipes.inputs import Witness
+from codex_ml.recipes.inputs import BypassRecorder
 from codex_ml.recipes.preparation import prepare
 from codex_ml.recipes.train.calibration import Machine, calibrate
-from codex_ml.recipes.train.job import TrainCollaborators, train
-from codex_ml.recipes.train.plan import outline, plan_run
+from codex_ml.recipes.train.job import TrainDependencies, train
+from codex_ml.recipes.train.plan import build_memory_probe, plan_run
 from codex_ml.recipes.train.setup import build_trainable_model
 from codex_ml.training.plan import Plan
 
@@ -35,9 +35,9 @@ class Dry:
 
     def __init__(self, *overrides: str) -> None:
         self.config = validate_train(compose("train", overrides=list(overrides)))
-        witness = Witness("train", lambda: "nobody", utc_now)
-        self.prepared = prepare(self.config, lambda _: None, witness=witness)
-        self.outlined = outline(self.config, self.prepared)
+        bypass_recorder = BypassRecorder("train", lambda: "nobody", utc_now)
+        self.prepared = prepare(self.config, lambda _: None, bypass_recorder=bypass_recorder)
+        self.outlined = build_memory_probe(self.config, self.prepared)
         self.plan = plan_run(self.config, self.prepared, self.outlined)
 
     def calibrated(self, machine: Machine | None = None) -> Plan:
@@ -83,7 +83,7 @@ def test_plan_memory_is_that_of_the_run(overrides: list[str], more: list[str]) -
     plan = Dry(*overrides, *more).plan
     assert plan.estimated_because is None
     with PeakMemory([]) as memory:
-        train(validate_train(compose("train", overrides=[*overrides, *more])), TrainCollaborators(say=lambda _: None))
+        train(validate_train(compose("train", overrides=[*overrides, *more])), TrainDependencies(emit=lambda _: None))
     assert plan.total_bytes == pytest.approx(memory.peak_bytes, rel=0.15)
 
 

@@ -21,7 +21,7 @@ from codex_ml.generation.requests import GenerationRequest
 from codex_ml.monitoring.codex_logging import NdjsonWriter
 from codex_ml.monitoring.debug_log import LOGGER, debug_log
 from codex_ml.recipes.data.prepare import _fit_to_learn
-from codex_ml.recipes.evaluate import EvaluateCollaborators, evaluate
+from codex_ml.recipes.evaluate import EvaluateDependencies, evaluate
 from codex_ml.runs.listing import BASE, Target
 from codex_ml.safety.filters import SafetyAudit, SafetyFilters
 from codex_ml.safety.matching import RuleFailedError, RuleMatch
@@ -136,7 +136,7 @@ def test_evaluate_planted_address_in_reference_and_prediction_is_counted_and_sco
                 "safety": {"policy": policy},
             }
         )
-        outcome = evaluate(config, [Target(BASE, None, {})], EvaluateCollaborators(say=lambda _: None))
+        outcome = evaluate(config, [Target(BASE, None, {})], EvaluateDependencies(emit=lambda _: None))
         directory = outcome.directory / "base"
         lines = (directory / "predictions.ndjson").read_text("utf-8").split("\n")
         return json.loads((directory / "results.json").read_text("utf-8")), [json.loads(line) for line in lines if line]

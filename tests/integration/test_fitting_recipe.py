@@ -10,7 +10,7 @@ import yaml
 from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_train
 from codex_ml.recipes.train.calibration import Machine
-from codex_ml.recipes.train.job import TrainCollaborators, TrainOutcome, plan_only, train
+from codex_ml.recipes.train.job import TrainDependencies, TrainOutcome, plan_only, train
 from codex_ml.tracking.opening import TrackingDependencies
 
 MIB = 1 << 20
@@ -38,13 +38,13 @@ class Workplace:
         """Run to the end."""
         asked = validate_train(compose("train", overrides=[*self._overrides, *more]))
         machine = Machine(available_bytes=lambda _device: available)
-        return train(asked, TrainCollaborators(say=self.said.append, machine=machine))
+        return train(asked, TrainDependencies(emit=self.said.append, machine=machine))
 
     def advice(self, available: int, *more: str) -> str:
         """Return the plan of a dry run as text."""
         asked = validate_train(compose("train", overrides=[*self._overrides, *more]))
         machine = Machine(available_bytes=lambda _device: available)
-        return "\n".join(plan_only(asked, TrainCollaborators(say=lambda _: None, machine=machine)))
+        return "\n".join(plan_only(asked, TrainDependencies(emit=lambda _: None, machine=machine)))
 
 
 def test_auto_chooses_by_the_memory_at_hand_and_a_resume_keeps_it(overrides: list[str]) -> None:
@@ -98,7 +98,7 @@ def test_dry_run_names_a_tracker_that_is_not_installed(overrides: list[str]) -> 
     asked = validate_train(compose("train", overrides=[*overrides, "tracking.sinks=[mlflow]"]))
     for found, warnings in ((None, 1), (object(), 0)):
         tracking = TrackingDependencies(find_spec=lambda _, found=found: found)  # type: ignore[misc]
-        lines = plan_only(asked, TrainCollaborators(say=lambda _: None, tracking=tracking))
+        lines = plan_only(asked, TrainDependencies(emit=lambda _: None, tracking=tracking))
         shown = [line for line in lines if line.startswith("warning: mlflow is not installed")]
         assert len(shown) == warnings
         assert all("pip install 'codex-ml[tracking]'" in line for line in shown)

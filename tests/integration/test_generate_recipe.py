@@ -15,7 +15,7 @@ from codex_ml.config.schema.root import GenerateConfig
 from codex_ml.data.tokenization.tokenizer import RecordTokenizer
 from codex_ml.errors import CodexError, DataError, UserError
 from codex_ml.io.atomic import Storage
-from codex_ml.recipes.answering import Answerer, GenerateCollaborators, open_answerer
+from codex_ml.recipes.answering import Answerer, GenerateDependencies, open_answerer
 from codex_ml.recipes.generate import (
     AnswerFile,
     answer_file,
@@ -42,11 +42,11 @@ class Heard:
         """All that was written."""
         return "".join(self.pieces)
 
-    def outside(self, storage: Storage | None = None) -> GenerateCollaborators:
+    def dependencies(self, storage: Storage | None = None) -> GenerateDependencies:
         """Return collaborators that let it be heard."""
-        return GenerateCollaborators(
+        return GenerateDependencies(
             storage=storage or Storage(),
-            say=self.lines.append,
+            emit=self.lines.append,
             clock=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
             who=lambda: "ann",
         )
@@ -78,7 +78,7 @@ def config(tmp_path: Path, tiny_llama_directory: Path) -> Callable[..., Generate
 @pytest.fixture
 def answerer(config: Callable[..., GenerateConfig], heard: Heard) -> Iterator[Answerer]:
     """Return the base model, greedy."""
-    with open_answerer(config(), Target(BASE, None, {}), heard.outside()) as opened:
+    with open_answerer(config(), Target(BASE, None, {}), heard.dependencies()) as opened:
         yield opened
 
 
@@ -100,7 +100,7 @@ def test_answer_file_rows_are_those_of_one_prompt_after_the_other(
     """Order, text and counts; rows may bring an answer of their own, which nobody reads."""
     source = written(tmp_path / "in.jsonl", [{"prompt": prompt, "id": f"row {prompt}"} for prompt in PROMPTS])
     files = check_answer_file(AnswerFile(source, tmp_path / "out.jsonl"))
-    report = answer_file(answerer, files, heard.outside())
+    report = answer_file(answerer, files, heard.dependencies())
     alone = []
     for prompt in PROMPTS:
         one = Heard()
@@ -135,8 +135,8 @@ def test_answer_file_shapes_with_and_without_answer_give_the_prompt_of_training(
         source = tmp_path / f"{number}.jsonl.gz"
         source.write_bytes(gzip.compress(json.dumps(given).encode() + b"\n"))
         expected = RecordTokenizer(tiny_tokenizer).encode_prompt(RecordReader().read(trained))
-        with open_answerer(config(data=data), Target(BASE, None, {}), heard.outside()) as opened:
-            answer_file(opened, AnswerFile(source, tmp_path / f"{number}.out.jsonl.gz"), heard.outside())
+        with open_answerer(config(data=data), Target(BASE, None, {}), heard.dependencies()) as opened:
+            answer_file(opened, AnswerFile(source, tmp_path / f"{number}.out.jsonl.gz"), heard.dependencies())
         (row,) = rows(tmp_path / f"{number}.out.jsonl.gz")
         assert row["prompt_tokens"] == len(expected)
 
@@ -150,7 +150,7 @@ def test_answer_file_rows_that_cannot_be_answered_are_all_named_and_nothing_is_w
         '{"prompt": "How"}\nnonsense\n{"text": "a"}\n' + json.dumps({"prompt": "word " * 600}) + "\n", "utf-8"
     )
     with pytest.raises(DataError) as caught:
-        answer_file(answerer, AnswerFile(source, tmp_path / "out.jsonl"), heard.outside())
+        answer_file(answerer, AnswerFile(source, tmp_path / "out.jsonl"), heard.dependencies())
     block = caught.value.block()
     assert all(f"in.jsonl:{number}" in block for number in (2, 3, 4))
     assert "in.jsonl:1" not in block
@@ -168,9 +168,9 @@ def test_answer_file_that_fails_while_it_is_written_leaves_nothing(
             raise OSError(28, "No space left on device", str(source), None, str(target))
 
     source = written(tmp_path / "in.jsonl", [{"prompt": "How"}])
-    outside = heard.outside(Full())
-    with open_answerer(config(), Target(BASE, None, {}), outside) as opened, pytest.raises((OSError, CodexError)):
-        answer_file(opened, AnswerFile(source, tmp_path / "out.jsonl"), outside)
+    dependencies = heard.dependencies(Full())
+    with open_answerer(config(), Target(BASE, None, {}), dependencies) as opened, pytest.raises((OSError, CodexError)):
+        answer_file(opened, AnswerFile(source, tmp_path / "out.jsonl"), dependencies)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "runs") == ["in.jsonl"]
 
 
@@ -183,8 +183,8 @@ def test_answer_file_sampled_rows_have_seeds_of_their_own_and_the_same_again(
     for number, batch_size in enumerate((1, 4, 4)):
         settings = {"temperature": 1.5, "batch_size": batch_size, "seed": 3}
         files = AnswerFile(source, tmp_path / f"out{number}.jsonl")
-        with open_answerer(config(generation=settings), Target(BASE, None, {}), heard.outside()) as opened:
-            answer_file(opened, files, heard.outside())
+        with open_answerer(config(generation=settings), Target(BASE, None, {}), heard.dependencies()) as opened:
+            answer_file(opened, files, heard.dependencies())
         answers.append([row["text"] for row in rows(files.output)])
     assert answers[0] == answers[1] == answers[2]
     assert len(set(answers[0])) > 3
@@ -199,7 +199,7 @@ def test_answer_file_secret_of_a_prompt_reaches_nothing_that_is_written(
     """Not the answers, nor the report, nor the audit, which names rule, row and place."""
     source = written(tmp_path / "in.jsonl", [{"prompt": "How"}, {"prompt": f"Write to {SECRET} now", "id": SECRET}])
     files = AnswerFile(source, tmp_path / "out.jsonl")
-    report = answer_file(answerer, files, heard.outside())
+    report = answer_file(answerer, files, heard.dependencies())
     log = answerer.log.path
     assert log is not None
     for path in (files.output, files.report, log):
@@ -223,8 +223,8 @@ def test_open_answerer_bypass_is_said_and_noted(
     """Who turned the filters off and why stands in the audit and in the report."""
     source = written(tmp_path / "in.jsonl", [{"prompt": f"Write to {SECRET}"}])
     off = config(safety={"enabled": False, "bypass_reason": "made-up addresses"})
-    with open_answerer(off, Target(BASE, None, {}), heard.outside()) as opened:
-        report = answer_file(opened, AnswerFile(source, tmp_path / "out.jsonl"), heard.outside())
+    with open_answerer(off, Target(BASE, None, {}), heard.dependencies()) as opened:
+        report = answer_file(opened, AnswerFile(source, tmp_path / "out.jsonl"), heard.dependencies())
         assert opened.log.path is not None
         (event,) = rows(opened.log.path)
     assert (event["kind"], event["stage"], event["reason"], event["who"]) == (
@@ -249,7 +249,9 @@ def test_answer_prompt_limit_left_open_takes_what_the_model_has_room_for(
     config: Callable[..., GenerateConfig], heard: Heard
 ) -> None:
     """By default 256 tokens or what is left of the positions; a prompt that fills them is refused, and so is a wish."""
-    with open_answerer(config(generation={"max_new_tokens": None}), Target(BASE, None, {}), heard.outside()) as opened:
+    with open_answerer(
+        config(generation={"max_new_tokens": None}), Target(BASE, None, {}), heard.dependencies()
+    ) as opened:
         positions = opened.positions
         assert positions is not None
         short = opened.request("a", 0)
@@ -260,7 +262,7 @@ def test_answer_prompt_limit_left_open_takes_what_the_model_has_room_for(
             answer_prompt(opened, "a b c " * positions, heard.pieces.append, heard.lines.append)
     with (
         open_answerer(
-            config(generation={"max_new_tokens": positions}), Target(BASE, None, {}), heard.outside()
+            config(generation={"max_new_tokens": positions}), Target(BASE, None, {}), heard.dependencies()
         ) as opened,
         pytest.raises(UserError, match="cannot be answered") as caught,
     ):

@@ -15,7 +15,7 @@ from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_train
 from codex_ml.errors import CheckpointError, ModelError
 from codex_ml.io.atomic import Storage
-from codex_ml.recipes.train.job import TrainCollaborators, plan_only, train
+from codex_ml.recipes.train.job import TrainDependencies, plan_only, train
 
 pytestmark = pytest.mark.slow
 
@@ -53,10 +53,10 @@ class Job:
             compose("train", overrides=values, working_directory=self.directory, environment={}, extra_values=extra)
         )
 
-    def run(self, *overrides: str, resume_from: str | None = None, **collaborators: Any) -> Path:
+    def run(self, *overrides: str, resume_from: str | None = None, **dependencies: Any) -> Path:
         """Train and return the run's directory."""
-        outside = TrainCollaborators(storage=self.storage, say=self.said.append, **collaborators)
-        outcome = train(self.config(*overrides, resume_from=resume_from), outside)
+        dependencies = TrainDependencies(storage=self.storage, emit=self.said.append, **dependencies)
+        outcome = train(self.config(*overrides, resume_from=resume_from), dependencies)
         assert outcome.directory is not None
         return outcome.directory
 
@@ -79,11 +79,11 @@ def test_deterministic_run_computes_with_torch_set_so_and_gives_it_back(job):
 def test_kernel_that_refuses_is_named_in_warning_events_and_provenance(job):
     """The run goes on with what is left, and nothing that is written claims that it repeats."""
 
-    def find_refused(compute: Callable[[], None]) -> tuple[str, ...]:
+    def find_nondeterministic_ops(compute: Callable[[], None]) -> tuple[str, ...]:
         compute()
         return ("some_kernel_cuda",)
 
-    run = job.run("training.deterministic=true", find_refused=find_refused)
+    run = job.run("training.deterministic=true", find_nondeterministic_ops=find_nondeterministic_ops)
     assert any(line.startswith("warning: ") and "some_kernel_cuda" in line for line in job.said)
     assert (True, True) in job.storage.seen
     recorded = json.loads((run / "provenance.json").read_text("utf-8"))["compute"]["kernels"]
@@ -96,10 +96,10 @@ def test_kernel_that_refuses_is_named_in_warning_events_and_provenance(job):
 def test_run_that_does_not_ask_tries_nothing(job):
     """No trial, no change of torch, and the attention is recorded all the same."""
 
-    def find_refused(compute: Callable[[], None]) -> tuple[str, ...]:
+    def find_nondeterministic_ops(compute: Callable[[], None]) -> tuple[str, ...]:
         raise AssertionError(f"{compute} is not to be tried")
 
-    run = job.run(find_refused=find_refused)
+    run = job.run(find_nondeterministic_ops=find_nondeterministic_ops)
     assert set(job.storage.seen) == {(False, False)}
     kernels = json.loads((run / "provenance.json").read_text("utf-8"))["compute"]["kernels"]
     assert (kernels["attention"], kernels["deterministic"], kernels["refused"]) == ("sdpa", False, None)

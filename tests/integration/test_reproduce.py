@@ -18,8 +18,8 @@ from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_train
 from codex_ml.errors import InterruptedRun, UserError
 from codex_ml.io.atomic import Storage
-from codex_ml.recipes.reproduce import ReproduceCollaborators, Reproduction, reproduce, require_identical
-from codex_ml.recipes.train.job import TrainCollaborators, train
+from codex_ml.recipes.reproduce import ReproduceDependencies, Reproduction, reproduce, require_identical
+from codex_ml.recipes.train.job import TrainDependencies, train
 from codex_ml.recipes.verify.run import verify_run
 from codex_ml.runs.layout import RunLayout, read_record
 from codex_ml.runs.manifest import read_manifest, write_manifest
@@ -52,7 +52,7 @@ class Workspace:
         ]
         composed = compose("train", "default", None, values, working_directory=self.directory, environment={})
         try:
-            train(validate_train(composed), TrainCollaborators(say=be_quiet), stop_at)
+            train(validate_train(composed), TrainDependencies(emit=be_quiet), stop_at)
         except InterruptedRun:
             assert stop_at is not None
         return self.run
@@ -63,12 +63,12 @@ class Workspace:
         (directory,) = (self.directory / "runs").iterdir()
         return RunLayout(directory)
 
-    def reproduce(self, **collaborators: object) -> Reproduction:
+    def reproduce(self, **dependencies: object) -> Reproduction:
         """Repeat the run; the code may change while tests run, so it is excused."""
         verified = verify_run(self.run, allowed=["code", "versions", "platform"])
         assert verified.verification.passed, verified.verification.lines()
-        outside = ReproduceCollaborators(train=TrainCollaborators(say=be_quiet), **collaborators)  # type: ignore[arg-type]
-        return reproduce(verified, self.directory / "again", outside)
+        dependencies = ReproduceDependencies(train=TrainDependencies(emit=be_quiet), **dependencies)  # type: ignore[arg-type]
+        return reproduce(verified, self.directory / "again", dependencies)
 
 
 @pytest.fixture
@@ -121,9 +121,9 @@ def test_reproduce_interrupted_says_to_repeat_it_and_not_to_resume(workspace) ->
     """A resume of the repetition would be compared with nothing; the unfinished run is named."""
     workspace.train("training.save_steps=2")
     verified = verify_run(workspace.run, allowed=["code"])
-    outside = ReproduceCollaborators(train=TrainCollaborators(say=be_quiet, storage=InterruptingStorage()))
+    dependencies = ReproduceDependencies(train=TrainDependencies(emit=be_quiet, storage=InterruptingStorage()))
     with pytest.raises(InterruptedRun) as stopped:
-        reproduce(verified, workspace.directory / "again", outside)
+        reproduce(verified, workspace.directory / "again", dependencies)
     (unfinished,) = (path for path in (workspace.directory / "again").iterdir() if path.is_dir())
     assert stopped.value.exit_code == 130
     assert f"codex-ml runs rm {unfinished}" in stopped.value.what

@@ -11,7 +11,7 @@ from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_train
 from codex_ml.errors import DiskSpaceError, UserError
 from codex_ml.io.atomic import Storage
-from codex_ml.recipes.train.job import TrainCollaborators, train
+from codex_ml.recipes.train.job import TrainDependencies, train
 from codex_ml.runs.layout import RunLayout
 
 pytestmark = pytest.mark.slow
@@ -37,8 +37,8 @@ def job(tmp_path, tiny_llama_directory, small_records):
         said: list[str] = []
         values = [f"model.path={tiny_llama_directory}", f"data.path={small_records}", "training.save_steps=2"]
         composed = compose("train", overrides=[*values, *overrides], working_directory=tmp_path, environment={})
-        outside = TrainCollaborators(say=said.append, storage=storage or Storage())
-        outcome = train(validate_train(composed), outside)
+        dependencies = TrainDependencies(emit=said.append, storage=storage or Storage())
+        outcome = train(validate_train(composed), dependencies)
         assert outcome.directory is not None
         return outcome.directory, "\n".join([*said, *outcome.lines])
 

@@ -10,8 +10,8 @@ import pytest
 from codex_ml.config.compose import compose
 from codex_ml.config.validate import validate_evaluate, validate_train
 from codex_ml.errors import CheckpointError, DataError, UserError
-from codex_ml.recipes.evaluate import EvaluateCollaborators, evaluate
-from codex_ml.recipes.train.job import TrainCollaborators, train
+from codex_ml.recipes.evaluate import EvaluateDependencies, evaluate
+from codex_ml.recipes.train.job import TrainDependencies, train
 from codex_ml.recipes.train.setup import refuse_several_processes
 from codex_ml.runs.listing import resolve_targets
 
@@ -39,7 +39,7 @@ def job(tmp_path, tiny_llama_directory, small_records):
             environment={},
             extra_values=extra,
         )
-        outcome = train(validate_train(composed), TrainCollaborators(say=said.append))
+        outcome = train(validate_train(composed), TrainDependencies(emit=said.append))
         assert outcome.directory is not None
         return outcome.directory, "\n".join([*said, *outcome.lines])
 
@@ -166,7 +166,7 @@ def _evaluate(tmp_path, model, data, run, *overrides):
         environment={},
     )
     targets = resolve_targets([str(path) for path in run], tmp_path / "runs", None)
-    return evaluate(validate_evaluate(composed), targets, EvaluateCollaborators(say=[].append))
+    return evaluate(validate_evaluate(composed), targets, EvaluateDependencies(emit=[].append))
 
 
 def test_evaluate_records_that_were_trained_on_are_refused(job, tmp_path, tiny_llama_directory, small_records):

@@ -10,7 +10,7 @@ import pytest
 from served_app import Client, Make, asked, events, run
 
 from codex_ml.serve.app import CHAT, COMPLETIONS, HEALTH, METRICS, MODELS, READY
-from codex_ml.serve.engine import Job, Wish
+from codex_ml.serve.engine import GenerationParams, Job
 
 
 def test_completions_whole_answer_has_text_reason_and_usage(make: Make) -> None:
@@ -150,7 +150,7 @@ def test_answer_that_would_wait_too_long_is_not_waited_for(make: Make) -> None:
     setting = make(request_seconds=0.4, most_running=1)
 
     async def body() -> None:
-        long = Job("long", "base", "wait", Wish(), float("inf"))
+        long = Job("long", "base", "wait", GenerationParams(), float("inf"))
         setting.engine.submit(long)
         assert await asyncio.to_thread(setting.source.begun.wait, 10)
         for stream in (True, False):

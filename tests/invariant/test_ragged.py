@@ -30,7 +30,7 @@ from codex_ml.data.batches import collate, concatenate
 from codex_ml.data.tokenization.tokenizer import TokenizedRecord
 from codex_ml.errors import ModelError
 from codex_ml.modeling.attention import record_attention
-from codex_ml.modeling.forward import RAGGED_FAMILIES, lay_out, supervised_loss
+from codex_ml.modeling.forward import RAGGED_FAMILIES, configure_batch_layout, supervised_loss
 from codex_ml.peft.peft_adapter import apply_lora
 from codex_ml.training.checkpoint.state import TrainerState
 from codex_ml.training.loop import run_training
@@ -96,7 +96,7 @@ def pair(family: str, kind: str) -> tuple[nn.Module, nn.Module]:
     else:
         model = base
     plain = copy.deepcopy(model)
-    assert lay_out(model, "ragged").kind == "ragged"
+    assert configure_batch_layout(model, "ragged").kind == "ragged"
     return plain.eval(), model.eval()
 
 
@@ -195,7 +195,7 @@ def test_ragged_training_lies_over_padded_training(bench: Bench, step_losses: An
     curves = {}
     for layout in ("padded", "ragged"):
         model = bench.model()
-        assert lay_out(model, layout).kind == layout
+        assert configure_batch_layout(model, layout).kind == layout
         job = bench.job(model, layout, 20, micro_batch_size=4, gradient_accumulation_steps=2)
         hook, state = step_losses(), TrainerState()
         run_training(replace(job, layout=layout), state, [hook])
@@ -213,7 +213,7 @@ def test_ragged_training_lies_over_padded_training(bench: Bench, step_losses: An
 def test_ragged_positions_that_depend_on_the_batch_are_padded_and_say_why() -> None:
     """Frequencies that follow the longest record of a batch would tie records together."""
     config = LlamaConfig(**_SHAPE, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0})
-    layout = lay_out(LlamaForCausalLM(config), "auto")
+    layout = configure_batch_layout(LlamaForCausalLM(config), "auto")
     assert layout.kind == "padded"
     assert "dynamic" in layout.reason
 
@@ -224,7 +224,7 @@ def test_tokens_per_micro_batch_changes_no_step(bench: Bench, step_losses: Any, 
     curves = []
     for values in ({"micro_batch_size": 8}, {"micro_batch_size": 8, "tokens_per_micro_batch": 64}):
         model = bench.model()
-        lay_out(model, layout)
+        configure_batch_layout(model, layout)
         job = bench.job(model, f"{len(curves)}", 20, **values)
         hook, state = step_losses(), TrainerState()
         run_training(replace(job, layout=layout), state, [hook])
@@ -256,11 +256,11 @@ def test_layout_of_an_unknown_family_is_padded_and_ragged_is_refused() -> None:
         vocab_size=31, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
     )
     model = GPTNeoXForCausalLM(config)
-    layout = lay_out(model, "auto")
+    layout = configure_batch_layout(model, "auto")
     assert layout.kind == "padded"
     assert "gpt_neox" in layout.line()
     with pytest.raises(ModelError, match="cannot take ragged batches") as caught:
-        lay_out(model, "ragged")
+        configure_batch_layout(model, "ragged")
     assert "gpt_neox" in str(caught.value.why)
 
 
@@ -275,7 +275,7 @@ def test_ragged_attention_that_would_ignore_what_it_is_given_stops() -> None:
 def test_layout_of_eager_attention_is_padded() -> None:
     """Somebody who asked for eager attention gets it."""
     model = LlamaForCausalLM(LlamaConfig(**_SHAPE, attn_implementation="eager"))
-    assert lay_out(model, "auto").kind == "padded"
+    assert configure_batch_layout(model, "auto").kind == "padded"
     assert model.config._attn_implementation == "eager"
 
 
@@ -283,7 +283,7 @@ def test_layout_padded_leaves_the_model_as_transformers_made_it() -> None:
     """The reference computes with nothing of ours."""
     model = FAMILIES["llama"]()
     before = [type(module) for module in model.modules()]
-    assert lay_out(model, "padded").kind == "padded"
+    assert configure_batch_layout(model, "padded").kind == "padded"
     assert [type(module) for module in model.modules()] == before
     assert model.config._attn_implementation == "sdpa"
 

@@ -65,10 +65,10 @@ def test_free_what_failed_error_that_is_its_own_cause_ends() -> None:
     """Each error of a ring of causes is visited once."""
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
-    errors.free_what_failed(first)
+    errors.release_exception_frames(first)
     alone = ValueError("alone")
     alone.__cause__ = alone
-    errors.free_what_failed(alone)
+    errors.release_exception_frames(alone)
 
 
 @pytest.mark.parametrize(

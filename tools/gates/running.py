@@ -37,7 +37,7 @@ class Gate:
 
     root: Path
     isolation: Isolation
-    say: Callable[[str], None]
+    emit: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
 
     def run(self, scans: Sequence[Scan], accepted_tests: Callable[[], str | None]) -> list[Outcome]:
@@ -52,7 +52,7 @@ class Gate:
                 status, note = self._run(scan)
             outcome = Outcome(scan.name, status, round(self.clock() - began, 1), note)
             outcomes.append(outcome)
-            self.say(line_of(outcome))
+            self.emit(line_of(outcome))
         return outcomes
 
     def _run(self, scan: Scan) -> tuple[str, str]:
@@ -73,7 +73,7 @@ class Gate:
         lines = [line for line in output.splitlines() if line.strip()]
         if problem:
             for line in lines[-LINES_SHOWN:]:
-                self.say(f"    {line}")
+                self.emit(f"    {line}")
             return FAIL, f"{problem}; all of it in {log.relative_to(self.root)}"
         rehearsed = next((line for line in lines if line.startswith(REHEARSED)), None)
         return (REHEARSED, rehearsed) if rehearsed else (PASS, _last_word(lines))

@@ -116,9 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if docker is None:
             raise BuildError("docker is not installed")
         check_wheelhouse(root, root / wheelhouse)
-        made_of = labels(root, root / wheelhouse, chosen.base_image, docker)
-        made_of |= {"BASE_IMAGE": chosen.base_image, "WHEELHOUSE": wheelhouse}
-        command = build_command(docker, chosen.kind, chosen.tag or f"codex:{chosen.kind}", made_of)
+        from_entry = labels(root, root / wheelhouse, chosen.base_image, docker)
+        from_entry |= {"BASE_IMAGE": chosen.base_image, "WHEELHOUSE": wheelhouse}
+        command = build_command(docker, chosen.kind, chosen.tag or f"codex:{chosen.kind}", from_entry)
         return subprocess.run(command, cwd=root, env=build_environment(docker, os.environ), check=False).returncode
     except (BuildError, LockError, OSError, subprocess.CalledProcessError) as error:
         print(f"no image was built: {error}", file=sys.stderr)

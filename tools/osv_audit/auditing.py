@@ -26,7 +26,7 @@ class AuditSettings:
     limits: AgeLimits
 
 
-def audit(settings: AuditSettings, make_target: Callable[[], Target], now: datetime, say: Say) -> Verdict:
+def audit(settings: AuditSettings, make_target: Callable[[], Target], now: datetime, emit: Say) -> Verdict:
     """Audit packages against the database of this machine and return the verdict; every reason is said.
 
     Parameters
@@ -37,33 +37,33 @@ def audit(settings: AuditSettings, make_target: Callable[[], Target], now: datet
         Returns what is audited; called after the database was found good.
     now : datetime
         The present moment.
-    say : callable
+    emit : callable
         Takes one line for people.
     """
     try:
         database = read_database(settings.database)
-        say(
+        emit(
             f"database: {database.place}, {len(database.advisories)} records, newest {database.newest:%Y-%m-%d %H:%M}, "
             + _origin(database)
         )
         limits = settings.limits
-        say(
+        emit(
             f"age: warned of after {limits.warn_days:g} days, refused after {limits.fail_days:g} (of the newest record)"
         )
         age_days, to_warn = check_age(database, now, limits)
-        say(f"{'WARNING: the database is ' if to_warn else 'the database is '}{age_days:.1f} days old")
+        emit(f"{'WARNING: the database is ' if to_warn else 'the database is '}{age_days:.1f} days old")
         holding, expired = split_expired(read_waivers(settings.waivers, now.date()), now.date())
         target = make_target()
         findings = run_pip_audit(settings.program, target, Responder(database))
     except AuditError as error:
-        say(f"no answer: {error}")
+        emit(f"no answer: {error}")
         return error.verdict
-    open_findings = _apply(findings, holding, say)
+    open_findings = _apply(findings, holding, emit)
     for finding in open_findings:
-        say(_line(finding))
+        emit(_line(finding))
     for waiver in expired:
-        say(f"waiver of {waiver.identifier} for {waiver.package} is over since {waiver.expires}: judge it again")
-    say(
+        emit(f"waiver of {waiver.identifier} for {waiver.package} is over since {waiver.expires}: judge it again")
+    emit(
         f"{target.description}: {len(target.packages)} packages asked of, {len(open_findings)} findings, "
         f"{len(findings) - len(open_findings)} waived, {len(expired)} waivers over"
     )
@@ -77,20 +77,20 @@ def _origin(database: Database) -> str:
     return f"SHA-256 {database.sha256[:16]}… {compared}"
 
 
-def _apply(findings: list[Finding], waivers: tuple[Waiver, ...], say: Say) -> list[Finding]:
+def _apply(findings: list[Finding], waivers: tuple[Waiver, ...], emit: Say) -> list[Finding]:
     open_findings = []
     used = set()
     for finding in findings:
         covering = [one for one in waivers if one.covers(finding.package, set(finding.identifiers))]
         used.update(covering)
         if covering:
-            say(f"waived until {covering[0].expires}: {_line(finding)} ({covering[0].reason})")
+            emit(f"waived until {covering[0].expires}: {_line(finding)} ({covering[0].reason})")
         else:
             open_findings.append(finding)
     # No failure: another machine's database, or another set of packages, may need it.
     for waiver in waivers:
         if waiver not in used:
-            say(f"waiver of {waiver.identifier} for {waiver.package} covers nothing here: is it still needed?")
+            emit(f"waiver of {waiver.identifier} for {waiver.package} covers nothing here: is it still needed?")
     return open_findings
 
 

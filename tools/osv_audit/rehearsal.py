@@ -41,7 +41,7 @@ def planted_record(modified: datetime) -> dict[str, object]:
     }
 
 
-def rehearse(program: Path, environment: Callable[[], Target], now: datetime, say: Say) -> Verdict:
+def rehearse(program: Path, environment: Callable[[], Target], now: datetime, emit: Say) -> Verdict:
     """Import a planted database and show each verdict once; CLEAN when all were as they must be, else NOT_RUN."""
     with tempfile.TemporaryDirectory(prefix="codex-ml-rehearsal-") as name:
         directory = Path(name)
@@ -61,12 +61,12 @@ def rehearse(program: Path, environment: Callable[[], Target], now: datetime, sa
             verdict = audit(used, target, now, said.append)
             failed = failed or verdict != expected
             if verdict == expected:
-                say(f"as it must be: {what}: {verdict.name} ({said[-1]})")
+                emit(f"as it must be: {what}: {verdict.name} ({said[-1]})")
             else:
-                say(f"WRONG: {what}: {verdict.name}, expected {expected.name}: {' / '.join(said)}")
+                emit(f"WRONG: {what}: {verdict.name}, expected {expected.name}: {' / '.join(said)}")
     if failed:
         return Verdict.NOT_RUN
-    say("REHEARSED with planted records: the audit works here. Whether a dependency is vulnerable was NOT looked at.")
+    emit("REHEARSED with planted records: the audit works here. Whether a dependency is vulnerable was NOT looked at.")
     return Verdict.CLEAN
 
 

@@ -26,10 +26,10 @@ from codex_ml.errors import (
     STOP_EXIT_CODES,
     CodexError,
     StopSignal,
-    free_what_failed,
     is_out_of_memory,
     is_panic,
     no_room,
+    release_exception_frames,
 )
 from codex_ml.io.stopping import STOP, StopRequest
 from codex_ml.io.terminal import drop_output, finish_output, visible, visible_json, write_message, write_result
@@ -112,7 +112,7 @@ def run_command(body: Callable[[], int], *, has_model: bool = True) -> None:
             write_message(fit_to_show("".join(traceback.format_exception(error))))
         block, code = error_block(error, has_model=has_model)
         # The filters of the text need some memory, too.
-        free_what_failed(error)
+        release_exception_frames(error)
         # An interruption of ours has nothing to hide, and the filters may be what it has interrupted half imported.
         shown = block if isinstance(error, StopSignal) and "\n" not in block else fit_to_show(block)
         # A terminal that hung up takes no line; the exit code still says how it ended.

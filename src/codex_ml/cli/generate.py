@@ -164,14 +164,14 @@ def _resolve(
 
 def _answer_file(config: GenerateConfig, target: Target, source: Path, output: Path, overwrite: bool) -> int:
     with STOP.deferred():
-        from codex_ml.recipes.answering import GenerateCollaborators, open_answerer
+        from codex_ml.recipes.answering import GenerateDependencies, open_answerer
         from codex_ml.recipes.generate import AnswerFile, answer_file, check_answer_file
     STOP.check()
 
     files = check_answer_file(AnswerFile(source, output, overwrite))
-    outside = GenerateCollaborators()
-    with open_answerer(config, target, outside) as answerer:
-        report = answer_file(answerer, files, outside)
+    dependencies = GenerateDependencies()
+    with open_answerer(config, target, dependencies) as answerer:
+        report = answer_file(answerer, files, dependencies)
     rows, reasons = report["rows"], report["finish_reasons"]
     print_results(
         [
@@ -187,22 +187,22 @@ def _answer_file(config: GenerateConfig, target: Target, source: Path, output: P
 
 def _answer_here(config: GenerateConfig, target: Target, job: _Job) -> int:
     with STOP.deferred():
-        from codex_ml.recipes.answering import GenerateCollaborators, open_answerer, require_template
+        from codex_ml.recipes.answering import GenerateDependencies, open_answerer, require_template
         from codex_ml.recipes.generate import answer_prompt, hold_conversation
     STOP.check()
 
     prompt = sys.stdin.read() if job.prompt == "-" else job.prompt
-    outside = GenerateCollaborators()
-    with open_answerer(config, target, outside) as answerer:
+    dependencies = GenerateDependencies()
+    with open_answerer(config, target, dependencies) as answerer:
         if job.chat:
             require_template(answerer)
             turns = _typed_turns() if prompt is None else iter([prompt])
-            hold_conversation(answerer, turns, print_piece, outside.say, system=job.system)
+            hold_conversation(answerer, turns, print_piece, dependencies.emit, system=job.system)
         else:
             assert prompt is not None, "one of the three was given"
-            answer_prompt(answerer, prompt, print_piece, outside.say)
+            answer_prompt(answerer, prompt, print_piece, dependencies.emit)
         if answerer.log.path is not None:
-            outside.say(f"what the safety policy found is noted in {answerer.log.path}")
+            dependencies.emit(f"what the safety policy found is noted in {answerer.log.path}")
     return 0
 
 

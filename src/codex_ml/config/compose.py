@@ -130,7 +130,7 @@ def compose(
         tree.put(key, as_text(str(value)) if isinstance(value, str | Path) else value, Source(option_name(key), here))
     problems += _given_twice(parsed.values, extra_values or {})
     apply_no_network(tree, environment, here)
-    problems += settle(tree, environment, here)
+    problems += resolve_references_and_paths(tree, environment, here)
     return Composed(command, tree.values(), _origins(tree, command), tuple(problems), migrations)
 
 
@@ -146,7 +146,9 @@ def _given_twice(overrides: Sequence[Override], options: Mapping[str, object]) -
     ]
 
 
-def settle(tree: ValueTree, environment: Mapping[str, str], working_directory: Path) -> list[ConfigProblem]:
+def resolve_references_and_paths(
+    tree: ValueTree, environment: Mapping[str, str], working_directory: Path
+) -> list[ConfigProblem]:
     """Refuse code, fill in what is referred to, and make paths absolute, in place; return what was refused."""
     problems = _refuse_code(tree) + _refuse_missing(tree)
     output = tree.find("run.output_dir")

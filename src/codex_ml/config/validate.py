@@ -122,12 +122,12 @@ def validate_section(name: str, composed: Composed) -> Section:
     assert section is not None
     # Composing fills in the place of runs, which is no key of the file.
     given = {key for key, origin in composed.origins.items() if origin not in (SCHEMA_DEFAULT, WORKING_DIRECTORY)}
-    outside = sorted({key.partition(".")[0] for key in given} - {name})
+    dependencies = sorted({key.partition(".")[0] for key in given} - {name})
     problems = [
         ConfigProblem(
             key, f"stands outside the section of this file, {name}", f"move it to a file of its own group, or to {name}"
         )
-        for key in outside
+        for key in dependencies
     ]
     config, further = _check(section, composed.values.get(name, {}), name, composed)
     return _accepted(config, composed, problems + further + _unknown_names(composed))

@@ -18,11 +18,11 @@ from codex_ml.data.contamination import count_overlap_with_file, prompt_digest, 
 from codex_ml.data.manifest import ContentHasher, build_manifest, warnings_of
 from codex_ml.data.records.builder import FilterText, FoundSpan, RecordBuilder
 from codex_ml.data.records.chat import MessagesRecord
-from codex_ml.data.records.weights import copies_of
+from codex_ml.data.records.weights import repeat_count
 from codex_ml.data.sources import SourceRecord, SourceStream, open_sources
 from codex_ml.data.split_utils import SPLIT_NAMES
-from codex_ml.data.storage.arrays import ArrayPlace, MemoryArrays, Place, StoredRecords, TokenArraysWriter
-from codex_ml.data.storage.cached_dataset import BuiltPart, BuiltSplit, CacheUse, Made, through_cache
+from codex_ml.data.storage.arrays import ArrayPlace, MemoryArrays, RecordLocation, StoredRecords, TokenArraysWriter
+from codex_ml.data.storage.cached_dataset import BuiltDataset, BuiltPart, BuiltSplit, CacheUse, load_or_build
 from codex_ml.data.tokenization.tokenizer import RecordTokenizer
 from codex_ml.errors import DataError
 
@@ -124,35 +124,35 @@ def build_dataset(
     """
     sources = open_sources(data, splits)
     job = _Job(data, tokenizer, filter_text, sources, on_record)
-    made = job.make(MemoryArrays()) if cache_use is None else through_cache(data, sources, cache_use, job.make)
-    dataset = _dataset(data, made)
+    built = job.make(MemoryArrays()) if cache_use is None else load_or_build(data, sources, cache_use, job.make)
+    dataset = _dataset(data, built)
     refuse_overlap(dataset.manifest, data.max_overlap_share)
-    for split in made.splits.values():
+    for split in built.splits.values():
         for found in split.findings:
             on_findings(found.record_id, found.field, found.spans, found.action)
     return dataset
 
 
-def _dataset(data: DataSection, made: Made) -> Dataset:
+def _dataset(data: DataSection, built: BuiltDataset) -> Dataset:
     """Return what was made as what a run works with."""
-    renders = any(split.has_messages for split in made.splits.values())
+    renders = any(split.has_messages for split in built.splits.values())
     left_out: Counter[str] = Counter()
-    for split in made.splits.values():
+    for split in built.splits.values():
         left_out.update(split.left_out)
-    records = {name: split.records for name, split in made.splits.items()}
-    manifest = build_manifest(data, made.splits, made.template_date if renders else None, left_out)
+    records = {name: split.records for name, split in built.splits.items()}
+    manifest = build_manifest(data, built.splits, built.template_date if renders else None, left_out)
     count_overlap_with_file(manifest, records, data)
     return Dataset(
         splits=records,
-        account=_account(made),
+        account=_account(built),
         manifest=manifest,
-        rejects=tuple(file.rejects for file in made.files if file.rejects),
+        rejects=tuple(file.rejects for file in built.files if file.rejects),
     )
 
 
-def _account(made: Made) -> DataAccount:
-    splits = {name: split.account for name, split in made.splits.items()}
-    account = DataAccount(splits, [file.account for file in made.files])
+def _account(built: BuiltDataset) -> DataAccount:
+    splits = {name: split.account for name, split in built.splits.items()}
+    account = DataAccount(splits, [file.account for file in built.files])
     account.check()
     return account
 
@@ -174,14 +174,14 @@ class _Job:
         self._filter_text = filter_text
         self._sources = sources
 
-    def make(self, place: ArrayPlace) -> Made:
+    def make(self, place: ArrayPlace) -> BuiltDataset:
         """Read all, and put the records where they are to lie; one record is in memory at a time."""
         builder = RecordBuilder(self._data, self._tokenizer, self._filter_text)
-        in_the_making: dict[str, _SplitInTheMaking] = {}
+        in_the_making: dict[str, _SplitBuilder] = {}
         for source in self._sources:
             for name in source.splits:
                 if name not in in_the_making:
-                    in_the_making[name] = _SplitInTheMaking(name, place, self._data.columns)
+                    in_the_making[name] = _SplitBuilder(name, place, self._data.columns)
                 in_the_making[name].begin(source)
             for name, record in source:
                 in_the_making[name].take(record, builder)
@@ -193,15 +193,15 @@ class _Job:
             builder.refuse_unlearnable(name, split.account)
             _refuse_bad_share(f"the split {name!r}", split.account, self._data.max_bad_share)
         finished = {name: split.finish(place, builder) for name, split in in_the_making.items()}
-        made = Made(finished, self._tokenizer.template_date)
+        built = BuiltDataset(finished, self._tokenizer.template_date)
         # Lines that are no records have no split. Where some splits only are built, they belong to all of a file.
-        account = _account(made)
+        account = _account(built)
         total = replace(account.total(), records_read=sum(file.records_read for file in account.files))
         _refuse_bad_share("all splits, with lines that are no records,", total, self._data.max_bad_share)
-        return made
+        return built
 
 
-class _SplitInTheMaking:
+class _SplitBuilder:
     """What is gathered of one split while its records come by."""
 
     def __init__(self, name: str, place: ArrayPlace, columns: Mapping[str, str]) -> None:
@@ -221,7 +221,7 @@ class _SplitInTheMaking:
     def take(self, source: SourceRecord, builder: RecordBuilder) -> None:
         """Take the next record of the split."""
         weight = self._sources[-1].weight if self._name == "train" else 1.0
-        copies = copies_of(source.raw, weight)
+        copies = repeat_count(source.raw, weight)
         if not copies:
             self.account.records_read += 1
             self.account.drop(BY_WEIGHT)
@@ -236,7 +236,9 @@ class _SplitInTheMaking:
         except ValueError:
             prompt_key = b""
         self._bytes.update(source.raw + b"\n")
-        place = Place(source.file_name, source.line_number, source.offset, record_digest(source.raw), prompt_key)
+        place = RecordLocation(
+            source.file_name, source.line_number, source.offset, record_digest(source.raw), prompt_key
+        )
         for _ in range(copies):
             self._content.add(record)
             self._writer.add(record, place)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 # Keys and numbers of elements from the outermost in; None at the end stands for a key itself.
-Place = tuple[str | int | None, ...]
+JsonPath = tuple[str | int | None, ...]
 # Takes where a text stands and the text, and returns what is to stand there.
-ChangeText = Callable[[Place, str], str]
+ChangeText = Callable[[JsonPath, str], str]
 
 # A shorter number is nobody's; `SafetyFilters.redact_value` draws the same line.
 _SHORTEST_LOOKED_AT = 10**5
@@ -49,7 +49,7 @@ class _Walk:
         self._change = change
         self._next_token = 0
 
-    def visit(self, item: Any, place: Place) -> None:
+    def visit(self, item: Any, place: JsonPath) -> None:
         kind = type(item)
         if kind is str:
             self._set(self._number(), item, self._change(place, item))
@@ -64,7 +64,7 @@ class _Walk:
             if abs(item) >= _SHORTEST_LOOKED_AT and item == int(item):
                 self._set(number, str(int(item)), self._change(place, str(int(item))))
 
-    def _visit_object(self, item: dict[str, Any], place: Place) -> None:
+    def _visit_object(self, item: dict[str, Any], place: JsonPath) -> None:
         taken: set[str] = set()
         # A row may be made of thousands of keys that become equal: none of their numbers is tried twice.
         last_suffix: dict[str, int] = {}

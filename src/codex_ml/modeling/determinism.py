@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from codex_ml.errors import UserError
 from codex_ml.modeling.attention import RECORD_KERNELS
-from codex_ml.modeling.forward import PADDED, Layout
+from codex_ml.modeling.forward import PADDED, BatchLayout
 
 # cuBLAS repeats its sums only with a workspace of a fixed size, which it reads once, when CUDA starts.
 # https://docs.nvidia.com/cuda/cublas/index.html#results-reproducibility
@@ -52,7 +52,7 @@ class Kernels:
     attention: str
     deterministic: bool = False
     refused: tuple[str, ...] | None = None
-    layout: Layout = PADDED
+    layout: BatchLayout = PADDED
 
     def to_json(self) -> dict[str, Any]:
         """Return the choices as JSON values, with the settings of torch that they rest on."""
@@ -134,7 +134,7 @@ def fix_workspace(environment: MutableMapping[str, str]) -> None:
         )
 
 
-def refused_kernels(compute: Callable[[], None]) -> tuple[str, ...]:
+def find_nondeterministic_ops(compute: Callable[[], None]) -> tuple[str, ...]:
     """Compute once and return the names of the kernels that have no deterministic form, sorted.
 
     Parameters

@@ -29,7 +29,7 @@ _FIXED_POSITIONS = frozenset({"default", "linear", "llama3", "yarn"})
 
 
 @dataclass(frozen=True)
-class Layout:
+class BatchLayout:
     """A layout and why it was taken; a line of it is shown when a run begins, and its provenance keeps it."""
 
     kind: LayoutKind
@@ -40,10 +40,10 @@ class Layout:
         return f"batches {self.kind}: {self.reason}"
 
 
-PADDED = Layout("padded", "nothing else was asked for")
+PADDED = BatchLayout("padded", "nothing else was asked for")
 
 
-def lay_out(model: nn.Module, wish: Literal["auto", "ragged", "padded"]) -> Layout:
+def configure_batch_layout(model: nn.Module, requested: Literal["auto", "ragged", "padded"]) -> BatchLayout:
     """Choose the layout of a model's batches and prepare the model for it.
 
     A model laid out for ragged batches also gets its norms in closed form; for padded ones nothing is put into it.
@@ -54,7 +54,7 @@ def lay_out(model: nn.Module, wish: Literal["auto", "ragged", "padded"]) -> Layo
     ----------
     model : nn.Module
         The base model, bare or with an adapter around it.
-    wish : str
+    requested : str
         The config's ``model.batch_layout``.
 
     Raises
@@ -63,7 +63,7 @@ def lay_out(model: nn.Module, wish: Literal["auto", "ragged", "padded"]) -> Layo
         If ragged batches are asked for and the model cannot take them.
     """
     bare: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    layout = _choose(bare, wish)
+    layout = _choose(bare, requested)
     if layout.kind == "ragged":
         register_record_attention()
         bare.set_attn_implementation(RECORD_ATTENTION)
@@ -71,19 +71,19 @@ def lay_out(model: nn.Module, wish: Literal["auto", "ragged", "padded"]) -> Layo
     return layout
 
 
-def _choose(model: PreTrainedModel, wish: Literal["auto", "ragged", "padded"]) -> Layout:
-    if wish == "padded":
-        return Layout("padded", "model.batch_layout asks for it")
+def _choose(model: PreTrainedModel, requested: Literal["auto", "ragged", "padded"]) -> BatchLayout:
+    if requested == "padded":
+        return BatchLayout("padded", "model.batch_layout asks for it")
     obstacle = _obstacle(model)
     if obstacle is None:
-        return Layout("ragged", "no position is padding, and attention runs within each record")
-    if wish == "ragged":
+        return BatchLayout("ragged", "no position is padding, and attention runs within each record")
+    if requested == "ragged":
         raise ModelError(
             "model.batch_layout: this model cannot take ragged batches",
             why=obstacle,
             fix="use model.batch_layout=auto (or padded); results are the same, padding is computed",
         )
-    return Layout("padded", obstacle)
+    return BatchLayout("padded", obstacle)
 
 
 def _obstacle(model: PreTrainedModel) -> str | None:

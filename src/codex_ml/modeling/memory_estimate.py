@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class WithoutNumbers:
+class FakeTensorContext:
     """A block in which operations give tensors of the right shape, type and device, and compute nothing.
 
     The tensors are torch's fake tensors (https://docs.pytorch.org/docs/stable/torch.compiler_fake_tensor.html): every
@@ -30,7 +30,7 @@ class WithoutNumbers:
         self._device = device
         self._mode = FakeTensorMode()
 
-    def __enter__(self) -> WithoutNumbers:
+    def __enter__(self) -> FakeTensorContext:
         """Begin to compute nothing."""
         self._mode.__enter__()
         return self
@@ -43,7 +43,7 @@ class WithoutNumbers:
         """Return a tensor in the shape and type of another, on the device; to be called inside the block."""
         return torch.empty(like.shape, dtype=like.dtype, device=self._device)
 
-    def furnish(self, model: nn.Module) -> None:
+    def materialize_fake_parameters(self, model: nn.Module) -> None:
         """Give the parameters and buffers of a model on the meta device a device; what is tied stays tied."""
         made: dict[int, Tensor] = {}
         for module in model.modules():

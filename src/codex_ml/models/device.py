@@ -1,4 +1,4 @@
-"""Choice of device and number format: `auto` with its reason, or an error when an explicit wish cannot be met."""
+"""Choice of device and number format: `auto` with its reason, or an error when an explicit choice is not available."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Choice:
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def choose_device(wish: str, probe: DeviceProbe | None = None) -> Choice:
-    """Return the device for a wish of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+def choose_device(requested: str, probe: DeviceProbe | None = None) -> Choice:
+    """Return the device for a request of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises
     ------
@@ -48,36 +48,36 @@ def choose_device(wish: str, probe: DeviceProbe | None = None) -> Choice:
         If a CUDA device is wished for and not there: falling back would cost hours in silence.
     """
     probe = probe or DeviceProbe()
-    if wish == "cpu":
+    if requested == "cpu":
         return Choice("cpu", "asked for")
-    if wish == "auto":
+    if requested == "auto":
         if probe.cuda_is_available():
             return Choice("cuda:0", "a CUDA device is available")
         return Choice("cpu", "no CUDA device is available")
     if not probe.cuda_is_available():
         raise ModelError(
-            f"model.device: {wish} was asked for, but no CUDA device is available",
+            f"model.device: {requested} was asked for, but no CUDA device is available",
             why="torch sees no usable GPU (none built in, no driver, or a CPU build of torch)",
             fix="use model.device=auto or model.device=cpu, or install the driver and a CUDA build of torch",
         )
-    index = int(wish.partition(":")[2] or 0)
+    index = int(requested.partition(":")[2] or 0)
     if index >= probe.cuda_device_count():
         raise ModelError(
-            f"model.device: {wish} was asked for, but this machine has {probe.cuda_device_count()} CUDA device(s)",
+            f"model.device: {requested} was asked for, but this machine has {probe.cuda_device_count()} CUDA device(s)",
             fix="count from cuda:0, or use model.device=auto",
         )
     return Choice(f"cuda:{index}", "asked for")
 
 
-def choose_dtype(wish: str, device: str, probe: DeviceProbe | None = None, stored: str | None = None) -> Choice:
-    """Return the number format of the base weights for a wish of ``auto``, ``float32`` or ``bfloat16``.
+def choose_dtype(requested: str, device: str, probe: DeviceProbe | None = None, stored: str | None = None) -> Choice:
+    """Return the number format of the base weights for a request of ``auto``, ``float32`` or ``bfloat16``.
 
     On a CPU, `auto` is bfloat16 only for weights that are stored in it, on a processor that computes it: nothing is
     then rounded that was not before. On CUDA it is bfloat16 wherever the device computes it.
 
     Parameters
     ----------
-    wish : str
+    requested : str
         The config's ``model.dtype``.
     device : str
         As `choose_device` gives it.
@@ -93,14 +93,14 @@ def choose_dtype(wish: str, device: str, probe: DeviceProbe | None = None, store
     """
     probe = probe or DeviceProbe()
     on_cuda = device.startswith("cuda")
-    if wish == "auto":
+    if requested == "auto":
         return _automatic_dtype(on_cuda, probe, stored)
-    if wish == "bfloat16" and on_cuda and not probe.cuda_supports_bfloat16():
+    if requested == "bfloat16" and on_cuda and not probe.cuda_supports_bfloat16():
         raise ModelError(
             "model.dtype: bfloat16 was asked for, but the CUDA device does not compute it",
             fix="use model.dtype=float32 or model.dtype=auto",
         )
-    return Choice(wish, "asked for")
+    return Choice(requested, "asked for")
 
 
 def _automatic_dtype(on_cuda: bool, probe: DeviceProbe, stored: str | None) -> Choice:

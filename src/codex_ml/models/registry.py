@@ -48,7 +48,7 @@ class BaseModel:
 
 
 @dataclass(frozen=True)
-class Shell:
+class MetaModel:
     """A model whose parameters have shapes and types and no numbers, and what will be chosen when it is loaded."""
 
     model: PreTrainedModel
@@ -56,7 +56,7 @@ class Shell:
     dtype: Choice
 
 
-def load_tokenizer(wish: ModelSection) -> PreTrainedTokenizerBase:
+def load_tokenizer(model_config: ModelSection) -> PreTrainedTokenizerBase:
     """Load the tokenizer that belongs to the model of a config.
 
     Raises
@@ -64,7 +64,7 @@ def load_tokenizer(wish: ModelSection) -> PreTrainedTokenizerBase:
     ModelError
         If it is absent, unreadable, or has no end-of-sequence token.
     """
-    source = locate_tokenizer(wish)
+    source = locate_tokenizer(model_config)
     return load_tokenizer_directory(source.directory, source.key)
 
 
@@ -105,7 +105,7 @@ def load_tokenizer_directory(directory: Path, key: str) -> PreTrainedTokenizerBa
 
 
 def load_base_model(
-    wish: ModelSection,
+    model_config: ModelSection,
     tokenizer: PreTrainedTokenizerBase,
     seed: int,
     digest_of: Callable[[Path], str] = file_digest,
@@ -114,7 +114,7 @@ def load_base_model(
 
     Parameters
     ----------
-    wish : ModelSection
+    model_config : ModelSection
         What the config asks for.
     tokenizer : PreTrainedTokenizerBase
         Its tokenizer; gives a preset its vocabulary.
@@ -128,15 +128,15 @@ def load_base_model(
     ModelError
         If weights are absent, partial or damaged, or the device or dtype cannot be had.
     """
-    device = choose_device(wish.device)
-    source = locate_model(wish)
+    device = choose_device(model_config.device)
+    source = locate_model(model_config)
     if source is not None:
-        dtype = _dtype_of(wish, device, source)
+        dtype = _dtype_of(model_config, device, source)
         model = load_model_directory(source.directory, dtype.value, source.key)
         digest = model_digest(source.directory, digest_of)
     else:
-        dtype = _preset_dtype(wish.dtype)
-        model, digest = _make_from_preset(wish.preset or "", tokenizer, seed)
+        dtype = _preset_dtype(model_config.dtype)
+        model, digest = _make_from_preset(model_config.preset or "", tokenizer, seed)
     _check_vocabulary(model, tokenizer)
     placed: PreTrainedModel = model.to(device.value)  # type: ignore[arg-type]
     if source is not None:
@@ -144,12 +144,12 @@ def load_base_model(
     return BaseModel(model=placed, device=device, dtype=dtype, digest=digest, source=source)
 
 
-def build_shell(wish: ModelSection, tokenizer: PreTrainedTokenizerBase) -> Shell:
+def build_meta_model(model_config: ModelSection, tokenizer: PreTrainedTokenizerBase) -> MetaModel:
     """Build the model of a config on the meta device, after the checks that loading makes of its files.
 
     Parameters
     ----------
-    wish : ModelSection
+    model_config : ModelSection
         What the config asks for.
     tokenizer : PreTrainedTokenizerBase
         Gives a preset its vocabulary.
@@ -159,17 +159,17 @@ def build_shell(wish: ModelSection, tokenizer: PreTrainedTokenizerBase) -> Shell
     ModelError
         If the files of the model are refused or make no model, or the device or dtype cannot be had.
     """
-    device = choose_device(wish.device)
-    source = locate_model(wish)
+    device = choose_device(model_config.device)
+    source = locate_model(model_config)
     if source is None:
         with torch.device("meta"):
-            model: PreTrainedModel = LlamaForCausalLM(_preset_config(wish.preset or "", tokenizer))
-        return Shell(model, device, _preset_dtype(wish.dtype))
-    dtype = _dtype_of(wish, device, source)
+            model: PreTrainedModel = LlamaForCausalLM(_preset_config(model_config.preset or "", tokenizer))
+        return MetaModel(model, device, _preset_dtype(model_config.dtype))
+    dtype = _dtype_of(model_config, device, source)
     with _explained(source.directory, source.key):
         model = rehearse(source.directory, source.key, torch_dtype(dtype.value))
     _check_vocabulary(model, tokenizer)
-    return Shell(model, device, dtype)
+    return MetaModel(model, device, dtype)
 
 
 def load_model_directory(directory: Path, dtype: str, key: str) -> PreTrainedModel:
@@ -220,14 +220,14 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, directory: Path) -> str
     return tokenizer_files_digest(directory, eos_token_id)
 
 
-def _dtype_of(wish: ModelSection, device: Choice, source: Source) -> Choice:
+def _dtype_of(model_config: ModelSection, device: Choice, source: Source) -> Choice:
     """Return the number format for weights that lie in a directory."""
     check_model_directory(source.directory, source.key)
-    return choose_dtype(wish.dtype, device.value, stored=stored_dtype(source.directory, source.key))
+    return choose_dtype(model_config.dtype, device.value, stored=stored_dtype(source.directory, source.key))
 
 
-def _preset_dtype(wish: str) -> Choice:
-    if wish == "bfloat16":
+def _preset_dtype(model_config: str) -> Choice:
+    if model_config == "bfloat16":
         raise ModelError(
             "model.dtype: bfloat16 was asked for, but a model from a preset is trained in float32",
             why="most of AdamW's small updates would be rounded away in bfloat16 weights",

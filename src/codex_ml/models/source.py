@@ -30,7 +30,7 @@ class Source:
     revision: str | None = None
 
 
-def locate_model(wish: ModelSection, environment: Mapping[str, str] | None = None) -> Source | None:
+def locate_model(model_config: ModelSection, environment: Mapping[str, str] | None = None) -> Source | None:
     """Return where the weights of a config lie; None for a preset, which has none.
 
     Raises
@@ -38,15 +38,15 @@ def locate_model(wish: ModelSection, environment: Mapping[str, str] | None = Non
     ModelError
         If the model is named and not in the cache.
     """
-    if wish.path is not None:
-        return Source(wish.path, "model.path", wish.path.name)
-    if wish.name is not None:
-        snapshot = find_snapshot(wish.name, wish.revision, environment)
+    if model_config.path is not None:
+        return Source(model_config.path, "model.path", model_config.path.name)
+    if model_config.name is not None:
+        snapshot = find_snapshot(model_config.name, model_config.revision, environment)
         return Source(snapshot.directory, "model.name", snapshot.name, snapshot.commit)
     return None
 
 
-def locate_tokenizer(wish: ModelSection, environment: Mapping[str, str] | None = None) -> Source:
+def locate_tokenizer(model_config: ModelSection, environment: Mapping[str, str] | None = None) -> Source:
     """Return where the tokenizer of a config lies: beside its weights, or where a preset names it.
 
     Raises
@@ -54,15 +54,15 @@ def locate_tokenizer(wish: ModelSection, environment: Mapping[str, str] | None =
     ModelError
         If there is none.
     """
-    source = locate_model(wish, environment)
+    source = locate_model(model_config, environment)
     if source is not None:
         return source
-    if wish.tokenizer is None:
+    if model_config.tokenizer is None:
         raise ModelError("model.tokenizer: not set", fix="name a tokenizer directory: model.tokenizer=DIR")
-    return Source(wish.tokenizer, "model.tokenizer", wish.tokenizer.name)
+    return Source(model_config.tokenizer, "model.tokenizer", model_config.tokenizer.name)
 
 
-def check_source(wish: ModelSection, environment: Mapping[str, str] | None = None) -> None:
+def check_source(model_config: ModelSection, environment: Mapping[str, str] | None = None) -> None:
     """Check that the model and the tokenizer of a config are on this machine, without importing anything heavy.
 
     Loading checks the same; called first, this saves the user the seconds that importing torch takes.
@@ -72,9 +72,9 @@ def check_source(wish: ModelSection, environment: Mapping[str, str] | None = Non
     ModelError
         If one is not there, or a part of it is missing.
     """
-    source = locate_model(wish, environment)
+    source = locate_model(model_config, environment)
     if source is not None:
         check_model_directory(source.directory, source.key)
     else:
-        tokenizer = locate_tokenizer(wish, environment)
+        tokenizer = locate_tokenizer(model_config, environment)
         check_tokenizer_directory(tokenizer.directory, tokenizer.key)

@@ -119,7 +119,7 @@ def load_adapter(base: PreTrainedModel, directory: Path) -> PeftModel:
 
 
 @contextmanager
-def adapter_on(base: PreTrainedModel, directory: Path) -> Iterator[PeftModel]:
+def temporary_adapter(base: PreTrainedModel, directory: Path) -> Iterator[PeftModel]:
     """Put a saved adapter onto a base model for the length of a block; after it the base is as it was.
 
     An adapter trained with `bias` holds biases of the base itself, which taking it off alone would not give back.

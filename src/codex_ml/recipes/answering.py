@@ -26,7 +26,7 @@ from codex_ml.models.directory import extra_tokenizer_digest
 from codex_ml.models.registry import BaseModel, load_base_model, load_tokenizer, tokenizer_digest
 from codex_ml.models.source import locate_tokenizer
 from codex_ml.monitoring.codex_logging import NdjsonWriter
-from codex_ml.recipes.inputs import Witness, bypass_warnings, open_filters, refuse_unsafe_values, say, user_name
+from codex_ml.recipes.inputs import BypassRecorder, bypass_warnings, emit, open_filters, refuse_unsafe_values, user_name
 from codex_ml.recipes.preparation import open_digests
 from codex_ml.recipes.target_model import check_bases, check_tokenizers, model_of, refuse_missing_averages
 from codex_ml.runs.listing import Target
@@ -96,11 +96,11 @@ _DEFAULT_NEW_TOKENS = 256
 
 
 @dataclass(frozen=True)
-class GenerateCollaborators:
+class GenerateDependencies:
     """What the jobs that generate use of the outside world; tests pass others."""
 
     storage: Storage = field(default_factory=Storage)
-    say: Callable[[str], None] = say
+    emit: Callable[[str], None] = emit
     clock: Callable[[], datetime] = utc_now
     who: Callable[[], str] = user_name
 
@@ -161,10 +161,12 @@ class Answerer:
             ids = self.prompts.encode_prompt(prompt) if prompt else self._empty_prompt()
         else:
             ids = self.prompts.encode_prompt(MessagesRecord(messages=tuple(prompt)))
-        wish = self.config.generation
+        settings = self.config.generation
         return GenerationRequest(
             ids,
-            SamplingSettings(self._new_tokens(len(ids)), wish.temperature, wish.top_k, wish.top_p, wish.stop, seed),
+            SamplingSettings(
+                self._new_tokens(len(ids)), settings.temperature, settings.top_k, settings.top_p, settings.stop, seed
+            ),
         )
 
     def stream(self, request: GenerationRequest, name: str) -> Iterator[str | Generation]:
@@ -209,7 +211,7 @@ class Answerer:
 
 @contextmanager
 def open_answerer(
-    config: GenerateConfig, target: Target, collaborators: GenerateCollaborators | None = None
+    config: GenerateConfig, target: Target, dependencies: GenerateDependencies | None = None
 ) -> Iterator[Answerer]:
     """Load what answers, after every check that needs no weights.
 
@@ -218,14 +220,14 @@ def open_answerer(
     CodexError
         Of the kind that fits: configuration, model, checkpoint, safety.
     """
-    outside = collaborators or GenerateCollaborators()
+    dependencies = dependencies or GenerateDependencies()
     check_paths(config, with_data=False)
     refuse_unsafe_values(config)
     assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
     filters = open_filters(config.safety)
     for line in bypass_warnings(filters):
-        outside.say(line)
-    bypass = Witness("generate", outside.who, outside.clock).bypass(filters)
+        dependencies.emit(line)
+    bypass = BypassRecorder("generate", dependencies.who, dependencies.clock).bypass(filters)
     tokenizer = load_tokenizer(config.model)
     directory = locate_tokenizer(config.model).directory
     digest = tokenizer_digest(tokenizer, directory)
@@ -236,10 +238,16 @@ def open_answerer(
     base = load_base_model(config.model, tokenizer, config.run.seed, digests)
     check_bases([target], base)
     STOP.check()
-    outside.say(f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}")
+    dependencies.emit(
+        f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}"
+    )
     with (
         GenerationLog(
-            config.run.output_dir, config.logging.max_bytes, filters.redact_value, outside.clock, outside.storage
+            config.run.output_dir,
+            config.logging.max_bytes,
+            filters.redact_value,
+            dependencies.clock,
+            dependencies.storage,
         ) as log,
         model_of(target, config.generation.weights, base) as model,
     ):

@@ -25,12 +25,12 @@ from codex_ml.io.atomic import Storage
 from codex_ml.io.clock import utc_now
 from codex_ml.io.stopping import STOP
 from codex_ml.io.untrusted import MAX_MEMBERSHIP_BYTES, read_json
-from codex_ml.modeling.forward import Layout, lay_out
+from codex_ml.modeling.forward import BatchLayout, configure_batch_layout
 from codex_ml.models.registry import BaseModel, load_base_model
 from codex_ml.monitoring.codex_logging import NdjsonWriter
 from codex_ml.monitoring.debug_log import FILE_NAME as DEBUG_LOG
 from codex_ml.monitoring.debug_log import debug_log
-from codex_ml.recipes.inputs import Witness, refuse_unsafe_values, safety_summary, say, user_name
+from codex_ml.recipes.inputs import BypassRecorder, emit, refuse_unsafe_values, safety_summary, user_name
 from codex_ml.recipes.preparation import Prepared, open_digests, prepare
 from codex_ml.recipes.target_model import (
     check_bases,
@@ -50,11 +50,11 @@ from codex_ml.tracking.context import end_status
 
 
 @dataclass(frozen=True)
-class EvaluateCollaborators:
+class EvaluateDependencies:
     """What the job uses of the outside world; tests pass others."""
 
     storage: Storage = field(default_factory=Storage)
-    say: Callable[[str], None] = say
+    emit: Callable[[str], None] = emit
     clock: Callable[[], datetime] = utc_now
     who: Callable[[], str] = user_name
 
@@ -69,7 +69,7 @@ class EvaluateOutcome:
 
 
 def evaluate(
-    config: EvaluateConfig, targets: Sequence[Target], collaborators: EvaluateCollaborators | None = None
+    config: EvaluateConfig, targets: Sequence[Target], dependencies: EvaluateDependencies | None = None
 ) -> EvaluateOutcome:
     """Score every target on the split of a config and write its results beside its run.
 
@@ -78,12 +78,14 @@ def evaluate(
     CodexError
         Of the kind that fits: configuration, data, model, checkpoint; an empty evaluation set is an error.
     """
-    outside = collaborators or EvaluateCollaborators()
+    dependencies = dependencies or EvaluateDependencies()
     check_paths(config)
     refuse_unsafe_values(config)
     chosen_metrics(config.eval.metrics)
-    witness = Witness("evaluate", outside.who, outside.clock)
-    prepared = prepare(config, outside.say, [config.eval.split], outside.storage, witness=witness)
+    bypass_recorder = BypassRecorder("evaluate", dependencies.who, dependencies.clock)
+    prepared = prepare(
+        config, dependencies.emit, [config.eval.split], dependencies.storage, bypass_recorder=bypass_recorder
+    )
     STOP.check()
     records = prepared.dataset.require(config.eval.split)
     if config.eval.max_records is not None:
@@ -96,27 +98,29 @@ def evaluate(
     check_bases(targets, base)
     STOP.check()
     for text in prepared.dataset.warnings:
-        outside.say(f"warning: {text}")
+        dependencies.emit(f"warning: {text}")
     for line in prepared.dataset.account.dropped_lines():
-        outside.say(f"warning: {line}")
-    # Before anything is written, as a wish that the base cannot meet is refused.
-    layout = lay_out(base.model, config.model.batch_layout)
-    outside.say(layout.line())
-    outside.say(f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}")
+        dependencies.emit(f"warning: {line}")
+    # Before anything is written: a layout that the base does not support is an error.
+    layout = configure_batch_layout(base.model, config.model.batch_layout)
+    dependencies.emit(layout.line())
+    dependencies.emit(
+        f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}"
+    )
     results: dict[str, EvaluationResult] = {}
-    with _receiving_run(config, targets, outside) as receiving:
-        digests.save(outside.storage)
+    with _receiving_run(config, targets, dependencies) as receiving:
+        digests.save(dependencies.storage)
         for target in targets:
             STOP.check()
             run = _own_run(target) or receiving
             with (
-                _open_log(config, prepared, run, outside.storage) as log,
+                _open_log(config, prepared, run, dependencies.storage) as log,
                 model_of(target, config.eval.weights, base) as model,
             ):
                 which = " with its averaged weights" if uses_average(target, config.eval.weights) else ""
-                outside.say(f"evaluating {target.shown}{which} on {len(records)} records of {config.eval.split}")
+                dependencies.emit(f"evaluating {target.shown}{which} on {len(records)} records of {config.eval.split}")
                 result = _score(config, prepared, model, records, target, log)
-                _write(config, prepared, base, layout, target, result, run, log, outside.storage)
+                _write(config, prepared, base, layout, target, result, run, log, dependencies.storage)
             results[target.name] = result
     return EvaluateOutcome(receiving.evaluations, _table(results), results)
 
@@ -175,7 +179,7 @@ def _score(
     log: NdjsonWriter,
 ) -> EvaluationResult:
     audit = SafetyAudit(lambda event: log.write({**event, "checkpoint": target.name}), stage="evaluation")
-    layout = lay_out(model, config.model.batch_layout)
+    layout = configure_batch_layout(model, config.model.batch_layout)
     return evaluate_model(
         model,
         prepared.tokenizer,
@@ -196,7 +200,7 @@ def _write(
     config: EvaluateConfig,
     prepared: Prepared,
     base: BaseModel,
-    layout: Layout,
+    layout: BatchLayout,
     target: Target,
     result: EvaluationResult,
     run: RunLayout,
@@ -243,7 +247,7 @@ def _write(
 
 @contextmanager
 def _receiving_run(
-    config: EvaluateConfig, targets: Sequence[Target], outside: EvaluateCollaborators
+    config: EvaluateConfig, targets: Sequence[Target], dependencies: EvaluateDependencies
 ) -> Iterator[RunLayout]:
     """Give the run that receives what belongs to no run (the base): that of the first checkpoint, or a new one."""
     layout = next((run for target in targets if (run := _own_run(target)) is not None), None)
@@ -251,15 +255,17 @@ def _receiving_run(
         yield layout
         return
     assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
-    layout, record = create_run(config.run.output_dir, f"{config.run.name}-evaluate", outside.clock(), outside.storage)
+    layout, record = create_run(
+        config.run.output_dir, f"{config.run.name}-evaluate", dependencies.clock(), dependencies.storage
+    )
     # Like a training run: whoever lists runs tells by this lock that the evaluation is still in progress.
     with hold_lock(layout.lock):
         try:
             yield layout
         except BaseException as error:
-            close_record(layout, record, end_status(error), outside.clock(), outside.storage)
+            close_record(layout, record, end_status(error), dependencies.clock(), dependencies.storage)
             raise
-        close_record(layout, record, "FINISHED", outside.clock(), outside.storage)
+        close_record(layout, record, "FINISHED", dependencies.clock(), dependencies.storage)
 
 
 def _refuse_trained_records(config: EvaluateConfig, targets: Sequence[Target], prepared: Prepared) -> None:

@@ -21,7 +21,7 @@ from codex_ml.errors import DataError, UserError
 from codex_ml.generation.requests import Generation, GenerationRequest
 from codex_ml.io.atomic import Storage, json_bytes
 from codex_ml.io.stopping import STOP
-from codex_ml.recipes.answering import Answerer, GenerateCollaborators, require_template
+from codex_ml.recipes.answering import Answerer, GenerateDependencies, require_template
 from codex_ml.recipes.inputs import safety_summary
 from codex_ml.recipes.output_files import in_real_directory, is_same_file, put_in_place, refuse_existing
 from codex_ml.recipes.target_model import uses_average, weight_digests
@@ -73,7 +73,7 @@ def check_answer_file(files: AnswerFile) -> AnswerFile:
     return files
 
 
-def answer_file(answerer: Answerer, files: AnswerFile, outside: GenerateCollaborators) -> dict[str, Any]:
+def answer_file(answerer: Answerer, files: AnswerFile, dependencies: GenerateDependencies) -> dict[str, Any]:
     """Answer every row of a file, in its order; output and report appear whole or not at all.
 
     Every row is read, checked and encoded before the first is answered.
@@ -92,9 +92,9 @@ def answer_file(answerer: Answerer, files: AnswerFile, outside: GenerateCollabor
     source = PromptFile(files.source, data.format, data.columns, data.max_line_bytes)
     before = state_of(files.source)
     rows, requests = _requests(source, answerer)
-    outside.say(f"answering {len(rows):,} prompts of {files.source.name} with {answerer.target.shown}")
+    dependencies.emit(f"answering {len(rows):,} prompts of {files.source.name} with {answerer.target.shown}")
     generations = answerer.generator.generate(
-        requests, batch_size=answerer.config.generation.batch_size, on_progress=_Progress(outside)
+        requests, batch_size=answerer.config.generation.batch_size, on_progress=_Progress(dependencies)
     )
     for row, generation in zip(rows, generations, strict=True):
         answerer.note(generation, row.record_id)
@@ -103,7 +103,7 @@ def answer_file(answerer: Answerer, files: AnswerFile, outside: GenerateCollabor
             f"{files.source.name} changed while it was answered", fix="answer a copy that nothing writes to"
         )
     report = _report(answerer, source, generations)
-    _write(files, report, _lines(answerer, rows, generations), outside.storage)
+    _write(files, report, _lines(answerer, rows, generations), dependencies.storage)
     return report
 
 
@@ -116,15 +116,15 @@ def row_seed(seed: int, record_id: str) -> int:
 class _Progress:
     """Says now and then how far it is."""
 
-    def __init__(self, outside: GenerateCollaborators) -> None:
-        self._outside, self._said = outside, 0
+    def __init__(self, dependencies: GenerateDependencies) -> None:
+        self._dependencies, self._said = dependencies, 0
 
     def __call__(self, done: int, total: int) -> None:
         STOP.check()
         tenth = done * _PROGRESS_EVERY // total
         if tenth > self._said:
             self._said = tenth
-            self._outside.say(f"answered {done:,} of {total:,}")
+            self._dependencies.emit(f"answered {done:,} of {total:,}")
 
 
 def _requests(source: PromptFile, answerer: Answerer) -> tuple[list[PromptRow], list[GenerationRequest]]:
@@ -162,7 +162,7 @@ def _lines(answerer: Answerer, rows: Sequence[PromptRow], generations: Sequence[
 
 
 def _report(answerer: Answerer, source: PromptFile, generations: Sequence[Generation]) -> dict[str, Any]:
-    target, wish = answerer.target, answerer.config.generation
+    target, settings = answerer.target, answerer.config.generation
     bypasses = [] if answerer.bypass is None else [answerer.bypass.to_json()]
     return {
         "schema_version": 1,
@@ -170,16 +170,16 @@ def _report(answerer: Answerer, source: PromptFile, generations: Sequence[Genera
         "input": {"name": source.path.name, "digest": source.digest, "bytes": source.byte_count},
         "model": {
             "checkpoint": target.shown,
-            "weights": "averaged" if uses_average(target, wish.weights) else "last",
+            "weights": "averaged" if uses_average(target, settings.weights) else "last",
             "run_id": target.manifest.get("run_id"),
             "step": target.manifest.get("step"),
             "base_model_digest": answerer.base.digest,
             "tokenizer_digest": answerer.tokenizer_digest,
-            "weight_digests": weight_digests(target, wish.weights),
+            "weight_digests": weight_digests(target, settings.weights),
             "device": answerer.base.device.value,
             "dtype": answerer.base.dtype.value,
         },
-        "settings": wish.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json"),
         "safety": safety_summary(answerer.filters, dict(answerer.audit.counts), bypasses),
         "rows": {
             "answered": len(generations),
@@ -210,7 +210,7 @@ def _write(files: AnswerFile, report: dict[str, Any], lines: Iterator[bytes], st
 RESET = "/reset"
 
 
-def answer_prompt(answerer: Answerer, prompt: str, write: Callable[[str], None], say: Callable[[str], None]) -> None:
+def answer_prompt(answerer: Answerer, prompt: str, write: Callable[[str], None], emit: Callable[[str], None]) -> None:
     """Answer one prompt.
 
     Parameters
@@ -221,7 +221,7 @@ def answer_prompt(answerer: Answerer, prompt: str, write: Callable[[str], None],
         Given to the model as it is.
     write : callable
         Takes the answer piece by piece.
-    say : callable
+    emit : callable
         Takes what is said of it.
 
     Raises
@@ -229,14 +229,14 @@ def answer_prompt(answerer: Answerer, prompt: str, write: Callable[[str], None],
     UserError
         If the prompt cannot be answered.
     """
-    _answer(answerer, prompt, "prompt", write, say)
+    _answer(answerer, prompt, "prompt", write, emit)
 
 
 def hold_conversation(
     answerer: Answerer,
     turns: Iterable[str],
     write: Callable[[str], None],
-    say: Callable[[str], None],
+    emit: Callable[[str], None],
     *,
     system: str | None = None,
 ) -> None:
@@ -262,11 +262,11 @@ def hold_conversation(
         STOP.check()
         if turn.strip() == RESET:
             said = list(beginning)
-            say("the conversation begins anew")
+            emit("the conversation begins anew")
         elif turn.strip():
             number += 1
             said.append(Message(role="user", content=turn))
-            answer = _answer(answerer, said, f"turn-{number}", write, say)
+            answer = _answer(answerer, said, f"turn-{number}", write, emit)
             said.append(Message(role="assistant", content=answer.text))
 
 
@@ -275,7 +275,7 @@ def _answer(
     prompt: str | list[Message],
     name: str,
     write: Callable[[str], None],
-    say: Callable[[str], None],
+    emit: Callable[[str], None],
 ) -> Generation:
     try:
         request = answerer.request(prompt, answerer.config.generation.seed)
@@ -299,7 +299,7 @@ def _answer(
     if last_character != "\n" or not result.text:
         write("\n")
     for line in remarks(result):
-        say(line)
+        emit(line)
     return result
 
 

@@ -23,7 +23,7 @@ from codex_ml.safety.filters import Bypass, SafetyFilters
 from codex_ml.safety.policy import load_policy
 
 
-def say(text: str) -> None:
+def emit(text: str) -> None:
     """Print a line on the error stream, and into the debug log of a run at work.
 
     A reader that went away, or a full disk behind the stream, is no reason to end a run.
@@ -44,14 +44,14 @@ class ReadingProgress:
 
     Parameters
     ----------
-    say : callable
+    emit : callable
         Takes a line.
     seconds : callable
         A clock that never goes back.
     """
 
-    def __init__(self, say: Callable[[str], None], seconds: Callable[[], float] = time.monotonic) -> None:
-        self._say = say
+    def __init__(self, emit: Callable[[str], None], seconds: Callable[[], float] = time.monotonic) -> None:
+        self._emit = emit
         self._seconds = seconds
         self._said = seconds()
         self._records = 0
@@ -75,7 +75,7 @@ class ReadingProgress:
         share = ""
         if path.suffix.lower() in _PLAIN_SUFFIXES and (size := path.stat().st_size):
             share = f", {offset / size:.0%} of {path.name}"
-        self._say(f"reading data: {self._records:,} records{share or f', now in {path.name}'}")
+        self._emit(f"reading data: {self._records:,} records{share or f', now in {path.name}'}")
 
 
 # A marking in the name of a directory gives nothing away; it is the texts below it that must not be passed on.
@@ -150,7 +150,7 @@ def user_name() -> str:
 
 
 @dataclass(frozen=True)
-class Witness:
+class BypassRecorder:
     """Who sees that filters are off: the job, the user and the clock.
 
     Parameters

@@ -18,7 +18,7 @@ from codex_ml.io.atomic import Storage
 from codex_ml.models.directory import extra_tokenizer_digest
 from codex_ml.models.registry import load_tokenizer, tokenizer_digest
 from codex_ml.models.source import locate_tokenizer
-from codex_ml.recipes.inputs import ReadingProgress, Witness, bypass_warnings, open_filters
+from codex_ml.recipes.inputs import BypassRecorder, ReadingProgress, bypass_warnings, open_filters
 from codex_ml.runs.digest_cache import CACHE_NAME, DigestCache
 from codex_ml.safety.filters import Bypass, SafetyAudit, SafetyFilters
 
@@ -49,11 +49,11 @@ class Prepared:
 
 def prepare(
     config: RunConfig,
-    say: Callable[[str], None],
+    emit: Callable[[str], None],
     splits: Collection[str] = SPLIT_NAMES,
     storage: Storage | None = None,
     *,
-    witness: Witness,
+    bypass_recorder: BypassRecorder,
 ) -> Prepared:
     """Load the tokenizer, read every record of some splits through the filters and tokenise it.
 
@@ -61,13 +61,13 @@ def prepare(
     ----------
     config : RunConfig
         What the run is.
-    say : callable
+    emit : callable
         Takes what the user is to be told, a line at a time.
     splits : collection of str
         The splits that are wanted.
     storage : Storage, optional
         The disk on which the cache of tokenised data may be written; without one it is only read.
-    witness : Witness
+    bypass_recorder : Witness
         Notes who turned the filters off, where they are off.
 
     Raises
@@ -77,18 +77,18 @@ def prepare(
     """
     filters = open_filters(config.safety)
     for line in bypass_warnings(filters):
-        say(line)
+        emit(line)
     tokenizer = load_tokenizer(config.model)
     events: list[dict[str, Any]] = []
     audit = SafetyAudit(events.append, stage="data")
-    bypass = witness.bypass(filters)
+    bypass = bypass_recorder.bypass(filters)
     if bypass is not None:
         audit.bypass(bypass)
     directory = locate_tokenizer(config.model).directory
     digests = tokenizer_digest(tokenizer, directory), extra_tokenizer_digest(directory)
-    cache_use = _cache_use(config, filters, tokenizer, digests, say, storage)
+    cache_use = _cache_use(config, filters, tokenizer, digests, emit, storage)
     dataset = build_dataset(
-        config.data, tokenizer, filters.apply, audit.record, splits, cache_use, ReadingProgress(say)
+        config.data, tokenizer, filters.apply, audit.record, splits, cache_use, ReadingProgress(emit)
     )
     return Prepared(
         filters=filters,
@@ -107,7 +107,7 @@ def _cache_use(
     filters: SafetyFilters,
     tokenizer: PreTrainedTokenizerBase,
     digests: tuple[str, str],
-    say: Callable[[str], None],
+    emit: Callable[[str], None],
     storage: Storage | None,
 ) -> CacheUse | None:
     """Return the cache of tokenised data of a config, and what besides its data section decides about the entries."""
@@ -115,7 +115,7 @@ def _cache_use(
         return None
     if config.safety.pseudonyms:
         # Numbers are given as values are met; those of another process would not be those of this one's logs.
-        say("tokenised data are not cached: safety.pseudonyms numbers values as they are read")
+        emit("tokenised data are not cached: safety.pseudonyms numbers values as they are read")
         return None
     assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
     directory = config.run.output_dir / TOKEN_CACHE_NAME if config.data.cache_dir == "auto" else config.data.cache_dir
@@ -127,7 +127,7 @@ def _cache_use(
         "safety_policy": filters.policy.digest,
         "safety_enabled": not filters.bypassed,
     }
-    return CacheUse(TokenCache(Path(directory), storage), made_by, storage is not None, say)
+    return CacheUse(TokenCache(Path(directory), storage), made_by, storage is not None, emit)
 
 
 def open_digests(config: RunConfig) -> DigestCache:

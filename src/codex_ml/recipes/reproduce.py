@@ -21,7 +21,7 @@ from codex_ml.recipes.comparison import (
     compare_checkpoints,
     compare_metrics,
 )
-from codex_ml.recipes.train.job import TrainCollaborators, train
+from codex_ml.recipes.train.job import TrainDependencies, train
 from codex_ml.recipes.train.run_files import changed_identity
 from codex_ml.recipes.verify.environment import REPORTED_ONLY
 from codex_ml.recipes.verify.run import VerifiedRun
@@ -104,7 +104,7 @@ _MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
-class ReproduceCollaborators:
+class ReproduceDependencies:
     """What a repetition uses of the outside world; tests pass others.
 
     Attributes
@@ -113,7 +113,7 @@ class ReproduceCollaborators:
         Set the thread counts of torch.
     """
 
-    train: TrainCollaborators = field(default_factory=TrainCollaborators)
+    train: TrainDependencies = field(default_factory=TrainDependencies)
     set_threads: Callable[[int], None] = torch.set_num_threads
     set_interop_threads: Callable[[int], None] = torch.set_num_interop_threads
 
@@ -171,7 +171,7 @@ class Reproduction:
         }
 
 
-def reproduce(verified: VerifiedRun, into: Path, collaborators: ReproduceCollaborators | None = None) -> Reproduction:
+def reproduce(verified: VerifiedRun, into: Path, dependencies: ReproduceDependencies | None = None) -> Reproduction:
     """Train a verified run again in a new run below a directory, and compare the two.
 
     Parameters
@@ -180,7 +180,7 @@ def reproduce(verified: VerifiedRun, into: Path, collaborators: ReproduceCollabo
         The run, its verification passed.
     into : Path
         Where the new run is made; not where the old one lies.
-    collaborators : ReproduceCollaborators, optional
+    dependencies : ReproduceDependencies, optional
         Others, for tests.
 
     Raises
@@ -188,14 +188,14 @@ def reproduce(verified: VerifiedRun, into: Path, collaborators: ReproduceCollabo
     CodexError
         If there is no checkpoint to compare with, or training fails or is interrupted.
     """
-    outside = collaborators or ReproduceCollaborators()
+    dependencies = dependencies or ReproduceDependencies()
     checkpoint = final_checkpoint(verified.layout)
     last_step = step_of(checkpoint) or 0
     values = read_json(checkpoint / TRAINER_STATE_NAME, follow_links=False)
     stages = stages_of(_lines(verified.layout.events), last_step, values["total_steps"])
     _refuse_place(into, verified.layout)
-    notes = [*_history(verified, stages, values), *_apply_threads(verified.provenance, outside)]
-    layout = _train_stages(_config(verified, into), stages, outside.train)
+    notes = [*_history(verified, stages, values), *_apply_threads(verified.provenance, dependencies)]
+    layout = _train_stages(_config(verified, into), stages, dependencies.train)
     notes += _differences(verified.provenance, layout)
     compared = compare_checkpoints(checkpoint, layout.checkpoints / checkpoint_name(last_step))
     result = Reproduction(
@@ -209,7 +209,7 @@ def reproduce(verified: VerifiedRun, into: Path, collaborators: ReproduceCollabo
         metrics=compare_metrics(_lines(verified.layout.metrics), _lines(layout.metrics), last_step),
         tokens_agree=_token_digests(verified.layout) == _token_digests(layout),
     )
-    storage = outside.train.storage
+    storage = dependencies.train.storage
     storage.write_json(layout.directory / REPORT_NAME, result.to_json())
     # The report belongs to the new run, so its manifest names it.
     write_run_manifest(layout, read_record(layout), storage)
@@ -274,22 +274,22 @@ def _with_training(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfi
     return config.model_copy(update={"training": training})
 
 
-def _train_stages(config: TrainConfig, stages: Sequence[Stage], collaborators: TrainCollaborators) -> RunLayout:
+def _train_stages(config: TrainConfig, stages: Sequence[Stage], dependencies: TrainDependencies) -> RunLayout:
     """Train every stage in one new run, and return it."""
     output_dir = config.run.output_dir
     assert output_dir is not None, "it was set from --into"
     earlier = {layout.directory for layout, _ in find_runs(output_dir)}
     layout: RunLayout | None = None
     for number, stage in enumerate(stages, start=1):
-        wish = config
+        stage_config = config
         if number < len(stages):
             # The last plan stands in config.yaml; those before it only in the events.
-            wish = _with_training(config, {"max_steps": stage.total_steps, "epochs": None, **stage.settings})
+            stage_config = _with_training(config, {"max_steps": stage.total_steps, "epochs": None, **stage.settings})
         if layout is not None:
-            run = wish.run.model_copy(update={"resume_from": layout.directory})
-            wish = wish.model_copy(update={"run": run})
+            run = stage_config.run.model_copy(update={"resume_from": layout.directory})
+            stage_config = stage_config.model_copy(update={"run": run})
         try:
-            _train_stage(wish, stage, collaborators)
+            _train_stage(stage_config, stage, dependencies)
         except InterruptedRun as error:
             raise _unfinished(error, _made(output_dir, config.run.name, earlier)) from error
         layout = layout or _made(output_dir, config.run.name, earlier)
@@ -311,7 +311,7 @@ def _unfinished(error: InterruptedRun, layout: RunLayout) -> InterruptedRun:
     )
 
 
-def _train_stage(config: TrainConfig, stage: Stage, collaborators: TrainCollaborators) -> None:
+def _train_stage(config: TrainConfig, stage: Stage, dependencies: TrainDependencies) -> None:
     """Train up to the last step of a stage; that it was stopped there is no fault."""
     reached = False
 
@@ -321,7 +321,7 @@ def _train_stage(config: TrainConfig, stage: Stage, collaborators: TrainCollabor
         return reached
 
     try:
-        train(config, collaborators, stop_at=at_step)
+        train(config, dependencies, stop_at=at_step)
     except InterruptedRun:
         # Else it was the user who stopped it.
         if not reached:
@@ -358,11 +358,11 @@ def _history(verified: VerifiedRun, stages: Sequence[Stage], values: Mapping[str
     return notes
 
 
-def _apply_threads(provenance: Mapping[str, Any], outside: ReproduceCollaborators) -> list[str]:
+def _apply_threads(provenance: Mapping[str, Any], dependencies: ReproduceDependencies) -> list[str]:
     """Compute in as many threads as the run did: they decide the order of additions. Say where that cannot be had."""
     recorded = mapping(provenance.get("threads"))
     notes = []
-    for name, apply in (("torch", outside.set_threads), ("torch_interop", outside.set_interop_threads)):
+    for name, apply in (("torch", dependencies.set_threads), ("torch_interop", dependencies.set_interop_threads)):
         count = recorded.get(name)
         if not isinstance(count, int) or not 0 < count <= _MOST_THREADS:
             notes.append(f"threads.{name}: {count!r} was recorded, which cannot be used")

@@ -22,8 +22,8 @@ from codex_ml.models.directory import extra_tokenizer_digest
 from codex_ml.models.registry import BaseModel, load_base_model, load_tokenizer, tokenizer_digest
 from codex_ml.models.source import locate_tokenizer
 from codex_ml.peft.adapter_files import AdapterSet
-from codex_ml.recipes.answering import GenerateCollaborators, GenerationLog
-from codex_ml.recipes.inputs import Witness, bypass_warnings, open_filters, refuse_unsafe_values
+from codex_ml.recipes.answering import GenerateDependencies, GenerationLog
+from codex_ml.recipes.inputs import BypassRecorder, bypass_warnings, open_filters, refuse_unsafe_values
 from codex_ml.recipes.preparation import open_digests
 from codex_ml.recipes.target_model import check_bases, check_tokenizers, refuse_missing_averages, weights_of
 from codex_ml.runs.listing import Target
@@ -31,7 +31,7 @@ from codex_ml.safety.filters import SafetyAudit, SafetyFilters
 from codex_ml.safety.streaming import StreamFilter
 from codex_ml.serve.access import BearerToken, check_binding, is_loopback
 from codex_ml.serve.app import build_app
-from codex_ml.serve.engine import Engine, Limits, Turn, Wish
+from codex_ml.serve.engine import Engine, GenerationParams, Limits, Turn
 from codex_ml.serve.server import Address, HttpServer
 from codex_ml.serve.service import Service, ServiceLimits, ServiceMetrics
 
@@ -85,7 +85,7 @@ class HostedModels:
         """Return the base, then the adapters."""
         return self._names
 
-    def request(self, model: str, prompt: str | Sequence[Turn], wish: Wish) -> GenerationRequest:
+    def request(self, model: str, prompt: str | Sequence[Turn], params: GenerationParams) -> GenerationRequest:
         """Return the request for a prompt or a chat; the model's name does not matter for it.
 
         Raises
@@ -99,12 +99,12 @@ class HostedModels:
         return GenerationRequest(
             ids,
             SamplingSettings(
-                self._new_tokens(len(ids), wish.max_new_tokens),
-                settings.temperature if wish.temperature is None else wish.temperature,
+                self._new_tokens(len(ids), params.max_new_tokens),
+                settings.temperature if params.temperature is None else params.temperature,
                 settings.top_k,
-                settings.top_p if wish.top_p is None else wish.top_p,
-                wish.stop or settings.stop,
-                settings.seed if wish.seed is None else wish.seed,
+                settings.top_p if params.top_p is None else params.top_p,
+                params.stop or settings.stop,
+                settings.seed if params.seed is None else params.seed,
             ),
         )
 
@@ -157,7 +157,7 @@ def serve(
     config: ServeConfig,
     targets: Mapping[str, Target],
     token: BearerToken | None,
-    collaborators: GenerateCollaborators | None = None,
+    dependencies: GenerateDependencies | None = None,
 ) -> int | None:
     """Serve a base model and adapters over it until a signal asks for the end.
 
@@ -180,14 +180,14 @@ def serve(
     CodexError
         If the service cannot be what was asked for; nothing listens then.
     """
-    outside = collaborators or GenerateCollaborators()
+    dependencies = dependencies or GenerateDependencies()
     check_binding(config.serve.host, token)
     check_paths(config, with_data=False)
     refuse_unsafe_values(config)
     _refuse_names(config, targets)
     filters = open_filters(config.safety)
     for line in bypass_warnings(filters):
-        outside.say(line)
+        dependencies.emit(line)
     tokenizer = load_tokenizer(config.model)
     prompts = RecordTokenizer(tokenizer)
     # What a first chat imports and compiles is loaded before the fork, for all processes.
@@ -204,22 +204,28 @@ def serve(
         base = load_base_model(config.model, tokenizer, config.run.seed, open_digests(config))
         check_bases(checkpoints, base)
         STOP.check()
-        outside.say(f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}")
+        dependencies.emit(
+            f"device {base.device.value}: {base.device.reason}; dtype {base.dtype.value}: {base.dtype.reason}"
+        )
         log = stack.enter_context(
             GenerationLog(
-                config.run.output_dir, config.logging.max_bytes, filters.redact_value, outside.clock, outside.storage
+                config.run.output_dir,
+                config.logging.max_bytes,
+                filters.redact_value,
+                dependencies.clock,
+                dependencies.storage,
             )
         )
         audit = SafetyAudit(log.write, stage="serve")
-        if (bypass := Witness("serve", outside.who, outside.clock).bypass(filters)) is not None:
+        if (bypass := BypassRecorder("serve", dependencies.who, dependencies.clock).bypass(filters)) is not None:
             audit.bypass(bypass)
         directories = {name: _directory(target, config) for name, target in targets.items()}
         models = HostedModels(config, base, directories, prompts, filters, audit, process)
         server = _server(config, models, token)
         # The server handles signals itself from here on.
         STOP.check()
-        outside.say(f"models: {', '.join(models.names())}")
-        return server.run(lambda: outside.say(f"serving on http://{_shown(config.serve.host)}:{server.port}"))
+        dependencies.emit(f"models: {', '.join(models.names())}")
+        return server.run(lambda: dependencies.emit(f"serving on http://{_shown(config.serve.host)}:{server.port}"))
 
 
 def _server(config: ServeConfig, models: HostedModels, token: BearerToken | None) -> HttpServer:

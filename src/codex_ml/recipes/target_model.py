@@ -9,11 +9,11 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedModel
 
-from codex_ml.config.schema.eval import WeightsWish
+from codex_ml.config.schema.eval import WeightsChoice
 from codex_ml.errors import CheckpointError
 from codex_ml.models.registry import BaseModel, load_model_directory
 from codex_ml.models.trial import try_forward
-from codex_ml.peft.adapter_files import adapter_on
+from codex_ml.peft.adapter_files import temporary_adapter
 from codex_ml.runs.listing import Target
 from codex_ml.runs.tokenizer_files import EXTRA_TOKENIZER
 from codex_ml.training.checkpoint.save import AVERAGED_DIRECTORY
@@ -24,21 +24,21 @@ def keeps_average(target: Target) -> bool:
     return any(name.startswith(f"{AVERAGED_DIRECTORY}/") for name in target.manifest.get("files", {}))
 
 
-def uses_average(target: Target, wish: WeightsWish) -> bool:
+def uses_average(target: Target, choice: WeightsChoice) -> bool:
     """Tell whether it is the average of a checkpoint that is scored; ``auto`` takes it where there is one."""
-    return wish != "last" and keeps_average(target)
+    return choice != "last" and keeps_average(target)
 
 
-def weights_of(target: Target, wish: WeightsWish) -> Path | None:
+def weights_of(target: Target, choice: WeightsChoice) -> Path | None:
     """Return the directory of the weights to load; None for the base."""
-    if target.directory is None or not uses_average(target, wish):
+    if target.directory is None or not uses_average(target, choice):
         return target.directory
     return target.directory / AVERAGED_DIRECTORY
 
 
-def weight_digests(target: Target, wish: WeightsWish) -> dict[str, str]:
+def weight_digests(target: Target, choice: WeightsChoice) -> dict[str, str]:
     """Return the digests of the weights that are scored, by file; the other ones of the checkpoint are left out."""
-    averaged = uses_average(target, wish)
+    averaged = uses_average(target, choice)
     return {
         name: entry["sha256"]
         for name, entry in target.manifest.get("files", {}).items()
@@ -46,7 +46,7 @@ def weight_digests(target: Target, wish: WeightsWish) -> dict[str, str]:
     }
 
 
-def refuse_missing_averages(targets: Sequence[Target], wish: WeightsWish, key: str = "eval.weights") -> None:
+def refuse_missing_averages(targets: Sequence[Target], choice: WeightsChoice, key: str = "eval.weights") -> None:
     """Stop when averaged weights are asked for of a checkpoint that has none.
 
     Raises
@@ -55,7 +55,7 @@ def refuse_missing_averages(targets: Sequence[Target], wish: WeightsWish, key: s
         For the first of them.
     """
     for target in targets:
-        if wish == "averaged" and target.directory is not None and not keeps_average(target):
+        if choice == "averaged" and target.directory is not None and not keeps_average(target):
             raise CheckpointError(
                 f"--checkpoint {target.name}: {key}=averaged, and it holds no averaged weights",
                 why=f"its run was trained without training.ema_decay, so there is no {AVERAGED_DIRECTORY}/ in it",
@@ -64,13 +64,13 @@ def refuse_missing_averages(targets: Sequence[Target], wish: WeightsWish, key: s
 
 
 @contextmanager
-def model_of(target: Target, wish: WeightsWish, base: BaseModel) -> Iterator[nn.Module]:
+def model_of(target: Target, choice: WeightsChoice, base: BaseModel) -> Iterator[nn.Module]:
     """Give the model of a target; an adapter is put on the shared base and taken off again."""
-    directory = weights_of(target, wish)
+    directory = weights_of(target, choice)
     if directory is None:
         yield base.model
     elif target.manifest.get("kind") == "adapter":
-        with adapter_on(base.model, directory) as adapted:
+        with temporary_adapter(base.model, directory) as adapted:
             yield adapted
     else:
         model = load_model_directory(directory, base.dtype.value, "--checkpoint")

@@ -154,7 +154,7 @@ def set_aside_newer(checkpoints: Path, step: int, stamp: str, storage: Storage) 
     return [f"{aside.name}/{directory.name}" for _, directory in list_checkpoints(aside)]
 
 
-def way_back(directory: Path) -> str:
+def restore_instructions(directory: Path) -> str:
     """Return what brings a checkpoint back that was set aside, as commands to type.
 
     The lines that its steps had in the logs were cut when the run went back, and do not come back with it.

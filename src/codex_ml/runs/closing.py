@@ -33,7 +33,7 @@ class Closed:
     message: str | None = None
 
 
-def close_if_dead(
+def finalize_if_dead(
     layout: RunLayout,
     record: RunRecord,
     now: datetime,

@@ -71,11 +71,11 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             why=f"this codex-ml reads version {MANIFEST_VERSION}",
             fix="use the codex-ml version that wrote it",
         )
-    outside = [name for name in manifest["files"] if not _is_inside(name)]
-    if outside:
+    dependencies = [name for name in manifest["files"] if not _is_inside(name)]
+    if dependencies:
         raise CheckpointError(
             f"{path} names files outside its checkpoint",
-            why=f"{outside[0]!r} is no relative path below it",
+            why=f"{dependencies[0]!r} is no relative path below it",
             fix="name another checkpoint; codex-ml writes no such manifest",
         )
     return manifest

@@ -221,12 +221,12 @@ class SafetyFilters:
         if not markers:
             return list(matches)
         starts = [start for start, _ in markers]
-        outside = []
+        dependencies = []
         for match in matches:
             index = bisect_right(starts, match.start) - 1
             if index < 0 or match.end > markers[index][1]:
-                outside.append(match)
-        return outside
+                dependencies.append(match)
+        return dependencies
 
 
 def _blocked(text: str, rule_id: str, kind: RuleKind) -> Filtered:

@@ -23,18 +23,18 @@ _MOST_OPEN_CHARACTERS = 8192
 
 
 @dataclass(frozen=True)
-class Place:
+class TextPosition:
     """A place in a text: characters before it, and line and column counted from 1."""
 
     offset: int = 0
     line: int = 1
     column: int = 1
 
-    def after(self, text: str) -> Place:
+    def after(self, text: str) -> TextPosition:
         """Return the place behind a text that begins here."""
         lines = text.count("\n")
         column = len(text) - text.rfind("\n") if lines else self.column + len(text)
-        return Place(self.offset + len(text), self.line + lines, column)
+        return TextPosition(self.offset + len(text), self.line + lines, column)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PlacedFinding:
 
     rule_id: str
     kind: RuleKind
-    place: Place
+    place: TextPosition
     length: int
 
     @property
@@ -98,9 +98,9 @@ class StreamFilter:
         self._new: list[str] = []
         self._new_characters = 0
         # What was judged: given out up to `_shown`, kept from there.
-        self._text, self._shown, self._begin = "", 0, Place()
+        self._text, self._shown, self._begin = "", 0, TextPosition()
         # A long span loses its middle: where in `_text` that was, and the place of what follows.
-        self._gap: tuple[int, Place] | None = None
+        self._gap: tuple[int, TextPosition] | None = None
         # A position in `_text` and its place.
         self._known = (0, self._begin)
         self._findings: list[PlacedFinding] = []
@@ -278,7 +278,7 @@ class StreamFilter:
         self._findings.append(PlacedFinding(rule_id, kind, place, self._place(end).offset - place.offset))
         self._action = max(self._action, self._actions.get(rule_id, "block"), key=SEVERITY.__getitem__)
 
-    def _place(self, position: int) -> Place:
+    def _place(self, position: int) -> TextPosition:
         # From the last place asked for on: many findings must not count the lines before them anew each time.
         known, place = self._known if self._known[0] <= position else (0, self._begin)
         if self._gap is not None and known < self._gap[0] <= position:

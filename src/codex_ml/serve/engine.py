@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from codex_ml.errors import ModelError, UserError, free_what_failed
+from codex_ml.errors import ModelError, UserError, release_exception_frames
 from codex_ml.generation.requests import Generation, GenerationRequest, StreamedPiece
 from codex_ml.io.stoppable_process import WorkerError
 from codex_ml.serve.schema import ApiError, too_late
@@ -40,14 +40,16 @@ class Job:
         Which model answers.
     prompt : str or sequence of Turn
         What is asked.
-    wish : Wish
+    params : Wish
         How.
     deadline : float
         When, by the clock of the engine, nobody waits for it any longer.
     """
 
-    def __init__(self, name: str, model: str, prompt: str | Sequence[Turn], wish: Wish, deadline: float) -> None:
-        self.name, self.model, self.prompt, self.wish, self.deadline = name, model, prompt, wish, deadline
+    def __init__(
+        self, name: str, model: str, prompt: str | Sequence[Turn], params: GenerationParams, deadline: float
+    ) -> None:
+        self.name, self.model, self.prompt, self.params, self.deadline = name, model, prompt, params, deadline
         self._cancelled = False
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
@@ -81,7 +83,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Wish:
+class GenerationParams:
     """What a client asks for of an answer; None leaves it to the service."""
 
     max_new_tokens: int | None = None
@@ -98,7 +100,7 @@ class TextSource(Protocol):
         """Return what can be asked for."""
         ...
 
-    def request(self, model: str, prompt: str | Sequence[Turn], wish: Wish) -> GenerationRequest:
+    def request(self, model: str, prompt: str | Sequence[Turn], params: GenerationParams) -> GenerationRequest:
         """Return the request for a prompt or a chat; a `ValueError` says, without content, why there is none."""
         ...
 
@@ -323,7 +325,7 @@ class Engine:
         for job in batch:
             self._last_progress = self.clock()
             try:
-                requests.append(self._source.request(job.model, job.prompt, job.wish))
+                requests.append(self._source.request(job.model, job.prompt, job.params))
             except ValueError as error:
                 job.deliver(ApiError(400, str(error), code="invalid_prompt"))
             except BaseException as error:  # noqa: BLE001 - a request that breaks the code, or makes Rust panic
@@ -373,4 +375,4 @@ class Engine:
             except BaseException as fault:  # noqa: BLE001 - who asked is told, whatever counts the failures
                 _LOGGER.error("%s while counting a failure", type(fault).__name__)
             job.deliver(ApiError(500, f"the answer failed: {type(error).__name__}", code="internal_error"))
-        free_what_failed(error)
+        release_exception_frames(error)

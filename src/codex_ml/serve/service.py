@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from codex_ml.data.readers.json import parse_object
 from codex_ml.generation.requests import Generation
 from codex_ml.serve.connections import BodyTooLargeError, BodyTooSlowError, ClientGoneError, read_body
-from codex_ml.serve.engine import Engine, Job, Turn, Wish
+from codex_ml.serve.engine import Engine, GenerationParams, Job, Turn
 from codex_ml.serve.schema import AnswerShape, ApiError, ChatRequest, CompletionRequest, parse_request
 from codex_ml.serve.streaming import EventStream, client_leaves, next_or_gone
 
@@ -125,14 +125,14 @@ class Service:
 
     async def chat(self, request: Request) -> Response:
         """Answer POST /v1/chat/completions."""
-        wish = parse_request(ChatRequest, await self._fields(request))
-        turns = tuple(Turn(message.role, message.content) for message in wish.messages)
-        return await self._answer(request, wish, turns, wish.most_tokens(), "chatcmpl")
+        asked_params = parse_request(ChatRequest, await self._fields(request))
+        turns = tuple(Turn(message.role, message.content) for message in asked_params.messages)
+        return await self._answer(request, asked_params, turns, asked_params.most_tokens(), "chatcmpl")
 
     async def completion(self, request: Request) -> Response:
         """Answer POST /v1/completions."""
-        wish = parse_request(CompletionRequest, await self._fields(request))
-        return await self._answer(request, wish, wish.prompt, wish.most_tokens(), "cmpl")
+        asked_params = parse_request(CompletionRequest, await self._fields(request))
+        return await self._answer(request, asked_params, asked_params.prompt, asked_params.most_tokens(), "cmpl")
 
     def model_list(self) -> dict[str, Any]:
         """Return what GET /v1/models answers."""
@@ -195,9 +195,9 @@ class Service:
                 param="max_tokens",
                 code="invalid_value",
             )
-        wish = Wish(most_tokens, asked.temperature, asked.top_p, asked.stop_strings(), asked.seed)
+        asked_params = GenerationParams(most_tokens, asked.temperature, asked.top_p, asked.stop_strings(), asked.seed)
         identifier = f"{kind}-{uuid.uuid4().hex}"
-        job = Job(identifier, asked.model, prompt, wish, self._engine.clock() + self._limits.request_seconds)
+        job = Job(identifier, asked.model, prompt, asked_params, self._engine.clock() + self._limits.request_seconds)
         with_usage = asked.stream_options is not None and asked.stream_options.include_usage
         shape = AnswerShape(identifier, int(self._now()), asked.model, not isinstance(prompt, str), with_usage)
         self._engine.submit(job)

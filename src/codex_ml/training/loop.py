@@ -20,12 +20,18 @@ from codex_ml.errors import (
     CodexError,
     NonFiniteError,
     VanishedGradientError,
-    free_what_failed,
     is_out_of_memory,
+    release_exception_frames,
 )
 from codex_ml.io.atomic import Storage
 from codex_ml.training.checkpoint.load import LoadedState
-from codex_ml.training.checkpoint.save import CheckpointSaver, CheckpointStore, DirectoryStore, StepBorder, step_border
+from codex_ml.training.checkpoint.save import (
+    CheckpointSaver,
+    CheckpointStore,
+    DirectoryStore,
+    StepSnapshot,
+    step_border,
+)
 from codex_ml.training.checkpoint.state import TrainerState, restore_random, seed_everything
 from codex_ml.training.hooks import (
     VALIDATION_LOSS,
@@ -108,7 +114,7 @@ def run_training(
     resume: LoadedState | None = None,
     dependencies: TrainerDependencies | None = None,
 ) -> TrainingResult:
-    """Train until the last step, a hook's wish or a request to stop; every path of the toolkit trains through here.
+    """Train until the last step, or until a hook or a signal requests a stop; the only training loop of the toolkit.
 
     When a step fails before it has changed anything (no memory, a window without a supervised token, a hook that
     raises), a checkpoint of the steps made so far is written first. Not so when a loss or gradient is not finite or has
@@ -184,7 +190,11 @@ class _Loop:
         self.model.train()
         started = self.dependencies.clock()
         first_step = self.state.step
-        stopped = self._after_step(hooks, self.state.owed_metrics) if self.state.owed_metrics is not None else None
+        stopped = (
+            self._after_step(hooks, self.state.pending_validation_metrics)
+            if self.state.pending_validation_metrics is not None
+            else None
+        )
         while self.state.step < self.job.total_steps and self.state.stop_reason is None and stopped is None:
             border = step_border(self.state)
             step_started = self.dependencies.clock()
@@ -205,12 +215,12 @@ class _Loop:
 
     def _after_step(self, hooks: Sequence[Hook], metrics: Mapping[str, float]) -> str | None:
         """Call the hooks, save where a checkpoint is due, and return why the run was asked to stop, if it was."""
-        owed, self.state.owed_metrics = self.state.owed_metrics, None
+        owed, self.state.pending_validation_metrics = self.state.pending_validation_metrics, None
         try:
             is_best = self._call_hooks(hooks, dict(metrics))
         except ValidationAbandonedError:
             # The step is made and its validation is not: nobody waits for that now, a resume begins with it.
-            self.state.owed_metrics = dict(metrics)
+            self.state.pending_validation_metrics = dict(metrics)
             self.saver.save(step_border(self.state))
             return self.dependencies.stop_requested()
         stopped = self.dependencies.stop_requested()
@@ -233,14 +243,14 @@ class _Loop:
             raise
         return window
 
-    def _save_after(self, error: Exception, border: StepBorder) -> None:
+    def _save_after(self, error: Exception, border: StepSnapshot) -> None:
         """Keep the steps made before a step that failed, where they are sound and not kept already."""
         if isinstance(error, NonFiniteError | VanishedGradientError) or self.saver.last_step == border.state.step:
             return
         if is_out_of_memory(error):
             # A checkpoint needs some memory itself.
             self.window.clear()
-            free_what_failed(error)
+            release_exception_frames(error)
         try:
             self.dependencies.log_event("checkpoint_after_failure", step=border.state.step, error=type(error).__name__)
             self.saver.save(border)

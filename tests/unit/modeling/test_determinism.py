@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from codex_ml.errors import UserError
-from codex_ml.modeling.determinism import Kernels, fix_workspace, fixed_kernels, refused_kernels
+from codex_ml.modeling.determinism import Kernels, find_nondeterministic_ops, fix_workspace, fixed_kernels
 
 
 def _settings() -> tuple[bool, bool, bool, bool]:
@@ -84,10 +84,10 @@ def test_refused_kernels_finds_each_once_and_keeps_other_warnings():
 
     before = _settings()
     with pytest.warns(UserWarning, match="about something else") as said:
-        assert refused_kernels(compute) == ("put_",)
+        assert find_nondeterministic_ops(compute) == ("put_",)
     assert len(said) == 1
     assert _settings() == before
-    assert refused_kernels(lambda: None) == ()
+    assert find_nondeterministic_ops(lambda: None) == ()
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from codex_ml.errors import CheckpointError
 from codex_ml.peft.adapter_files import (
     CONFIG_NAME,
     WEIGHTS_NAME,
-    adapter_on,
     load_adapter,
     read_adapter_tensors,
     restore_adapter,
+    temporary_adapter,
     write_adapter,
 )
 from codex_ml.peft.peft_adapter import apply_lora
@@ -121,7 +121,7 @@ def test_adapter_on_block_has_adapter_and_base_comes_back(
     write_adapter(model, tmp_path)
     base = load(base_directory)
     before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
-    with adapter_on(base, tmp_path) as adapted:
+    with temporary_adapter(base, tmp_path) as adapted:
         assert torch.allclose(logits(adapted), logits(model), atol=1e-6)
         assert not any(parameter.requires_grad for parameter in adapted.parameters())
     after = base.state_dict()
@@ -133,7 +133,7 @@ def test_adapter_on_block_has_adapter_and_base_comes_back(
 def test_adapter_on_error_inside_base_comes_back(saved: tuple[Path, torch.Tensor], tiny_llama_directory: Path) -> None:
     """A failing evaluation of one adapter does not spoil the next."""
     base = load(tiny_llama_directory)
-    with pytest.raises(KeyError), adapter_on(base, saved[0]):
+    with pytest.raises(KeyError), temporary_adapter(base, saved[0]):
         raise KeyError
     assert torch.equal(logits(base), logits(load(tiny_llama_directory)))
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from codex_ml.config.schema.root import EvaluateConfig
-from codex_ml.recipes.evaluate import EvaluateCollaborators, _receiving_run, evaluate
+from codex_ml.recipes.evaluate import EvaluateDependencies, _receiving_run, evaluate
 from codex_ml.runs.layout import read_record
 from codex_ml.runs.listing import BASE, Target
 from codex_ml.runs.lock import is_locked
@@ -23,7 +23,7 @@ def test_receiving_run_of_its_own_run_is_locked_until_it_ends(tmp_path):
             "data": {"test": str(tmp_path / "d.jsonl")},
         }
     )
-    with _receiving_run(config, [Target(BASE, None, {})], EvaluateCollaborators()) as layout:
+    with _receiving_run(config, [Target(BASE, None, {})], EvaluateDependencies()) as layout:
         assert read_record(layout).status == "RUNNING"
         assert is_locked(layout.lock)
     assert read_record(layout).status == "FINISHED"
@@ -45,10 +45,10 @@ def test_evaluate_results_say_whether_filters_were_bypassed_and_why(tmp_path, ti
     }
     config = EvaluateConfig.model_validate(values)
     said = []
-    outside = EvaluateCollaborators(
-        say=said.append, who=lambda: "ann", clock=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    dependencies = EvaluateDependencies(
+        emit=said.append, who=lambda: "ann", clock=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     )
-    outcome = evaluate(config, [Target(BASE, None, {})], outside)
+    outcome = evaluate(config, [Target(BASE, None, {})], dependencies)
     results = json.loads((outcome.directory / "base" / "results.json").read_text("utf-8"))
     digest = results["digests"]["safety_policy"]
     bypass = {

@@ -13,7 +13,7 @@ from codex_ml.config.compose import compose
 from codex_ml.config.schema.safety import SafetySection
 from codex_ml.config.validate import validate_train
 from codex_ml.recipes.data.preview import preview_records
-from codex_ml.recipes.inputs import Witness, bypass_warnings, open_filters, safety_summary, user_name
+from codex_ml.recipes.inputs import BypassRecorder, bypass_warnings, open_filters, safety_summary, user_name
 
 pytestmark = pytest.mark.safety
 
@@ -28,7 +28,7 @@ def test_user_name_is_that_of_the_operating_system() -> None:
 def test_witness_filters_that_are_off_gives_a_whole_record() -> None:
     """Job, reason, user, moment in UTC, and the policy that would have stood."""
     filters = open_filters(OFF)
-    bypass = Witness("train", lambda: "ann", lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)).bypass(filters)
+    bypass = BypassRecorder("train", lambda: "ann", lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)).bypass(filters)
     assert bypass is not None
     assert bypass.to_json() == {
         "stage": "train",
@@ -44,7 +44,7 @@ def test_witness_filters_that_are_off_gives_a_whole_record() -> None:
 def test_witness_filters_that_are_on_gives_nothing_to_warn_of() -> None:
     """Neither a record nor a line."""
     filters = open_filters(SafetySection())
-    assert Witness("train").bypass(filters) is None
+    assert BypassRecorder("train").bypass(filters) is None
     assert bypass_warnings(filters) == []
 
 
@@ -56,5 +56,5 @@ def test_preview_records_filters_that_are_off_are_warned_of_first(tmp_path: Path
     for more in ([], ["safety.enabled=false", "safety.bypass_reason=test"]):
         composed = compose("train", "default", None, [*values, *more], working_directory=tmp_path, environment={})
         said: list[str] = []
-        assert len(list(preview_records(validate_train(composed), file, 5, say=said.append))) == 1
+        assert len(list(preview_records(validate_train(composed), file, 5, emit=said.append))) == 1
         assert [line.startswith("warning: safety filters are bypassed") for line in said] == [True] * bool(more)

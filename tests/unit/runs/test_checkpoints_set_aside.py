@@ -17,8 +17,8 @@ from codex_ml.runs.checkpoints import (
     list_checkpoints,
     newest_whole,
     read_pointer,
+    restore_instructions,
     set_aside_newer,
-    way_back,
 )
 from codex_ml.runs.layout import RunLayout, create_run
 from codex_ml.runs.manifest import write_manifest
@@ -160,6 +160,6 @@ def test_way_back_step_that_was_made_again_moves_the_new_one_away_first(tmp_path
     for directory in (aside, checkpoints / checkpoint_name(8)):
         directory.mkdir(parents=True)
         (directory / "weights").write_text(directory.parent.name)
-    type_in(way_back(aside).partition(" and then ")[0])
+    type_in(restore_instructions(aside).partition(" and then ")[0])
     assert (checkpoints / checkpoint_name(8) / "weights").read_text() == aside.parent.name
     assert (tmp_path / "my runs" / "r" / checkpoint_name(8) / "weights").read_text() == "checkpoints"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from codex_ml.io.atomic import Storage
-from codex_ml.runs.closing import close_if_dead, last_sign_of_life
+from codex_ml.runs.closing import finalize_if_dead, last_sign_of_life
 from codex_ml.runs.layout import RunRecord, close_record, read_record
 from codex_ml.runs.lock import hold_lock
 
@@ -26,7 +26,7 @@ def test_close_if_dead_lock_not_held_is_killed_with_unknown_end(make_run) -> Non
     for path in (layout.record, layout.metrics):
         os.utime(path, (STARTED.timestamp() + 60, STARTED.timestamp() + 60))
     noted: list[RunRecord] = []
-    closed = close_if_dead(layout, record, LATER, Storage(), lambda _layout, dead: noted.append(dead))
+    closed = finalize_if_dead(layout, record, LATER, Storage(), lambda _layout, dead: noted.append(dead))
     assert closed.record == read_record(layout) == noted[0]
     assert (closed.record.status, closed.record.ended) == ("KILLED", None)
     assert closed.record.found_dead == "2026-11-22T14:00:00.000000Z"
@@ -40,7 +40,7 @@ def test_close_if_dead_lock_held_leaves_the_run_alone(make_run) -> None:
     """However old it is: a kernel lock decides."""
     layout, record = make_run(status="RUNNING")
     with hold_lock(layout.lock):
-        closed = close_if_dead(layout, record, LATER, Storage())
+        closed = finalize_if_dead(layout, record, LATER, Storage())
     assert (closed.record, closed.message) == (record, None)
     assert read_record(layout) == record
 
@@ -50,22 +50,22 @@ def test_close_if_dead_ended_run_is_not_touched(make_run, status: str) -> None:
     """How a run ended is never rewritten."""
     layout, record = make_run(status=status)
     before = layout.record.stat().st_mtime_ns
-    assert close_if_dead(layout, record, LATER, Storage()).record == record
+    assert finalize_if_dead(layout, record, LATER, Storage()).record == record
     assert layout.record.stat().st_mtime_ns == before
 
 
 def test_close_if_dead_young_run_without_lock_file_is_starting(make_run) -> None:
     """Between its directory and its lock lie a few instructions; an old one without a lock died there."""
     layout, record = make_run(status="RUNNING")
-    soon = close_if_dead(layout, record, STARTED + timedelta(seconds=5), Storage())
+    soon = finalize_if_dead(layout, record, STARTED + timedelta(seconds=5), Storage())
     assert soon.record.status == "RUNNING"
-    assert close_if_dead(layout, record, LATER, Storage()).record.status == "KILLED"
+    assert finalize_if_dead(layout, record, LATER, Storage()).record.status == "KILLED"
 
 
 def test_close_if_dead_start_in_the_future_without_lock_file_died_there(make_run) -> None:
     """The clock was set back since: such a run would be starting for as long as the clock is behind."""
     layout, record = make_run(status="RUNNING")
-    assert close_if_dead(layout, record, STARTED - timedelta(hours=1), Storage()).record.status == "KILLED"
+    assert finalize_if_dead(layout, record, STARTED - timedelta(hours=1), Storage()).record.status == "KILLED"
 
 
 def test_close_if_dead_last_memory_stands_in_the_message(make_run) -> None:
@@ -75,7 +75,7 @@ def test_close_if_dead_last_memory_stands_in_the_message(make_run) -> None:
     values = (("memory_bytes", 3 << 30), ("available_bytes", 1 << 20))
     lines = [json.dumps({"step": 7, "name": name, "value": value}) for name, value in values]
     layout.metrics.write_text("\n".join(lines) + "\n")
-    message = close_if_dead(layout, record, LATER, Storage()).message or ""
+    message = finalize_if_dead(layout, record, LATER, Storage()).message or ""
     assert "at step 7 it held 3.00 GiB of memory, 0.00 GiB were left: the kernel's out-of-memory killer" in message
 
 
@@ -84,7 +84,7 @@ def test_close_if_dead_ended_since_it_was_read_keeps_its_own_end(make_run) -> No
     layout, record = make_run(status="RUNNING")
     layout.lock.touch()
     close_record(layout, record, "FINISHED", LATER, Storage())
-    closed = close_if_dead(layout, record, LATER, Storage())
+    closed = finalize_if_dead(layout, record, LATER, Storage())
     assert (closed.record.status, closed.message) == ("FINISHED", None)
     assert read_record(layout).status == "FINISHED"
 
@@ -98,7 +98,7 @@ def test_close_if_dead_record_cannot_be_written_is_said(make_run) -> None:
 
     layout, record = make_run(status="RUNNING")
     layout.lock.touch()
-    closed = close_if_dead(layout, record, LATER, ReadOnly())
+    closed = finalize_if_dead(layout, record, LATER, ReadOnly())
     assert closed.record.status == "KILLED"
     assert "Read-only file system" in (closed.message or "")
     assert json.loads(layout.record.read_text())["status"] == "RUNNING"
@@ -119,6 +119,6 @@ def test_last_sign_of_life_later_evaluation_and_lock_do_not_count(make_run) -> N
 def test_close_record_after_a_resume_forgets_that_it_was_found_dead(make_run) -> None:
     """A run that was resumed and finished has an end like any other."""
     layout, record = make_run(status="RUNNING")
-    dead = close_if_dead(layout, record, LATER, Storage()).record
+    dead = finalize_if_dead(layout, record, LATER, Storage()).record
     ended = close_record(layout, dead, "FINISHED", LATER, Storage())
     assert (ended.found_dead, ended.last_sign_of_life) == (None, None)

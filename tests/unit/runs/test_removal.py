@@ -39,15 +39,15 @@ def test_remove_run_counts_and_deletes_all_of_it(make_run, add_checkpoint) -> No
 def test_remove_run_link_inside_keeps_what_it_leads_to(make_run, tmp_path) -> None:
     """Links in a run go, their targets stay and are not counted."""
     layout, _ = make_run("a")
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "precious.txt").write_bytes(b"x" * 100_000)
-    (layout.directory / "to_directory").symlink_to(outside)
-    (layout.directory / "to_file").symlink_to(outside / "precious.txt")
+    dependencies = tmp_path / "outside"
+    dependencies.mkdir()
+    (dependencies / "precious.txt").write_bytes(b"x" * 100_000)
+    (layout.directory / "to_directory").symlink_to(dependencies)
+    (layout.directory / "to_file").symlink_to(dependencies / "precious.txt")
     planned = plan_removal(layout)
     assert planned.byte_count < 10_000
     remove_run(planned, Storage())
-    assert (outside / "precious.txt").stat().st_size == 100_000
+    assert (dependencies / "precious.txt").stat().st_size == 100_000
     assert not layout.directory.exists()
 
 

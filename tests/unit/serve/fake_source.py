@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from codex_ml.errors import UserError
 from codex_ml.generation.decoding import SamplingSettings
 from codex_ml.generation.requests import Generation, GenerationRequest, StreamedPiece
-from codex_ml.serve.engine import Turn, Wish
+from codex_ml.serve.engine import GenerationParams, Turn
 
 
 def panic() -> None:
@@ -38,7 +38,7 @@ class FakeSource:
         """Return two models."""
         return ("base", "notes")
 
-    def request(self, model: str, prompt: str | Sequence[Turn], wish: Wish) -> GenerationRequest:
+    def request(self, model: str, prompt: str | Sequence[Turn], wish: GenerationParams) -> GenerationRequest:
         """Return a request that stands for the prompt."""
         del model
         text = prompt if isinstance(prompt, str) else prompt[-1].content

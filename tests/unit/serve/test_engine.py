@@ -11,7 +11,7 @@ import pytest
 from fake_source import Counted, FakeSource
 
 from codex_ml.generation.requests import Generation
-from codex_ml.serve.engine import Engine, Job, Limits, Piece, Wish
+from codex_ml.serve.engine import Engine, GenerationParams, Job, Limits, Piece
 from codex_ml.serve.schema import ApiError
 
 Start = Callable[..., Engine]
@@ -41,7 +41,9 @@ def start(source: FakeSource) -> Iterator[Start]:
 def job(prompt: str, model: str = "base", seconds: float = 60.0, engine: Engine | None = None) -> Job:
     """Return a job whose time is over after some seconds."""
     now = engine.clock() if engine is not None else 0.0
-    return Job(f"job {prompt}", model, prompt, Wish(), now + seconds if engine is not None else float("inf"))
+    return Job(
+        f"job {prompt}", model, prompt, GenerationParams(), now + seconds if engine is not None else float("inf")
+    )
 
 
 async def answer(of: Job) -> tuple[str, Generation | ApiError]:

@@ -153,11 +153,11 @@ def test_run_training_overflow_is_logged_and_the_window_computed_again(workshop:
 def test_run_training_overflow_draws_the_same_dropout_masks_again(workshop: Workshop) -> None:
     """How often a window was tried changes nothing of what is learnt: bit for bit that of a scale that fits at once."""
     workshop.dropout = 0.4
-    overflowed, fitted = TrainerState(), TrainerState()
+    overflowed, resolve_micro_batch_size = TrainerState(), TrainerState()
     first, *_ = train_narrow(workshop, "a", overflowed, 3000.0)
-    fitted.loss_scale = overflowed.loss_scale
-    second, *_ = train_narrow(workshop, "b", fitted, 3000.0)
-    assert overflowed.overflows > fitted.overflows == 0
+    resolve_micro_batch_size.loss_scale = overflowed.loss_scale
+    second, *_ = train_narrow(workshop, "b", resolve_micro_batch_size, 3000.0)
+    assert overflowed.overflows > resolve_micro_batch_size.overflows == 0
     for name in ("model.safetensors", "training_state.safetensors"):
         one, other = load_file(first.last_checkpoint / name), load_file(second.last_checkpoint / name)
         assert one.keys() == other.keys()

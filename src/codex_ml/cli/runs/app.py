@@ -72,10 +72,10 @@ def _closed_if_dead(layout: RunLayout, record: RunRecord) -> RunRecord:
     from datetime import UTC, datetime
 
     from codex_ml.io.atomic import Storage
-    from codex_ml.recipes.train.resume import note_death
-    from codex_ml.runs.closing import close_if_dead
+    from codex_ml.recipes.train.resume import record_crash
+    from codex_ml.runs.closing import finalize_if_dead
 
-    closed = close_if_dead(layout, record, datetime.now(UTC), Storage(), note_death)
+    closed = finalize_if_dead(layout, record, datetime.now(UTC), Storage(), record_crash)
     if closed.message is not None:
         write_message(closed.message)
     return closed.record

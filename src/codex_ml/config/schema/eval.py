@@ -9,7 +9,7 @@ from pydantic import Field
 from codex_ml.config.schema.base import Rule, Section, Violation
 from codex_ml.config.schema.data import SplitName
 
-WeightsWish = Literal["auto", "averaged", "last"]
+WeightsChoice = Literal["auto", "averaged", "last"]
 DEFAULT_METRICS = ("bleu", "rouge_l", "f1", "exact_match", "loss", "perplexity")
 
 
@@ -31,7 +31,7 @@ class EvalSection(Section):
     metrics: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, strict=False)] = Field(
         default=DEFAULT_METRICS, description="Names of the metrics to compute."
     )
-    weights: WeightsWish = Field(
+    weights: WeightsChoice = Field(
         default="auto",
         description="Weights of a checkpoint: their average (averaged), those of its last step (last), or the average "
         "where there is one (auto).",

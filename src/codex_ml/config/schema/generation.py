@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from codex_ml.config.schema.base import Section
-from codex_ml.config.schema.eval import WeightsWish
+from codex_ml.config.schema.eval import WeightsChoice
 
 
 class GenerationSection(Section):
@@ -37,7 +37,7 @@ class GenerationSection(Section):
     )
     seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Of the random numbers where tokens are drawn.")
     batch_size: int = Field(default=32, ge=1, description="Prompts of a file in one forward pass; changes no text.")
-    weights: WeightsWish = Field(
+    weights: WeightsChoice = Field(
         default="auto",
         description="Weights of a checkpoint: their average (averaged), those of its last step (last), or the average "
         "where there is one (auto).",

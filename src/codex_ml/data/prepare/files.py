@@ -265,7 +265,7 @@ Change = Literal["created", "updated", "skipped", "removed"]
 
 
 @contextmanager
-def only_one_at_work(target: Path, storage: Storage) -> Iterator[None]:
+def exclusive_lock(target: Path, storage: Storage) -> Iterator[None]:
     """Hold a lock on the directory above ``target``, which leaves no file behind; whoever comes second waits."""
     missing = [parent for parent in target.parents if not parent.exists()]
     storage.make_directory(target.parent)

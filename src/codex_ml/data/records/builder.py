@@ -79,7 +79,7 @@ class FoundIn(NamedTuple):
 
 
 @dataclass
-class _EndWatch:
+class _EosTracker:
     """Whether the records of one split owe an end-of-sequence token that is learned, and an example for the message."""
 
     is_owed: bool = False
@@ -107,7 +107,7 @@ class RecordBuilder:
         self.problems = Problems()
         self.findings: dict[str, list[FoundIn]] = {}
         self.left_out: dict[str, Counter[str]] = {}
-        self._ends: dict[str, _EndWatch] = {}
+        self._ends: dict[str, _EosTracker] = {}
 
     def build(self, source: SourceRecord, split: str, account: SplitAccount) -> TokenizedRecord | None:
         """Return the tokenised record, or None where it was dropped or is faulty; either way it is counted.
@@ -159,7 +159,7 @@ class RecordBuilder:
 
     def refuse_unlearnable(self, split: str, account: SplitAccount) -> None:
         """Stop when a split has records but none of them teaches the model to answer, or to end its answer."""
-        end = self._ends.get(split, _EndWatch())
+        end = self._ends.get(split, _EosTracker())
         if account.dropped[NO_SUPERVISED_TOKENS] and not account.records_kept:
             self._refuse(f"no token of the split {split!r} is supervised", "there is nothing to learn from it", end)
         if end.is_owed and not end.is_supervised:
@@ -201,7 +201,7 @@ class RecordBuilder:
     def _note_end(self, split: str, record: TokenizedRecord, source: Record) -> None:
         if isinstance(source, TextRecord):
             return
-        watch = self._ends.setdefault(split, _EndWatch())
+        watch = self._ends.setdefault(split, _EosTracker())
         watch.is_owed = True
         if not watch.is_supervised:
             ends = self._tokenizer.end_ids(source)
@@ -209,7 +209,7 @@ class RecordBuilder:
             watch.is_supervised = any(token in ends and learned for token, learned in pairs)
             watch.example = watch.example or record
 
-    def _refuse(self, what: str, why: str, end: _EndWatch) -> None:
+    def _refuse(self, what: str, why: str, end: _EosTracker) -> None:
         shown = ""
         if (example := end.example) is not None:
             shown = (

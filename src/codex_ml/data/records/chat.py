@@ -36,19 +36,19 @@ _ROLES: dict[str, Role] = {
 }
 
 
-def speaker_key(turn: Mapping[str, Any]) -> str:
+def role_key(turn: Mapping[str, Any]) -> str:
     """Return the key under which a turn names its speaker: ``role``, or ``from`` as ShareGPT has it."""
     return "from" if "role" not in turn and "from" in turn else "role"
 
 
-def words_key(turn: Mapping[str, Any]) -> str:
+def content_key(turn: Mapping[str, Any]) -> str:
     """Return the key under which a turn has its words: ``content``, or ``value`` as ShareGPT has it."""
     return "value" if "content" not in turn and "value" in turn else "content"
 
 
 def role_of(turn: Mapping[str, Any]) -> Role | None:
     """Return the role of a turn's speaker; None where it is none that is known."""
-    said_by = turn.get(speaker_key(turn))
+    said_by = turn.get(role_key(turn))
     # A speaker may be any JSON value here: what is no string is no speaker, and need not be hashable.
     return _ROLES.get(said_by) if isinstance(said_by, str) else None
 
@@ -245,7 +245,7 @@ def read_tools(value: Any, path: str) -> tuple[dict[str, Any], ...]:
 def _read_turn(turn: Any, path: str, shape: str, on_unused: OnUnused) -> Message:
     if not isinstance(turn, dict):
         raise ValueError(f'{path} is not an object, such as {{"role": "user", "content": "…"}}')
-    speaker, words = speaker_key(turn), words_key(turn)
+    speaker, words = role_key(turn), content_key(turn)
     if speaker not in turn:
         raise ValueError(f"{path}.{speaker} is missing")
     role = role_of(turn)

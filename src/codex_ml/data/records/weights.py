@@ -11,7 +11,7 @@ from codex_ml.data.splits.hash import HASH_RANGE, SplitHasher
 _hasher = SplitHasher(-1)
 
 
-def copies_of(raw: bytes, weight: float) -> int:
+def repeat_count(raw: bytes, weight: float) -> int:
     """Return how many times a record stands in an epoch.
 
     The whole part of the weight stands for each record; of what is left over, as many records have one more as that

@@ -9,7 +9,7 @@ from typing import Any
 
 from codex_ml.data.problems import shown_name
 from codex_ml.data.readers.json import parse_object
-from codex_ml.data.records.chat import role_of, speaker_key, words_key
+from codex_ml.data.records.chat import content_key, role_key, role_of
 from codex_ml.errors import DataError
 
 PROMPT = "prompt"
@@ -97,7 +97,7 @@ def _are_turns(value: Any) -> bool:
 def _said(turns: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Return what turns say, the same for every spelling that `read_turns` reads."""
     return [
-        (role_of(turn) or turn.get(speaker_key(turn)), _words(turn.get(words_key(turn))), *_calls(turn))
+        (role_of(turn) or turn.get(role_key(turn)), _words(turn.get(content_key(turn))), *_calls(turn))
         for turn in turns
     ]
 

@@ -43,7 +43,7 @@ assert _ROW.size == _RECORD.itemsize
 _FLUSH_BYTES = 1 << 20
 
 
-class Place(NamedTuple):
+class RecordLocation(NamedTuple):
     """Where a record comes from, and what it is recognised by in another split.
 
     ``digest`` is over its bytes, ``prompt_key`` over its prompt (empty: it has none); see
@@ -86,7 +86,7 @@ class TokenArraysWriter:
         self._tokens = self._text_bytes = 0
         self.file_names: list[str] = []
 
-    def add(self, record: TokenizedRecord, place: Place) -> None:
+    def add(self, record: TokenizedRecord, place: RecordLocation) -> None:
         """Append one record."""
         tokens = np.array(record.input_ids, dtype=np.uint32)
         mask = np.array(record.supervised, dtype=bool)

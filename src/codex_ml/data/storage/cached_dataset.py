@@ -106,14 +106,14 @@ class CacheUse:
         in force.
     may_write : bool
         False for a dry run, which uses what is there and leaves everything as it is.
-    say : callable
+    emit : callable
         Takes what the user is to be told, a line at a time.
     """
 
     cache: TokenCache
     made_by: Mapping[str, Any]
     may_write: bool
-    say: Callable[[str], None]
+    emit: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class BuiltSplit:
 
 
 @dataclass(frozen=True)
-class Made:
+class BuiltDataset:
     """All splits that a job asked for, and the date that a chat template is given for today, if it asks."""
 
     splits: Mapping[str, BuiltSplit]
@@ -153,9 +153,9 @@ class Made:
         return list({id(part.file): part.file for part in parts}.values())
 
 
-def through_cache(
-    data: DataSection, sources: Sequence[SourceStream], use: CacheUse, make: Callable[[ArrayPlace], Made]
-) -> Made:
+def load_or_build(
+    data: DataSection, sources: Sequence[SourceStream], use: CacheUse, make: Callable[[ArrayPlace], BuiltDataset]
+) -> BuiltDataset:
     """Return what an entry holds, or make it and leave an entry for the next start.
 
     Whatever goes wrong with the cache is said and nothing more: the records are then made in memory. An entry of all
@@ -200,34 +200,38 @@ def through_cache(
         try:
             return _made_and_kept(use, key, source_bytes, make, lambda: _states(sources) == before)
         except CacheError as error:
-            use.say(f"the tokenised data are not cached: {use.cache.directory}: {error}; the run goes on without")
+            use.emit(f"the tokenised data are not cached: {use.cache.directory}: {error}; the run goes on without")
     return make(MemoryArrays())
 
 
-def _found(use: CacheUse, key: str, wanted: Collection[str]) -> Made | None:
+def _found(use: CacheUse, key: str, wanted: Collection[str]) -> BuiltDataset | None:
     """Return what an entry holds; None where there is none that can be used."""
     try:
         entry = use.cache.open(key)
         if entry is None:
             return None
-        made = made_of(entry, wanted)
+        built_dataset = from_entry(entry, wanted)
     except DamagedEntryError as error:
-        use.say(f"the cached tokens {key[:12]} are damaged and not used: {error}")
+        use.emit(f"the cached tokens {key[:12]} are damaged and not used: {error}")
         if use.may_write:
             use.cache.discard(key)
         return None
     except CacheError as error:
-        use.say(f"the cache of tokens is not used: {use.cache.directory}: {error}")
+        use.emit(f"the cache of tokens is not used: {use.cache.directory}: {error}")
         return None
     if use.may_write:
         use.cache.note_use(key)
-    use.say(f"tokenised data: taken from the cache, {use.cache.directory / key[:12]}…")
-    return made
+    use.emit(f"tokenised data: taken from the cache, {use.cache.directory / key[:12]}…")
+    return built_dataset
 
 
 def _made_and_kept(
-    use: CacheUse, key: str, source_bytes: int, make: Callable[[ArrayPlace], Made], is_unchanged: Callable[[], bool]
-) -> Made:
+    use: CacheUse,
+    key: str,
+    source_bytes: int,
+    make: Callable[[ArrayPlace], BuiltDataset],
+    is_unchanged: Callable[[], bool],
+) -> BuiltDataset:
     """Make the records in an entry of the cache, and put it in its place where the files are still the same.
 
     Raises
@@ -237,27 +241,27 @@ def _made_and_kept(
     """
     use.cache.require_room(_ROOM_PER_SOURCE_BYTE * source_bytes + _ROOM_LEFT_BYTES)
     with use.cache.building(key) as builder:
-        made = make(builder)
+        built_dataset = make(builder)
         if is_unchanged():
-            _publish(builder, made, use)
-        return made
+            _publish(builder, built_dataset, use)
+        return built_dataset
 
 
-def _publish(builder: EntryBuilder, made: Made, use: CacheUse) -> None:
+def _publish(builder: EntryBuilder, built_dataset: BuiltDataset, use: CacheUse) -> None:
     try:
-        size = builder.publish(entry_body(made), entry_notes(made))
+        size = builder.publish(entry_body(built_dataset), entry_notes(built_dataset))
     except CacheError as error:
         # The arrays stay as long as they are mapped, whatever becomes of their files.
-        use.say(f"the tokenised data are not cached: {use.cache.directory}: {error}; the run goes on without")
+        use.emit(f"the tokenised data are not cached: {use.cache.directory}: {error}; the run goes on without")
     else:
-        use.say(
+        use.emit(
             f"tokenised data: {size:,} bytes kept for the next start in {use.cache.directory} (see codex-ml data cache)"
         )
 
 
-def entry_body(made: Made) -> dict[str, Any]:
+def entry_body(built_dataset: BuiltDataset) -> dict[str, Any]:
     """Return what an entry says of its splits, as JSON values."""
-    built, files = made.splits, made.files
+    built, files = built_dataset.splits, built_dataset.files
     return {
         "file_names": {name: list(split.records.file_names) for name, split in built.items()},
         "splits": {
@@ -283,18 +287,20 @@ def entry_body(made: Made) -> dict[str, Any]:
             }
             for file in files
         ],
-        "template_date": made.template_date,
+        "template_date": built_dataset.template_date,
     }
 
 
-def entry_notes(made: Made) -> bytes:
+def entry_notes(built_dataset: BuiltDataset) -> bytes:
     """Return findings and rejected lines, one JSON array a line: positions and ids, and no word of text."""
-    lines = [json.dumps([name, *found]) for name, split in made.splits.items() for found in split.findings]
-    lines += [json.dumps([number, *reject]) for number, file in enumerate(made.files) for reject in file.rejects]
+    lines = [json.dumps([name, *found]) for name, split in built_dataset.splits.items() for found in split.findings]
+    lines += [
+        json.dumps([number, *reject]) for number, file in enumerate(built_dataset.files) for reject in file.rejects
+    ]
     return "".join(f"{line}\n" for line in lines).encode("ascii")
 
 
-def made_of(entry: Entry, wanted: Collection[str]) -> Made:
+def from_entry(entry: Entry, wanted: Collection[str]) -> BuiltDataset:
     """Return what an entry holds of some splits.
 
     Raises
@@ -333,7 +339,7 @@ def made_of(entry: Entry, wanted: Collection[str]) -> Made:
         date: str | None = entry.body["template_date"]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise DamagedEntryError(f"its description does not hold what it should ({type(error).__name__})") from error
-    return Made(built, date)
+    return BuiltDataset(built, date)
 
 
 def _states(sources: Sequence[SourceStream]) -> list[tuple[int, int, int]] | None:

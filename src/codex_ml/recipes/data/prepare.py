@@ -20,7 +20,7 @@ from codex_ml.data.prepare.files import (
     WriteRecords,
     changes,
     digests_below,
-    only_one_at_work,
+    exclusive_lock,
     publish,
     recover,
     what_is_there,
@@ -37,7 +37,7 @@ from codex_ml.errors import DataError, UserError
 from codex_ml.io.atomic import Storage, file_digest, json_bytes, remove_abandoned, staged_pattern
 from codex_ml.io.fetching import Fetcher
 from codex_ml.io.untrusted import kind_of
-from codex_ml.recipes.inputs import open_filters, say
+from codex_ml.recipes.inputs import emit, open_filters
 
 RECORDS_NAME, SPLITS_NAME, TOKENIZER_NAME = "records.jsonl", "splits", "tokenizer"
 
@@ -121,7 +121,7 @@ def prepare_data(
     """
     dependencies = dependencies or PrepareDependencies()
     storage, out = dependencies.storage, out.resolve()
-    with only_one_at_work(out, storage):
+    with exclusive_lock(out, storage):
         recover(out, storage)
         remove_abandoned(out.parent, staged_pattern(out), storage)
         before = what_is_there(out)
@@ -199,7 +199,7 @@ def _files_in(source: Path) -> list[Path]:
         raise DataError(f"--source: {source} holds no file", fix="name a file, or a directory of files")
     if left_out:
         shown = ", ".join(map(repr, left_out[:5])) + (", …" if len(left_out) > 5 else "")
-        say(f"--source: {len(left_out)} entries of {source} are not read (hidden files and directories): {shown}")
+        emit(f"--source: {len(left_out)} entries of {source} are not read (hidden files and directories): {shown}")
     return inside
 
 

@@ -20,7 +20,7 @@ from codex_ml.data.tokenization.truncation import shorten
 from codex_ml.errors import DataError
 from codex_ml.models.registry import load_tokenizer
 from codex_ml.recipes.inputs import bypass_warnings, open_filters
-from codex_ml.recipes.inputs import say as say_on_stderr
+from codex_ml.recipes.inputs import emit as emit_on_stderr
 from codex_ml.safety.filters import SafetyFilters
 
 _MOST_SHOWN = 600
@@ -75,7 +75,7 @@ def preview_records(
     number: int | None = None,
     *,
     whole: bool = False,
-    say: Callable[[str], None] = say_on_stderr,
+    emit: Callable[[str], None] = emit_on_stderr,
 ) -> Iterator[PreviewedRecord]:
     """Yield some records of a file as a run of this configuration would see them.
 
@@ -91,7 +91,7 @@ def preview_records(
         This record alone, counted from 1. With a manifest beside the file nothing before it is read.
     whole : bool
         Show all tokens of a long record.
-    say : callable
+    emit : callable
         Takes the warning that the filters are off.
 
     Raises
@@ -101,7 +101,7 @@ def preview_records(
     """
     filters = open_filters(config.safety)
     for line in bypass_warnings(filters):
-        say(line)
+        emit(line)
     # What is shown passes the policy even where the data does not: a bypass is for the data.
     shown_through = SafetyFilters(filters.policy)
     data = config.data

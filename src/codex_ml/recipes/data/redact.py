@@ -19,7 +19,7 @@ from codex_ml.errors import DataError, DiskSpaceError, UserError, no_room
 from codex_ml.io.atomic import Storage, json_bytes
 from codex_ml.io.json_strings import with_tokens
 from codex_ml.recipes.data.validate import FindingTally, RowFilter
-from codex_ml.recipes.inputs import ReadingProgress, say
+from codex_ml.recipes.inputs import ReadingProgress, emit
 from codex_ml.recipes.output_files import in_real_directory, is_same_file, put_in_place, refuse_existing
 from codex_ml.safety.filters import SafetyFilters
 from codex_ml.safety.policy import load_policy
@@ -134,7 +134,7 @@ def redact_file(
     DiskSpaceError
         If the disk is too small.
     """
-    progress = progress or ReadingProgress(say)
+    progress = progress or ReadingProgress(emit)
     options, storage = options or RedactionOptions(), storage or Storage()
     filters = filters or SafetyFilters(load_policy(options.policy), pseudonyms=options.pseudonyms)
     output = in_real_directory(output)

@@ -15,7 +15,7 @@ from codex_ml.data.readers.jsonl import MAX_LINE_BYTES, FaultyLine, JsonLine, pa
 from codex_ml.data.readers.registry import open_records
 from codex_ml.data.records.formats import Record, RecordReader, map_strings
 from codex_ml.errors import DataError
-from codex_ml.io.json_strings import Place, changed_tokens
+from codex_ml.io.json_strings import JsonPath, changed_tokens
 from codex_ml.io.stopping import STOP
 from codex_ml.recipes.inputs import open_filters
 from codex_ml.safety.filters import Action, Filtered, Finding, SafetyFilters
@@ -41,10 +41,10 @@ class RowLook(NamedTuple):
     """
 
     changed: dict[int, str]
-    found: list[tuple[Place, Finding]]
+    found: list[tuple[JsonPath, Finding]]
     action: Action
     rule_id: str
-    place: Place
+    place: JsonPath
 
 
 class RowFilter:
@@ -65,12 +65,12 @@ class RowFilter:
     def look(self, value: Mapping[str, Any]) -> RowLook:
         """Return what the policy finds in a row, and what it makes of it."""
         self._seen.clear()
-        found: list[tuple[Place, Finding]] = []
+        found: list[tuple[JsonPath, Finding]] = []
         action: Action = "keep"
         rule_id = ""
-        worst_place: Place = ()
+        worst_place: JsonPath = ()
 
-        def change(place: Place, text: str) -> str:
+        def change(place: JsonPath, text: str) -> str:
             nonlocal action, rule_id, worst_place
             filtered = self.apply(text, _name_of(place))
             if not filtered.findings:
@@ -94,7 +94,7 @@ class RowFilter:
                 self._clean.add((name, text))
         return filtered
 
-    def field_name(self, place: Place) -> str:
+    def field_name(self, place: JsonPath) -> str:
         """Return what a place is called, as in ``messages[2].content``; a key that may be content is not shown."""
         name = ""
         for part in place:
@@ -118,7 +118,7 @@ class RowFilter:
         return filtered.findings[0].rule_id
 
 
-def _name_of(place: Place) -> str | None:
+def _name_of(place: JsonPath) -> str | None:
     """Return the key under which a text stands, through lists; None for a key itself and for what has none."""
     if not place or place[-1] is None:
         return None

@@ -15,44 +15,51 @@ from codex_ml.errors import CheckpointError, InterruptedRun
 from codex_ml.io.atomic import Storage
 from codex_ml.io.clock import utc_now
 from codex_ml.io.stopping import STOP
-from codex_ml.modeling.determinism import fixed_kernels, refused_kernels
+from codex_ml.modeling.determinism import find_nondeterministic_ops, fixed_kernels
 from codex_ml.monitoring.debug_log import LOGGER
-from codex_ml.recipes.inputs import Witness, bypass_warnings, refuse_unsafe_values, say, user_name
+from codex_ml.recipes.inputs import BypassRecorder, bypass_warnings, emit, refuse_unsafe_values, user_name
 from codex_ml.recipes.preparation import Prepared, prepare
 from codex_ml.recipes.train.calibration import Machine, calibrate
 from codex_ml.recipes.train.hooks import training_hooks
-from codex_ml.recipes.train.plan import MemoryUse, cut_as_before, fitted, outline
+from codex_ml.recipes.train.plan import (
+    MemoryUse,
+    build_memory_probe,
+    resolve_micro_batch_size,
+    restore_micro_batch_size,
+)
 from codex_ml.recipes.train.resume import (
     ResumePoint,
     changes,
     check_fingerprint,
     close_dead_run,
     find_resume_point,
+    has_ended_well,
+    is_finished,
+    is_over,
     run_fingerprint,
     settings_fingerprint,
 )
-from codex_ml.recipes.train.run_files import environment_summary, write_run_files
+from codex_ml.recipes.train.run_files import environment_summary, write_account, write_run_files
 from codex_ml.recipes.train.session import (
     Session,
     SessionDependencies,
-    failures_explained,
     listen_for_stop,
     open_session,
-    second_to,
+    suppress_secondary_error,
+    translate_run_errors,
 )
 from codex_ml.recipes.train.setup import (
     FindRefused,
     TrainableModel,
     build_trainable_model,
+    check_determinism,
     prepare_process,
     refuse_end_before_checkpoint,
     refuse_precision_that_does_not_fit,
     refuse_records_beyond_positions,
     refuse_several_processes,
     require_disk,
-    try_kernels,
 )
-from codex_ml.runs.run_manifest import manifest_path
 from codex_ml.runs.tokenizer_files import EXTRA_TOKENIZER
 from codex_ml.tracking.opening import TrackingDependencies, build_sinks, check_sinks
 from codex_ml.training.averaging import AveragedWeights, averaging_lines
@@ -66,15 +73,15 @@ from codex_ml.training.plan import Plan
 
 
 @dataclass(frozen=True)
-class TrainCollaborators:
+class TrainDependencies:
     """What the job uses of the outside world; tests pass others."""
 
     storage: Storage = field(default_factory=Storage)
-    say: Callable[[str], None] = say
+    emit: Callable[[str], None] = emit
     clock: Callable[[], datetime] = utc_now
     who: Callable[[], str] = user_name
     tracking: TrackingDependencies = field(default_factory=TrackingDependencies)
-    find_refused: FindRefused = refused_kernels
+    find_nondeterministic_ops: FindRefused = find_nondeterministic_ops
     open_store: Callable[[Path, Storage], CheckpointStore] = DirectoryStore
     machine: Machine = field(default_factory=Machine)
 
@@ -89,7 +96,7 @@ class TrainOutcome:
 
 def train(
     config: TrainConfig,
-    collaborators: TrainCollaborators | None = None,
+    dependencies: TrainDependencies | None = None,
     stop_at: Callable[[int], bool] | None = None,
 ) -> TrainOutcome:
     """Train as a config says and return where the outputs lie.
@@ -100,7 +107,7 @@ def train(
     ----------
     config : TrainConfig
         What to train.
-    collaborators : TrainCollaborators, optional
+    dependencies : TrainDependencies, optional
         Others, for tests.
     stop_at : callable, optional
         Asked after each step whether the run is to stop there, as at a signal: with a checkpoint, and unfinished.
@@ -110,30 +117,32 @@ def train(
     CodexError
         Of the kind that fits: configuration, data, model, adapter, checkpoint, disk, non-finite, interrupted.
     """
-    outside = collaborators or TrainCollaborators()
+    dependencies = dependencies or TrainDependencies()
     refuse_several_processes(os.environ)
     prepare_process(config, os.environ)
-    check_sinks(config.tracking.sinks, outside.tracking)
-    resume, loaded = _resume(config, outside)
-    config = cut_as_before(config, loaded)
-    if loaded is not None and config.training.max_steps is not None and _is_over(resume, loaded.state, config):
+    check_sinks(config.tracking.sinks, dependencies.tracking)
+    resume, loaded = _resume(config, dependencies)
+    config = restore_micro_batch_size(config, loaded)
+    if loaded is not None and config.training.max_steps is not None and is_over(resume, loaded.state, config):
         return _already_finished(resume, loaded.state)
-    config, prepared, trainable, plan = _prepare(config, loaded, outside, outside.storage)
+    config, prepared, trainable, plan = _prepare(config, loaded, dependencies, dependencies.storage)
     introduction = _introduction(config, prepared, trainable, plan)
     for line in introduction:
-        outside.say(line)
-    if loaded is not None and is_finished(loaded.state, plan.total_steps) and _ended_well(resume):
+        dependencies.emit(line)
+    if loaded is not None and is_finished(loaded.state, plan.total_steps) and has_ended_well(resume):
         return _already_finished(resume, loaded.state)
     if loaded is not None:
         if loaded.weights is None:
             trainable.restore_weights(loaded.directory)
         for line in changes(config, loaded, plan):
-            outside.say(line)
-    require_disk(config, plan, outside.storage, resume)
+            dependencies.emit(line)
+    require_disk(config, plan, dependencies.storage, resume)
     STOP.check()
-    trainable = try_kernels(config, prepared.dataset.require("train"), trainable, outside.find_refused)
+    trainable = check_determinism(
+        config, prepared.dataset.require("train"), trainable, dependencies.find_nondeterministic_ops
+    )
     for line in trainable.kernels.trial_lines():
-        outside.say(line)
+        dependencies.emit(line)
     tracker_run_ids = loaded.values.get("tracker_run_ids", {}) if loaded is not None else {}
     state = loaded.state if loaded is not None else TrainerState()
     memory_use = _memory_use(config, prepared, trainable, plan)
@@ -145,32 +154,34 @@ def train(
             prepared.filters,
             resume,
             tracker_run_ids,
-            SessionDependencies(outside.storage, outside.say, outside.clock, outside.tracking),
+            SessionDependencies(dependencies.storage, dependencies.emit, dependencies.clock, dependencies.tracking),
         ) as session,
-        failures_explained(session.layout, lambda: state.step, memory_use.explain),
+        translate_run_errors(session.layout, lambda: state.step, memory_use.explain),
     ):
         for line in [*bypass_warnings(prepared.filters), *introduction]:
             LOGGER.info(line)
-        provenance = write_run_files(config, prepared, trainable, session, plan, outside.storage, outside.say)
+        provenance = write_run_files(
+            config, prepared, trainable, session, plan, dependencies.storage, dependencies.emit
+        )
         try:
             job = _job(config, prepared, trainable, session, plan, provenance)
             hooks = training_hooks(config, prepared, trainable, session, state, plan, job.average, stop)
             # The lines of a step come after its validation: where that is owed, none of them counts.
-            session.context.rewind_to_step(state.step if state.owed_metrics is None else state.step - 1)
-            dependencies = TrainerDependencies(
-                open_store=outside.open_store,
-                storage=outside.storage,
+            session.context.rewind_to_step(state.step if state.pending_validation_metrics is None else state.step - 1)
+            loop_dependencies = TrainerDependencies(
+                open_store=dependencies.open_store,
+                storage=dependencies.storage,
                 stop_requested=lambda: stop() or _wished_stop(stop_at, state.step),
                 sync_logs=session.context.sync,
                 log_event=session.context.log_event,
             )
-            result = run_training(job, state, hooks, loaded, dependencies)
+            result = run_training(job, state, hooks, loaded, loop_dependencies)
         except BaseException as error:
             # What the run dies of is the error to show, whatever becomes of its account.
-            with second_to(error, session.layout.data_account.name):
-                _write_account(prepared, session, state, outside.storage)
+            with suppress_secondary_error(error, session.layout.data_account.name):
+                write_account(prepared, session, state, dependencies.storage)
             raise
-        account = _write_account(prepared, session, state, outside.storage)
+        account = write_account(prepared, session, state, dependencies.storage)
         # A signal during the last step changes nothing: the run is finished.
         if result.stopped_by_request is not None and not is_finished(state, plan.total_steps):
             raise InterruptedRun(
@@ -181,18 +192,20 @@ def train(
         return _outcome(prepared, session, state, account)
 
 
-def plan_only(config: TrainConfig, collaborators: TrainCollaborators | None = None) -> tuple[str, ...]:
+def plan_only(config: TrainConfig, dependencies: TrainDependencies | None = None) -> tuple[str, ...]:
     """Return the lines of a dry run: what `train` would do, after the same checks, with nothing written."""
-    outside = collaborators or TrainCollaborators()
+    dependencies = dependencies or TrainDependencies()
     refuse_several_processes(os.environ)
     assert config.run.output_dir is not None, "composing a config fills run.output_dir in"
-    _, missing = build_sinks(config.tracking.sinks, config.run.output_dir, outside.tracking)
+    _, missing = build_sinks(config.tracking.sinks, config.run.output_dir, dependencies.tracking)
     resume = _find_resume(config)
     # Without a disk to write on: the cache of tokenised data is used, and left as it is.
-    loaded = _load_state(config, resume, outside)
-    config, prepared, trainable, plan = _prepare(cut_as_before(config, loaded), loaded, outside)
-    require_disk(config, plan, outside.storage, resume)
-    plan = calibrate(config, prepared.dataset.require("train"), trainable, plan, prepared.pad_token_id, outside.machine)
+    loaded = _load_state(config, resume, dependencies)
+    config, prepared, trainable, plan = _prepare(restore_micro_batch_size(config, loaded), loaded, dependencies)
+    require_disk(config, plan, dependencies.storage, resume)
+    plan = calibrate(
+        config, prepared.dataset.require("train"), trainable, plan, prepared.pad_token_id, dependencies.machine
+    )
     lines = [*_introduction(config, prepared, trainable, plan), *prepared.dataset.account.lines()]
     if resume.message:
         lines.append(f"resume: {resume.message}")
@@ -205,17 +218,12 @@ def _wished_stop(stop_at: Callable[[int], bool] | None, step: int) -> str | None
     return f"the end of what was asked for (step {step})" if stop_at is not None and stop_at(step) else None
 
 
-def is_finished(state: TrainerState, total_steps: int) -> bool:
-    """Tell whether a run has nothing left to do."""
-    return (state.step >= total_steps or state.stop_reason is not None) and state.owed_metrics is None
-
-
-def _resume(config: TrainConfig, outside: TrainCollaborators) -> tuple[ResumePoint, LoadedState | None]:
+def _resume(config: TrainConfig, dependencies: TrainDependencies) -> tuple[ResumePoint, LoadedState | None]:
     """Find the run that goes on, close it if it died, say so, and read its state."""
-    resume = close_dead_run(_find_resume(config), outside.clock(), outside.storage)
+    resume = close_dead_run(_find_resume(config), dependencies.clock(), dependencies.storage)
     if resume.message:
-        outside.say(resume.message)
-    return resume, _load_state(config, resume, outside)
+        dependencies.emit(resume.message)
+    return resume, _load_state(config, resume, dependencies)
 
 
 def _find_resume(config: TrainConfig) -> ResumePoint:
@@ -226,12 +234,12 @@ def _find_resume(config: TrainConfig) -> ResumePoint:
     return find_resume_point(config.run.resume_from, output_dir, config.run.name)
 
 
-def _load_state(config: TrainConfig, resume: ResumePoint, outside: TrainCollaborators) -> LoadedState | None:
+def _load_state(config: TrainConfig, resume: ResumePoint, dependencies: TrainDependencies) -> LoadedState | None:
     """Verify and read the checkpoint to start from; other settings are refused here, before any data are read."""
     if resume.checkpoint is None:
         return None
     STOP.check()
-    loaded = outside.open_store(resume.checkpoint.parent, outside.storage).load(resume.checkpoint)
+    loaded = dependencies.open_store(resume.checkpoint.parent, dependencies.storage).load(resume.checkpoint)
     absent = sorted({"fingerprint", "random", "total_steps"} - set(loaded.values))
     if absent:
         raise CheckpointError(
@@ -240,7 +248,7 @@ def _load_state(config: TrainConfig, resume: ResumePoint, outside: TrainCollabor
             fix="resume from a checkpoint that training wrote",
         )
     check_fingerprint(
-        loaded.values["fingerprint"], settings_fingerprint(cut_as_before(config, loaded)), resume.checkpoint
+        loaded.values["fingerprint"], settings_fingerprint(restore_micro_batch_size(config, loaded)), resume.checkpoint
     )
     if (asked := config.training.max_steps) is not None:
         refuse_end_before_checkpoint(config, resume.checkpoint, loaded.state.step, asked)
@@ -252,18 +260,18 @@ def _load_state(config: TrainConfig, resume: ResumePoint, outside: TrainCollabor
 
 
 def _prepare(
-    config: TrainConfig, loaded: LoadedState | None, outside: TrainCollaborators, storage: Storage | None = None
+    config: TrainConfig, loaded: LoadedState | None, dependencies: TrainDependencies, storage: Storage | None = None
 ) -> tuple[TrainConfig, Prepared, TrainableModel, Plan]:
     """Read the data, plan the run and build the model; whatever does not fit together is refused.
 
     The config comes back with a number for what it left to the memory at hand.
     """
-    witness = Witness("train", outside.who, outside.clock)
-    prepared = prepare(config, outside.say, storage=storage, witness=witness)
+    bypass_recorder = BypassRecorder("train", dependencies.who, dependencies.clock)
+    prepared = prepare(config, dependencies.emit, storage=storage, bypass_recorder=bypass_recorder)
     STOP.check()
-    outlined = outline(config, prepared)
-    refuse_records_beyond_positions(config, prepared, outlined.shell.model)
-    config, plan = fitted(config, prepared, outlined, outside.machine.available_bytes)
+    memory_probe = build_memory_probe(config, prepared)
+    refuse_records_beyond_positions(config, prepared, memory_probe.meta_model.model)
+    config, plan = resolve_micro_batch_size(config, prepared, memory_probe, dependencies.machine.available_bytes)
     trainable = build_trainable_model(config, prepared.tokenizer)
     STOP.check()
     refuse_precision_that_does_not_fit(config, trainable)
@@ -273,20 +281,6 @@ def _prepare(
         check_fingerprint(loaded.values["fingerprint"], current, loaded.directory, has_validated)
         refuse_end_before_checkpoint(config, loaded.directory, loaded.state.step, plan.total_steps)
     return config, prepared, trainable, plan
-
-
-def _is_over(resume: ResumePoint, state: TrainerState, config: TrainConfig) -> bool:
-    """Tell, before anything heavy is loaded, whether a run with a fixed number of steps has nothing left to do."""
-    return is_finished(state, config.training.max_steps or 0) and _ended_well(resume)
-
-
-def _ended_well(resume: ResumePoint) -> bool:
-    """Tell whether the run was closed; one that died after its last checkpoint still owes its account and its end."""
-    layout, record = resume.layout, resume.record
-    if layout is None or record is None or record.status != "FINISHED":
-        return False
-    # Its last file is written after the record: a process may have died in between.
-    return manifest_path(layout).exists()
 
 
 def _already_finished(resume: ResumePoint, state: TrainerState) -> TrainOutcome:
@@ -371,23 +365,6 @@ def _job(
         average=average,
         write_averaged=trainable.write_averaged if average is not None else None,
     )
-
-
-def _write_account(prepared: Prepared, session: Session, state: TrainerState, storage: Storage) -> dict[str, Any]:
-    """Write what was read and what was computed so far, however the run ended."""
-    account = prepared.dataset.account.to_dict()
-    account["run"] = {
-        "positions_computed": state.trained_tokens + state.masked_tokens + state.padding_tokens,
-        "trained": state.trained_tokens,
-        "masked": state.masked_tokens,
-        "padding": state.padding_tokens,
-        # Computed a second time, after their gradients overflowed in float16; not counted as positions once more.
-        "windows_repeated": state.overflows,
-    }
-    # The account names columns that are not read, and such a name comes from the data.
-    storage.write_json(session.layout.data_account, prepared.filters.redact_value(account))
-    session.context.log_event("data_account", account=account)
-    return account
 
 
 def _outcome(prepared: Prepared, session: Session, state: TrainerState, account: dict[str, Any]) -> TrainOutcome:

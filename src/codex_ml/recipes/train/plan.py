@@ -15,14 +15,20 @@ from codex_ml.config.schema.root import TrainConfig
 from codex_ml.data.batches import AnyBatch, Batch, make_batch
 from codex_ml.data.tokenization.tokenizer import TokenizedRecord
 from codex_ml.errors import MemoryShortageError
-from codex_ml.modeling.forward import Layout, chunk_rows, lay_out, makes_logits_in_chunks, supervised_loss
-from codex_ml.modeling.memory_estimate import PeakMemory, WithoutNumbers
+from codex_ml.modeling.forward import (
+    BatchLayout,
+    chunk_rows,
+    configure_batch_layout,
+    makes_logits_in_chunks,
+    supervised_loss,
+)
+from codex_ml.modeling.memory_estimate import FakeTensorContext, PeakMemory
 from codex_ml.modeling.modes import enable_gradient_checkpointing
-from codex_ml.models.registry import Shell, build_shell
+from codex_ml.models.registry import MetaModel, build_meta_model
 from codex_ml.models.source import locate_tokenizer
 from codex_ml.peft.peft_adapter import trainable_share
 from codex_ml.recipes.preparation import Prepared
-from codex_ml.recipes.train.setup import put_adapter_on, trainable_wish
+from codex_ml.recipes.train.setup import training_model_config, wrap_with_adapter
 from codex_ml.training.checkpoint.load import LoadedState
 from codex_ml.training.optimizer import computing_in
 from codex_ml.training.plan import ModelSize, Plan, format_bytes, make_plan
@@ -144,21 +150,21 @@ def _asked_for(error: BaseException) -> str:
 
 
 @dataclass(frozen=True)
-class Outline:
+class MemoryProbe:
     """The model of a run without its numbers: its adapter on, laid out as the loaded one will be."""
 
     model: nn.Module
-    shell: Shell
-    layout: Layout
-    nothing: WithoutNumbers
+    meta_model: MetaModel
+    layout: BatchLayout
+    nothing: FakeTensorContext
 
     @property
     def device(self) -> str:
         """Where the model will be."""
-        return self.shell.device.value
+        return self.meta_model.device.value
 
 
-def outline(config: TrainConfig, prepared: Prepared) -> Outline:
+def build_memory_probe(config: TrainConfig, prepared: Prepared) -> MemoryProbe:
     """Build the model of a config as `build_trainable_model` does, without reading a weight.
 
     Raises
@@ -166,30 +172,30 @@ def outline(config: TrainConfig, prepared: Prepared) -> Outline:
     ModelError, AdapterError
         What that would raise for the same config.
     """
-    wish = trainable_wish(config)
-    shell = build_shell(wish, prepared.tokenizer)
-    layout = lay_out(shell.model, wish.batch_layout)
-    model = shell.model if config.adapter.kind == "none" else put_adapter_on(shell.model, config.adapter)
+    model_config = training_model_config(config)
+    meta_model = build_meta_model(model_config, prepared.tokenizer)
+    layout = configure_batch_layout(meta_model.model, model_config.batch_layout)
+    model = meta_model.model if config.adapter.kind == "none" else wrap_with_adapter(meta_model.model, config.adapter)
     if config.training.gradient_checkpointing:
-        enable_gradient_checkpointing(shell.model)
-    with WithoutNumbers(shell.device.value) as nothing:
-        nothing.furnish(model)
-    return Outline(model, shell, layout, nothing)
+        enable_gradient_checkpointing(meta_model.model)
+    with FakeTensorContext(meta_model.device.value) as nothing:
+        nothing.materialize_fake_parameters(model)
+    return MemoryProbe(model, meta_model, layout, nothing)
 
 
-def plan_run(config: TrainConfig, prepared: Prepared, outlined: Outline) -> Plan:
+def plan_run(config: TrainConfig, prepared: Prepared, memory_probe: MemoryProbe) -> Plan:
     """Work out steps, tokens, memory and disk of a run.
 
     The memory of a step is counted on the records of its largest pass, through the very code that trains, with tensors
     that have no numbers; where a model cannot be followed without numbers, it is an estimate, and says so.
     """
     records = prepared.dataset.require("train")
-    plan = make_plan(config.training, records, _model_size(config, outlined), config.run.seed)
+    plan = make_plan(config.training, records, _model_size(config, memory_probe), config.run.seed)
     try:
-        peak = _pass_bytes(config, outlined, [records[index] for index in plan.largest_pass])
+        peak = _pass_bytes(config, memory_probe, [records[index] for index in plan.largest_pass])
     except Exception as error:  # noqa: BLE001 - whatever a model does without numbers, its run can do with them
         # It looks at numbers to know what to compute: a mask that it makes itself, experts that it routes to.
-        because = f"as {type(outlined.shell.model).__name__} looks at numbers to know what to compute"
+        because = f"as {type(memory_probe.meta_model.model).__name__} looks at numbers to know what to compute"
         return replace(plan, estimated_because=f"{because}: {type(error).__name__}")
     parts = dict(plan.memory_bytes)
     estimated = max(1, parts["activations"])
@@ -200,26 +206,26 @@ def plan_run(config: TrainConfig, prepared: Prepared, outlined: Outline) -> Plan
     return replace(plan, memory_bytes=parts, estimated_because=None, checkpointing_saves_bytes=saved)
 
 
-def _pass_bytes(config: TrainConfig, outlined: Outline, records: Sequence[TokenizedRecord]) -> int:
+def _pass_bytes(config: TrainConfig, memory_probe: MemoryProbe, records: Sequence[TokenizedRecord]) -> int:
     """Return what the tensors of one pass take at most, gradients with them."""
     training = config.training
-    batch = make_batch(records, 0, outlined.layout.kind)
-    outlined.model.train()
-    outlined.model.zero_grad(set_to_none=True)
-    with outlined.nothing as nothing:
+    batch = make_batch(records, 0, memory_probe.layout.kind)
+    memory_probe.model.train()
+    memory_probe.model.zero_grad(set_to_none=True)
+    with memory_probe.nothing as nothing:
         empty = _emptied(batch, nothing)
-        with PeakMemory([*outlined.model.parameters(), *outlined.model.buffers()]) as memory:
+        with PeakMemory([*memory_probe.model.parameters(), *memory_probe.model.buffers()]) as memory:
             # With accumulation all gradients of the first pass are there while the second computes.
             for _ in range(min(2, training.gradient_accumulation_steps)):
-                with computing_in(training.mixed_precision, outlined.device.partition(":")[0]):
-                    loss = supervised_loss(outlined.model, empty)
+                with computing_in(training.mixed_precision, memory_probe.device.partition(":")[0]):
+                    loss = supervised_loss(memory_probe.model, empty)
                 torch.autograd.backward(loss.loss_sum)
                 del loss
     peak: int = memory.peak_bytes
     return peak
 
 
-def _emptied(batch: AnyBatch, nothing: WithoutNumbers) -> AnyBatch:
+def _emptied(batch: AnyBatch, nothing: FakeTensorContext) -> AnyBatch:
     """Return a batch whose tensors have no numbers."""
     tensors = {field.name: value for field in fields(batch) if isinstance(value := getattr(batch, field.name), Tensor)}
     if isinstance(batch, Batch):
@@ -232,12 +238,12 @@ def _emptied(batch: AnyBatch, nothing: WithoutNumbers) -> AnyBatch:
     return replace(batch, **empty)
 
 
-def _model_size(config: TrainConfig, outlined: Outline) -> ModelSize:
+def _model_size(config: TrainConfig, memory_probe: MemoryProbe) -> ModelSize:
     beside = locate_tokenizer(config.model).directory.iterdir()
-    settings = outlined.shell.model.config
-    share = trainable_share(outlined.model)
-    sizes = [(p.requires_grad, p.numel() * p.element_size()) for p in outlined.model.parameters()]
-    adapted = isinstance(outlined.model, PeftModel)
+    settings = memory_probe.meta_model.model.config
+    share = trainable_share(memory_probe.model)
+    sizes = [(p.requires_grad, p.numel() * p.element_size()) for p in memory_probe.model.parameters()]
+    adapted = isinstance(memory_probe.model, PeftModel)
     adapter_bytes = sum(size for trained, size in sizes if trained) if adapted else 0
     return ModelSize(
         parameters=share.total,
@@ -248,18 +254,18 @@ def _model_size(config: TrainConfig, outlined: Outline) -> ModelSize:
         hidden_size=int(settings.hidden_size),
         vocabulary_size=int(settings.vocab_size),
         tokenizer_bytes=sum(f.stat().st_size for f in beside if f.is_file() and f.suffix != ".safetensors"),
-        layout=outlined.layout.kind,
-        logit_rows=_logit_rows(config, outlined),
+        layout=memory_probe.layout.kind,
+        logit_rows=_logit_rows(config, memory_probe),
     )
 
 
-def _logit_rows(config: TrainConfig, outlined: Outline) -> int | None:
+def _logit_rows(config: TrainConfig, memory_probe: MemoryProbe) -> int | None:
     """Return the positions whose logits a pass makes at a time; None: all."""
-    if outlined.layout.kind == "padded":
+    if memory_probe.layout.kind == "padded":
         return None
-    with computing_in(config.training.mixed_precision, outlined.device.partition(":")[0]):
-        in_chunks = makes_logits_in_chunks(outlined.model)
-    return chunk_rows(int(outlined.shell.model.config.vocab_size)) if in_chunks else None
+    with computing_in(config.training.mixed_precision, memory_probe.device.partition(":")[0]):
+        in_chunks = makes_logits_in_chunks(memory_probe.model)
+    return chunk_rows(int(memory_probe.meta_model.model.config.vocab_size)) if in_chunks else None
 
 
 # What tensors may take of the memory at hand. An allocator keeps much of what was freed: processes on a CPU were
@@ -277,8 +283,8 @@ def available_bytes(device: str) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def fitted(
-    config: TrainConfig, prepared: Prepared, outlined: Outline, at_hand: Callable[[str], int] = available_bytes
+def resolve_micro_batch_size(
+    config: TrainConfig, prepared: Prepared, memory_probe: MemoryProbe, at_hand: Callable[[str], int] = available_bytes
 ) -> tuple[TrainConfig, Plan]:
     """Return the config with a number for ``micro_batch_size: auto``, and its plan, with advice where it does not fit.
 
@@ -290,17 +296,17 @@ def fitted(
         What is to be trained.
     prepared : Prepared
         Its records.
-    outlined : Outline
+    memory_probe : Outline
         Its model without numbers.
     at_hand : callable
         Gives the bytes that could still be taken on a device.
     """
-    available = at_hand(outlined.device)
-    room = int(available * (_CUDA_SHARE if outlined.device.startswith("cuda") else _CPU_SHARE))
+    available = at_hand(memory_probe.device)
+    room = int(available * (_CUDA_SHARE if memory_probe.device.startswith("cuda") else _CPU_SHARE))
     records = config.training.records_per_step
 
     def plan_with(size: int) -> Plan:
-        return plan_run(cut_into(config, size), prepared, outlined)
+        return plan_run(with_micro_batch_size(config, size), prepared, memory_probe)
 
     if config.training.micro_batch_size == "auto":
         size, plan = largest_that_fits(records, room, plan_with)
@@ -308,8 +314,8 @@ def fitted(
             f"training.micro_batch_size={size} training.gradient_accumulation_steps={records // size}: "
             f"{_why(size, plan.total_bytes, room, records)} ({format_bytes(available)} at hand)"
         )
-        return cut_into(config, size), replace(plan, memory_advice=chosen)
-    plan = plan_run(config, prepared, outlined)
+        return with_micro_batch_size(config, size), replace(plan, memory_advice=chosen)
+    plan = plan_run(config, prepared, memory_probe)
     if plan.total_bytes <= available or config.training.tokens_per_micro_batch is not None:
         return config, plan
     size, smaller = largest_that_fits(records, room, plan_with)
@@ -347,14 +353,14 @@ def largest_that_fits(records: int, room: int, plan_with: PlanWith) -> tuple[int
     return best, plan
 
 
-def cut_into(config: TrainConfig, size: int) -> TrainConfig:
+def with_micro_batch_size(config: TrainConfig, size: int) -> TrainConfig:
     """Return a config whose steps have the same records, so many of them in a pass."""
     steps = config.training.records_per_step // size
     training = config.training.model_copy(update={"micro_batch_size": size, "gradient_accumulation_steps": steps})
     return config.model_copy(update={"training": training})
 
 
-def cut_as_before(config: TrainConfig, loaded: LoadedState | None) -> TrainConfig:
+def restore_micro_batch_size(config: TrainConfig, loaded: LoadedState | None) -> TrainConfig:
     """Return a config with the number that a run which is resumed chose for ``auto``; another one is left as it is."""
     if loaded is None or config.training.micro_batch_size != "auto":
         return config
@@ -362,7 +368,7 @@ def cut_as_before(config: TrainConfig, loaded: LoadedState | None) -> TrainConfi
     size, steps = saved.get("training.micro_batch_size"), saved.get("training.gradient_accumulation_steps")
     if not isinstance(size, int) or not isinstance(steps, int) or size * steps != config.training.records_per_step:
         return config
-    return cut_into(config, size)
+    return with_micro_batch_size(config, size)
 
 
 def _why(size: int, taken: int, room: int, records: int) -> str:

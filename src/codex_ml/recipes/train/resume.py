@@ -24,18 +24,20 @@ from codex_ml.runs.checkpoints import (
     list_checkpoints,
     names_with_checkpoints,
     newest_whole,
+    restore_instructions,
     run_of_checkpoint,
-    way_back,
 )
-from codex_ml.runs.closing import close_if_dead
+from codex_ml.runs.closing import finalize_if_dead
 from codex_ml.runs.last_memory import read_last_memory
 from codex_ml.runs.layout import RunLayout, RunRecord, is_named_for, is_renamed, near_names, read_record, read_runs
 from codex_ml.runs.lock import hold_lock
 from codex_ml.runs.manifest import MANIFEST_NAME
+from codex_ml.runs.run_manifest import manifest_path
 from codex_ml.runs.tokenizer_files import EXTRA_TOKENIZER
 
 if TYPE_CHECKING:
     from codex_ml.training.checkpoint.load import LoadedState
+    from codex_ml.training.checkpoint.state import TrainerState
     from codex_ml.training.plan import Plan
 
 
@@ -240,7 +242,7 @@ def find_resume_point(reference: str | Path | None, output_dir: Path, name: str)
             f"run.resume_from: {reference} was set aside when its run went back to an earlier checkpoint",
             why="a run goes on from what lies in its own checkpoints directory; the log lines of the steps that were "
             "given up were cut",
-            fix=way_back(path),
+            fix=restore_instructions(path),
         )
     raise CheckpointError(
         f"run.resume_from: {reference} is neither a run directory nor a checkpoint inside one",
@@ -260,7 +262,7 @@ def close_dead_run(resume: ResumePoint, now: datetime, storage: Storage) -> Resu
     layout, record = resume.layout, resume.record
     if layout is None or record is None or record.status != "RUNNING":
         return resume
-    closed = close_if_dead(layout, record, now, storage, partial(note_death, storage=storage))
+    closed = finalize_if_dead(layout, record, now, storage, partial(record_crash, storage=storage))
     if closed.record.status == "RUNNING":
         # Refused now, not after the data has been read and the model loaded.
         with hold_lock(layout.lock):
@@ -269,7 +271,7 @@ def close_dead_run(resume: ResumePoint, now: datetime, storage: Storage) -> Resu
     return replace(resume, record=closed.record, message="\n".join(messages))
 
 
-def note_death(layout: RunLayout, record: RunRecord, storage: Storage | None = None) -> None:
+def record_crash(layout: RunLayout, record: RunRecord, storage: Storage | None = None) -> None:
     """Write into the events of a run that its process died without a word, and what it last said of its memory."""
     memory = read_last_memory(layout.metrics)
     event = {
@@ -338,3 +340,22 @@ def changes(config: TrainConfig, loaded: LoadedState, plan: Plan) -> list[str]:
         f"the run now has {plan.total_steps} steps instead of {before}: the learning rate of the steps to come follows "
         f"the {config.training.schedule} schedule of the new length"
     ]
+
+
+def is_finished(state: TrainerState, total_steps: int) -> bool:
+    """Tell whether a run has nothing left to do."""
+    return (state.step >= total_steps or state.stop_reason is not None) and state.pending_validation_metrics is None
+
+
+def is_over(resume: ResumePoint, state: TrainerState, config: TrainConfig) -> bool:
+    """Tell, before anything heavy is loaded, whether a run with a fixed number of steps has nothing left to do."""
+    return is_finished(state, config.training.max_steps or 0) and has_ended_well(resume)
+
+
+def has_ended_well(resume: ResumePoint) -> bool:
+    """Tell whether the run was closed; one that died after its last checkpoint still owes its account and its end."""
+    layout, record = resume.layout, resume.record
+    if layout is None or record is None or record.status != "FINISHED":
+        return False
+    # Its last file is written after the record: a process may have died in between.
+    return manifest_path(layout).exists()

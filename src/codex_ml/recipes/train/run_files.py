@@ -29,6 +29,7 @@ from codex_ml.runs.tokenizer_files import EXTRA_TOKENIZER
 from codex_ml.safety.filters import Bypass
 from codex_ml.tracking.context import ExperimentContext
 from codex_ml.tracking.provenance import collect_provenance, write_provenance
+from codex_ml.training.checkpoint.state import TrainerState
 from codex_ml.training.plan import Plan
 
 _PROCESS_KEYS = ("code", "versions", "platform", "threads", "environment")
@@ -41,7 +42,7 @@ def write_run_files(
     session: Session,
     plan: Plan,
     storage: Storage,
-    say: Callable[[str], None],
+    emit: Callable[[str], None],
 ) -> dict[str, Any]:
     """Write the run's own description, report it to the tracker, and return its provenance.
 
@@ -87,7 +88,7 @@ def write_run_files(
         changed = changed_identity(earlier, provenance)
         if changed:
             context.log_event("provenance_changed", changed=changed)
-            say(
+            emit(
                 f"warning: this process differs from the one before ({', '.join(changed)}): equal bytes are "
                 "promised on the same versions and thread count only"
             )
@@ -250,3 +251,20 @@ def _is_of_others(there: Iterable[Mapping[str, Any]], found: Iterable[Mapping[st
 def _identity(event: Mapping[str, Any], without: str = "") -> str:
     own = {key: value for key, value in event.items() if key not in (*_OF_THE_LINE, without)}
     return json.dumps(own, sort_keys=True)
+
+
+def write_account(prepared: Prepared, session: Session, state: TrainerState, storage: Storage) -> dict[str, Any]:
+    """Write what was read and what was computed so far, however the run ended."""
+    account = prepared.dataset.account.to_dict()
+    account["run"] = {
+        "positions_computed": state.trained_tokens + state.masked_tokens + state.padding_tokens,
+        "trained": state.trained_tokens,
+        "masked": state.masked_tokens,
+        "padding": state.padding_tokens,
+        # Computed a second time, after their gradients overflowed in float16; not counted as positions once more.
+        "windows_repeated": state.overflows,
+    }
+    # The account names columns that are not read, and such a name comes from the data.
+    storage.write_json(session.layout.data_account, prepared.filters.redact_value(account))
+    session.context.log_event("data_account", account=account)
+    return account

@@ -21,9 +21,9 @@ from codex_ml.errors import (
     MemoryShortageError,
     RunDirectoryError,
     RunDirectoryGoneError,
-    free_what_failed,
     is_out_of_memory,
     no_room,
+    release_exception_frames,
 )
 from codex_ml.io.atomic import Storage
 from codex_ml.io.clock import utc_now
@@ -31,7 +31,14 @@ from codex_ml.io.stopping import STOP, StopRequest
 from codex_ml.monitoring.debug_log import FILE_NAME as DEBUG_LOG
 from codex_ml.monitoring.debug_log import debug_log
 from codex_ml.recipes.train.resume import ResumePoint
-from codex_ml.runs.checkpoints import newest_whole, remove_partial, remove_staged, set_aside_newer, step_of, way_back
+from codex_ml.runs.checkpoints import (
+    newest_whole,
+    remove_partial,
+    remove_staged,
+    restore_instructions,
+    set_aside_newer,
+    step_of,
+)
 from codex_ml.runs.layout import RunLayout, RunRecord, close_record, create_run, format_stamp, write_record
 from codex_ml.runs.lock import hold_lock
 from codex_ml.runs.run_manifest import remove_run_manifest, write_run_manifest
@@ -82,7 +89,7 @@ _RESUME = "then go on with the same command and --resume-from latest"
 
 
 @contextmanager
-def failures_explained(
+def translate_run_errors(
     layout: RunLayout,
     step_reached: Callable[[], int],
     explain_memory: Callable[[BaseException, int], MemoryShortageError],
@@ -110,7 +117,7 @@ def failures_explained(
         # Not a fault: it names the checkpoint that was written.
         raise
     except Exception as error:
-        free_what_failed(error)
+        release_exception_frames(error)
         step = step_reached()
         explained = explain(error, layout, lambda raised: explain_memory(raised, step + 1))
         if explained is not None:
@@ -123,7 +130,7 @@ def failures_explained(
 
 
 @contextmanager
-def second_to(first: BaseException, what: str) -> Iterator[None]:
+def suppress_secondary_error(first: BaseException, what: str) -> Iterator[None]:
     """Keep an error of the ``with`` block from hiding the one that the run is dying of; it becomes a note on that.
 
     Parameters
@@ -134,7 +141,7 @@ def second_to(first: BaseException, what: str) -> Iterator[None]:
         What the block tries to write, for the note.
     """
     if is_out_of_memory(first):
-        free_what_failed(first)
+        release_exception_frames(first)
     try:
         yield
     except Exception as error:  # noqa: BLE001 - whatever it is, memory included, the first one is what must be seen
@@ -260,7 +267,7 @@ class SessionDependencies:
     """What a session uses of the outside world: files, the user's screen, the time, and the trackers."""
 
     storage: Storage
-    say: Callable[[str], None]
+    emit: Callable[[str], None]
     clock: Callable[[], datetime] = utc_now
     tracking: TrackingDependencies = field(default_factory=TrackingDependencies)
 
@@ -281,7 +288,7 @@ def open_session(
 
     def warn(text: str) -> None:
         # What is wrong with a checkpoint or a tracker is said in the words of others.
-        dependencies.say(f"warning: {filters.redact(text)}")
+        dependencies.emit(f"warning: {filters.redact(text)}")
 
     output_dir = config.run.output_dir
     assert output_dir is not None, "composing a config fills run.output_dir in"
@@ -331,13 +338,13 @@ def open_session(
                     context.log_event("checkpoint_passed_over", checkpoint=item.directory.name, reason=item.reason)
                     warn(f"passed over {item.directory.name}: {item.reason}")
                 if set_aside:
-                    back = way_back(layout.checkpoints / set_aside[-1])
-                    context.log_event("checkpoints_set_aside", checkpoints=set_aside, way_back=back)
+                    back = restore_instructions(layout.checkpoints / set_aside[-1])
+                    context.log_event("checkpoints_set_aside", checkpoints=set_aside, restore_instructions=back)
                     named = f"checkpoints/{', '.join(set_aside)}"
                     warn(f"later checkpoints were set aside, not deleted: {named}; to go on from one: {back}")
                 yield Session(layout, record, context)
         except BaseException as error:
-            with second_to(error, "run.json"):
+            with suppress_secondary_error(error, "run.json"):
                 record = close_record(layout, record, end_status(error), clock(), storage)
                 write_run_manifest(layout, record, storage)
             raise

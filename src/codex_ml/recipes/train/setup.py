@@ -24,8 +24,8 @@ from codex_ml.data.tokenization.tokenizer import TokenizedRecord, answer_ends
 from codex_ml.errors import CheckpointError, DataError, ModelError, UserError
 from codex_ml.generation.generator import maximum_positions
 from codex_ml.io.atomic import Storage
-from codex_ml.modeling.determinism import Kernels, fix_workspace, refused_kernels
-from codex_ml.modeling.forward import lay_out, supervised_loss
+from codex_ml.modeling.determinism import Kernels, find_nondeterministic_ops, fix_workspace
+from codex_ml.modeling.forward import configure_batch_layout, supervised_loss
 from codex_ml.modeling.modes import enable_gradient_checkpointing
 from codex_ml.models.device import choose_dtype
 from codex_ml.models.model_files import write_generation_config, write_model, write_tokenizer
@@ -50,11 +50,11 @@ def prepare_process(config: TrainConfig, environment: MutableMapping[str, str]) 
         fix_workspace(environment)
 
 
-def try_kernels(
+def check_determinism(
     config: TrainConfig,
     records: Sequence[TokenizedRecord],
     trainable: TrainableModel,
-    find_refused: FindRefused = refused_kernels,
+    find_nondeterministic_ops: FindRefused = find_nondeterministic_ops,
 ) -> TrainableModel:
     """Return the model with the kernels that refuse to be deterministic named; nothing is tried unless asked for.
 
@@ -64,7 +64,9 @@ def try_kernels(
     if not config.training.deterministic:
         return trainable
     layout = trainable.kernels.layout.kind
-    refused = find_refused(lambda: compute_once(trainable.model, records, config.training.mixed_precision, layout))
+    refused = find_nondeterministic_ops(
+        lambda: compute_once(trainable.model, records, config.training.mixed_precision, layout)
+    )
     return replace(trainable, kernels=replace(trainable.kernels, refused=refused))
 
 
@@ -225,7 +227,7 @@ class TrainableModel:
     kernels: Kernels
 
 
-def trainable_wish(config: TrainConfig) -> ModelSection:
+def training_model_config(config: TrainConfig) -> ModelSection:
     """Return what is asked of the base, in a number format that can be trained.
 
     Raises
@@ -233,19 +235,19 @@ def trainable_wish(config: TrainConfig) -> ModelSection:
     ModelError
         If weights of 16 bits would be trained themselves.
     """
-    wish = config.model
+    model_config = config.model
     if config.adapter.kind != "none":
-        return wish
-    if wish.dtype == "bfloat16":
+        return model_config
+    if model_config.dtype == "bfloat16":
         raise ModelError(
             "model.dtype: bfloat16 weights cannot be trained themselves",
             why="an optimizer step is smaller than bfloat16 can represent, and would be lost",
             fix="use model.dtype=float32 (or auto), or an adapter (adapter.kind=lora), which stays in float32",
         )
-    return wish.model_copy(update={"dtype": "float32"})
+    return model_config.model_copy(update={"dtype": "float32"})
 
 
-def put_adapter_on(model: PreTrainedModel, adapter: AdapterSection) -> PeftModel:
+def wrap_with_adapter(model: PreTrainedModel, adapter: AdapterSection) -> PeftModel:
     """Return a base with the adapter of a config around it.
 
     Raises
@@ -266,18 +268,18 @@ def build_trainable_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBas
     ModelError, AdapterError
         If the model or the adapter cannot be had as asked.
     """
-    trains_all, wish = config.adapter.kind == "none", trainable_wish(config)
+    trains_all, model_config = config.adapter.kind == "none", training_model_config(config)
     digests = open_digests(config)
-    base = load_base_model(wish, tokenizer, config.run.seed, digests)
+    base = load_base_model(model_config, tokenizer, config.run.seed, digests)
     attention = _attention(base.model)
-    layout = lay_out(base.model, wish.batch_layout)
+    layout = configure_batch_layout(base.model, model_config.batch_layout)
     kernels = Kernels(base.device.value, attention, config.training.deterministic, layout=layout)
     if trains_all:
-        trainable = _whole(base, tokenizer, digests, kernels)
+        trainable = _full_finetune(base, tokenizer, digests, kernels)
     else:
         # The adapter's first values come from the seed alone, whatever was drawn while the base was loaded.
         torch.manual_seed(config.run.seed)
-        trainable = _adapted(base, tokenizer, config.adapter, digests, kernels)
+        trainable = _lora(base, tokenizer, config.adapter, digests, kernels)
     if config.training.gradient_checkpointing:
         # Only now: peft would prepare a base that does it already for the variant with reentry.
         enable_gradient_checkpointing(base.model)
@@ -289,7 +291,7 @@ def _attention(model: PreTrainedModel) -> str:
     return str(getattr(model.config, "_attn_implementation", "unknown"))
 
 
-def _whole(
+def _full_finetune(
     base: BaseModel, tokenizer: PreTrainedTokenizerBase, digests: DigestCache, kernels: Kernels
 ) -> TrainableModel:
     model = base.model
@@ -305,14 +307,14 @@ def _whole(
     return TrainableModel(model, base, "model", trainable_share(model), write, write, restore, digests, kernels)
 
 
-def _adapted(
+def _lora(
     base: BaseModel,
     tokenizer: PreTrainedTokenizerBase,
     adapter: AdapterSection,
     digests: DigestCache,
     kernels: Kernels,
 ) -> TrainableModel:
-    model = put_adapter_on(base.model, adapter)
+    model = wrap_with_adapter(base.model, adapter)
 
     def write_alone(directory: Path) -> None:
         write_adapter(model, directory)

@@ -65,7 +65,7 @@ _ASIDE = f"checkpoints/{ABANDONED_PREFIX}"
 
 
 @dataclass(frozen=True)
-class VerifyCollaborators:
+class VerifyDependencies:
     """What a verification uses of the outside world; tests pass others."""
 
     environment: ProvenanceDependencies = field(default_factory=ProvenanceDependencies)
@@ -94,7 +94,7 @@ def verify_run(
     moved: Moved | None = None,
     allowed: Sequence[str] = (),
     expected_digest: str | None = None,
-    collaborators: VerifyCollaborators | None = None,
+    dependencies: VerifyDependencies | None = None,
 ) -> VerifiedRun:
     """Compute again every digest that a run wrote down, and say of each thing whether it agrees.
 
@@ -114,7 +114,7 @@ def verify_run(
     UserError
         If the directory is no training run, a process is at work in it, or an option names nothing.
     """
-    outside = collaborators or VerifyCollaborators()
+    dependencies = dependencies or VerifyDependencies()
     record = read_record(layout, any_files=True)
     if is_locked(layout.lock):
         raise UserError(
@@ -127,7 +127,7 @@ def verify_run(
     checks += of_config
     STOP.check()
     if config is not None:
-        checks += check_base_model(config, provenance, DigestOnce(outside.digest))
+        checks += check_base_model(config, provenance, DigestOnce(dependencies.digest))
         checks += check_safety(config, provenance)
     else:
         checks += [Check(key, "unchecked", note="config.yaml cannot be used") for key in ("base_model", "safety")]
@@ -135,7 +135,7 @@ def verify_run(
     checks += check_data(config.data if config is not None else None, layout, provenance)
     # A run that failed may have counted steps after its last checkpoint.
     checks += check_account(layout, provenance, _newest_state(layout) if record.status == "FINISHED" else {})
-    checks += check_environment(provenance, outside.environment)
+    checks += check_environment(provenance, dependencies.environment)
     checks += check_compute(provenance, checks)
     STOP.check()
     checks += check_checkpoints(layout, record, provenance, damaged_when_set_aside(layout))

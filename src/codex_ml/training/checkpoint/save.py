@@ -185,18 +185,18 @@ class SaveTimer:
 
 
 @dataclass(frozen=True)
-class StepBorder:
+class StepSnapshot:
     """What changes while a window is computed, as it was before: counters and generators at the border of a step."""
 
     state: TrainerState
     random: RandomSnapshot
 
 
-def step_border(state: TrainerState) -> StepBorder:
+def step_border(state: TrainerState) -> StepSnapshot:
     """Note where counters and generators stand between two steps."""
     border = copy.copy(state)
     border.validation_losses = dict(state.validation_losses)
-    return StepBorder(border, random_snapshot())
+    return StepSnapshot(border, random_snapshot())
 
 
 class CheckpointSaver:
@@ -245,7 +245,7 @@ class CheckpointSaver:
             or self._timer.is_over()
         )
 
-    def save(self, border: StepBorder) -> None:
+    def save(self, border: StepSnapshot) -> None:
         """Write a checkpoint of a border between two steps, and let go what retention no longer keeps.
 
         Raises
@@ -269,7 +269,7 @@ class CheckpointSaver:
         retention = Retention(settings.keep_last, settings.keep_best, settings.keep_every_steps)
         self._store.point_and_prune(state, retention)
 
-    def _content(self, border: StepBorder) -> CheckpointContent:
+    def _content(self, border: StepSnapshot) -> CheckpointContent:
         job = self._job
         return CheckpointContent(
             state=border.state,

@@ -146,6 +146,8 @@ def restore_torch(tensors: dict[str, Tensor]) -> None:
 
 
 _LONGEST_STEP = 18
+# Name of `TrainerState.pending_validation_metrics` in files; older checkpoints have it too.
+_PENDING_KEY = "owed_metrics"
 
 
 @dataclass
@@ -171,7 +173,7 @@ class TrainerState:
     loss_scale, steps_at_loss_scale, overflows : float, int, int
         Of float16: the scale in use (None where there is none), steps since it last changed, windows that were computed
         again because their gradients overflowed.
-    owed_metrics : dict
+    pending_validation_metrics : dict
         Metrics of the current step where the run was asked to stop during its validation; a resume begins with that.
         None otherwise.
     """
@@ -191,7 +193,7 @@ class TrainerState:
     loss_scale: float | None = None
     steps_at_loss_scale: int = 0
     overflows: int = 0
-    owed_metrics: dict[str, float] | None = None
+    pending_validation_metrics: dict[str, float] | None = None
 
     def note_validation(self, loss: float, min_delta: float) -> bool:
         """Take in a validation loss of the current step; tell whether it is the best so far.
@@ -212,6 +214,7 @@ class TrainerState:
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON values."""
         values = asdict(self)
+        values[_PENDING_KEY] = values.pop("pending_validation_metrics")
         values["validation_losses"] = {str(step): loss for step, loss in self.validation_losses.items()}
         return values
 
@@ -226,6 +229,9 @@ class TrainerState:
         """
         if not isinstance(values, dict):
             raise _unusable("trainer", "it is no object")
+        if _PENDING_KEY in values:
+            values = {**values, "pending_validation_metrics": values[_PENDING_KEY]}
+            del values[_PENDING_KEY]
         known = {item.name for item in fields(cls)}
         if set(values) != known:
             raise CheckpointError(

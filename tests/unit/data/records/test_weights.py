@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codex_ml.data.records.weights import copies_of
+from codex_ml.data.records.weights import repeat_count
 from codex_ml.data.splits.hash import SplitHasher
 
 
 @pytest.mark.parametrize(("weight", "counts"), [(1.0, {1}), (2.0, {2}), (0.5, {0, 1}), (2.25, {2, 3}), (0.001, {0, 1})])
 def test_copies_of_whole_part_for_all_and_the_rest_for_its_share(weight: float, counts: set[int]) -> None:
     """On average as often as was asked."""
-    found = Counter(copies_of(f"record {number}".encode(), weight) for number in range(20_000))
+    found = Counter(repeat_count(f"record {number}".encode(), weight) for number in range(20_000))
     assert set(found) <= counts
     assert sum(copies * count for copies, count in found.items()) / 20_000 == pytest.approx(weight, abs=0.02)
 
@@ -23,7 +23,7 @@ def test_copies_of_whole_part_for_all_and_the_rest_for_its_share(weight: float, 
 @given(st.binary(), st.floats(min_value=0.01, max_value=50.0))
 def test_copies_of_larger_weight_never_gives_fewer(raw: bytes, weight: float) -> None:
     """The same record under a larger weight stands there at least as often."""
-    assert copies_of(raw, weight) <= copies_of(raw, weight + 0.25) <= copies_of(raw, weight) + 1
+    assert repeat_count(raw, weight) <= repeat_count(raw, weight + 0.25) <= repeat_count(raw, weight) + 1
 
 
 def test_copies_of_is_independent_of_the_split() -> None:
@@ -31,4 +31,4 @@ def test_copies_of_is_independent_of_the_split() -> None:
     hasher = SplitHasher(0)
     raws = [f"record {number}".encode() for number in range(20_000)]
     inside = [raw for raw in raws if hasher(raw) < 1 << 63]
-    assert sum(copies_of(raw, 0.5) for raw in inside) / len(inside) == pytest.approx(0.5, abs=0.02)
+    assert sum(repeat_count(raw, 0.5) for raw in inside) / len(inside) == pytest.approx(0.5, abs=0.02)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from codex_ml.config.compose import compose
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.config.validate import validate_train
-from codex_ml.recipes.train.plan import cut_as_before, cut_into, largest_that_fits
+from codex_ml.recipes.train.plan import largest_that_fits, restore_micro_batch_size, with_micro_batch_size
 
 
 def config(*overrides: str) -> TrainConfig:
@@ -41,7 +41,7 @@ def test_cut_into_keeps_the_records_of_a_step() -> None:
     """Eight for each accumulated micro-batch, as without auto."""
     asked = config("training.micro_batch_size=auto", "training.gradient_accumulation_steps=3")
     assert asked.training.records_per_step == 24
-    cut = cut_into(asked, 4).training
+    cut = with_micro_batch_size(asked, 4).training
     assert (cut.micro_batch_size, cut.gradient_accumulation_steps, cut.records_per_step) == (4, 6, 24)
 
 
@@ -54,7 +54,9 @@ def test_cut_as_before_takes_what_the_run_had_chosen(saved: tuple[Any, Any], exp
     """Of the same step only: another one is another run, and is told so later."""
     fingerprint = {"training.micro_batch_size": saved[0], "training.gradient_accumulation_steps": saved[1]}
     loaded: Any = SimpleNamespace(values={"fingerprint": fingerprint})
-    assert cut_as_before(config("training.micro_batch_size=auto"), loaded).training.micro_batch_size == expected
+    assert (
+        restore_micro_batch_size(config("training.micro_batch_size=auto"), loaded).training.micro_batch_size == expected
+    )
 
 
 def test_cut_as_before_leaves_a_number_alone() -> None:
@@ -62,5 +64,5 @@ def test_cut_as_before_leaves_a_number_alone() -> None:
     loaded: Any = SimpleNamespace(
         values={"fingerprint": {"training.micro_batch_size": 2, "training.gradient_accumulation_steps": 4}}
     )
-    assert cut_as_before(config("training.micro_batch_size=8"), loaded).training.micro_batch_size == 8
-    assert cut_as_before(config("training.micro_batch_size=auto"), None).training.micro_batch_size == "auto"
+    assert restore_micro_batch_size(config("training.micro_batch_size=8"), loaded).training.micro_batch_size == 8
+    assert restore_micro_batch_size(config("training.micro_batch_size=auto"), None).training.micro_batch_size == "auto"

@@ -18,7 +18,7 @@ from codex_ml.errors import (
     RunDirectoryGoneError,
 )
 from codex_ml.io.atomic import Storage
-from codex_ml.recipes.train.session import RunDirectoryWatch, failures_explained, second_to
+from codex_ml.recipes.train.session import RunDirectoryWatch, suppress_secondary_error, translate_run_errors
 from codex_ml.runs.layout import RunLayout
 from codex_ml.runs.manifest import write_manifest
 
@@ -43,7 +43,7 @@ def leave(layout: RunLayout, error: BaseException, before: Callable[[], None] = 
     """Return what leaves the block when an error is raised in it in step 13."""
     memory = lambda raised, step: MemoryShortageError(f"{raised} in step {step}")  # noqa: E731 - one line says it
     try:
-        with failures_explained(layout, lambda: 12, memory):
+        with translate_run_errors(layout, lambda: 12, memory):
             before()
             raise error
     except BaseException as left:  # noqa: BLE001 - whatever it is
@@ -126,7 +126,7 @@ def test_run_directory_watch_directory_gone_stops_the_run(layout, tmp_path) -> N
 def test_second_to_keeps_the_first_error_and_notes_the_other(second: Exception) -> None:
     """Both are said, the first as the error, the second below it."""
     first = NonFiniteError("step 3")
-    with second_to(first, "run.json"):
+    with suppress_secondary_error(first, "run.json"):
         raise second
     assert len(first.__notes__) == 1
     assert first.__notes__[0].startswith("also: run.json could not be written: ")
@@ -135,6 +135,6 @@ def test_second_to_keeps_the_first_error_and_notes_the_other(second: Exception) 
 def test_second_to_directory_gone_is_not_said_twice() -> None:
     """Nothing can be written into a directory that is gone."""
     first = RunDirectoryGoneError("gone")
-    with second_to(first, "run.json"):
+    with suppress_secondary_error(first, "run.json"):
         raise CodexError("run.json is gone, too")
     assert not hasattr(first, "__notes__")

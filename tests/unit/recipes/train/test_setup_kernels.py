@@ -7,7 +7,7 @@ import torch
 
 from codex_ml.config.schema.root import TrainConfig
 from codex_ml.data.tokenization.tokenizer import TokenizedRecord
-from codex_ml.modeling.determinism import refused_kernels
+from codex_ml.modeling.determinism import find_nondeterministic_ops
 from codex_ml.peft.peft_adapter import apply_lora
 from codex_ml.recipes.train.setup import compute_once, prepare_process
 
@@ -34,7 +34,7 @@ def _record(length: int) -> TokenizedRecord:
 def test_compute_once_runs_longest_alone_and_with_shortest_and_finds_what_refuses():
     """Both shapes that decide a kernel are tried, with and without padding; gradients and mode are as before."""
     model = _Scatter().eval()
-    found = refused_kernels(lambda: compute_once(model, [_record(4), _record(9), _record(2)]))
+    found = find_nondeterministic_ops(lambda: compute_once(model, [_record(4), _record(9), _record(2)]))
     assert found == ("put_",)
     assert model.shapes == [(1, 9), (2, 9)]
     assert not model.training
@@ -46,7 +46,7 @@ def test_compute_once_of_a_llama_with_adapter_refuses_nothing_on_the_cpu(tiny_ll
     from transformers import AutoModelForCausalLM
 
     model = apply_lora(AutoModelForCausalLM.from_pretrained(tiny_llama_directory, local_files_only=True), dropout=0.1)
-    assert refused_kernels(lambda: compute_once(model, [_record(4), _record(9)])) == ()
+    assert find_nondeterministic_ops(lambda: compute_once(model, [_record(4), _record(9)])) == ()
 
 
 @pytest.mark.gpu
@@ -62,7 +62,7 @@ def test_compute_once_of_a_llama_on_a_gpu_twice_gives_the_same_gradients(tiny_ll
     base = AutoModelForCausalLM.from_pretrained(tiny_llama_directory, local_files_only=True, dtype=torch.bfloat16)
     model = apply_lora(base).to("cuda")
     records = [_record(length) for length in (19, 7, 12, 19)]
-    assert refused_kernels(lambda: compute_once(model, records)) == ()
+    assert find_nondeterministic_ops(lambda: compute_once(model, records)) == ()
     found = []
     with fixed_kernels(Kernels("cuda:0", "sdpa", deterministic=True, refused=())):
         for _ in range(2):
