@@ -14,6 +14,7 @@ from codex_ml.errors import DataError
 from codex_ml.io.atomic import file_digest
 from codex_ml.io.untrusted import MAX_MEMBERSHIP_BYTES, read_json
 from codex_ml.runs.layout import RunLayout
+from codex_ml.runs.memory_files import is_memory_file
 from codex_ml.runs.verification import Check, compare, compare_trees, mapping
 
 # One line a record: room for some thirty million.
@@ -150,6 +151,9 @@ def _check_file(key: str, path: Path | None, source: Mapping[str, Any]) -> list[
     """Hold one data file against what is recorded of it."""
     if path is None:
         return [Check(key, "differs", note="config.yaml names no file for this split")]
+    if is_memory_file(path) and not path.is_file():
+        why = "the records were passed in memory and are not on disk; name a file that holds them with --data FILE"
+        return [Check(key, "unchecked", note=why)]
     if not path.is_file():
         why = f"there is no file {path}; name where it lies now with --data FILE (train=FILE, files.NAME=FILE …)"
         return [Check(key, "unchecked", note=why)]
