@@ -14,7 +14,7 @@ from codex_ml.errors import DataError
 from codex_ml.io.atomic import file_digest
 from codex_ml.io.untrusted import MAX_MEMBERSHIP_BYTES, read_json
 from codex_ml.runs.layout import RunLayout
-from codex_ml.runs.memory_files import is_memory_file
+from codex_ml.config.paths import is_memory_file
 from codex_ml.runs.verification import Check, compare, compare_trees, mapping
 
 # One line a record: room for some thirty million.
