@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 
 from codex_ml.api import Run, evaluate, generate, load_config, train
 from codex_ml.errors import CodexError, ConfigError, NetworkBlockedError
-from codex_ml.offline import GUARD
+from codex_ml.offline import GUARD, OFFLINE_SWITCHES
 from codex_ml.training.hooks import HookResult
 
 ADAPTER = "adapter_model.safetensors"
@@ -28,7 +31,7 @@ def settings(tiny_llama_directory: Path, tmp_path_factory: pytest.TempPathFactor
         "training.max_steps": 2,
         "training.warmup_steps": 0,
         "training.eval_steps": 1,
-        "training.checkpoint_steps": 1,
+        "training.save_steps": 1,
         "eval.metrics": ["loss", "exact_match"],
         "eval.max_new_tokens": 4,
     }
@@ -166,3 +169,31 @@ def test_load_config_unknown_key_is_an_error(small_records, settings):
     """Problems of a configuration are raised, not printed."""
     with pytest.raises(ConfigError):
         load_config(overrides={**settings, "data.path": small_records, "training.max_stepz": 1})
+
+
+def test_python_api_tutorial_runs_as_printed(tiny_llama_directory, repository_root, tmp_path):
+    """The code blocks of the page run one after the other in a new process."""
+    page = (repository_root / "docs" / "tutorials" / "python-api.md").read_text("utf-8")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "base").symlink_to(tiny_llama_directory)
+    script = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "training.max_stepz" in done.stdout
+
+
+def test_evaluate_works_with_libraries_that_were_imported_before(run, tmp_path):
+    """Hub libraries that were imported online are offline during a call and online afterwards."""
+    script = f"""
+import datasets.config, huggingface_hub, transformers
+from huggingface_hub import constants
+from codex_ml.api import evaluate
+assert not constants.HF_HUB_OFFLINE
+assert evaluate({str(run.directory)!r}).metrics
+assert not constants.HF_HUB_OFFLINE and not datasets.config.HF_HUB_OFFLINE
+"""
+    online = {name: value for name, value in os.environ.items() if name not in OFFLINE_SWITCHES}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=online, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
