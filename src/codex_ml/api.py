@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,7 +131,7 @@ def train(
         )
     named = {"train": train_records, "valid": validation_records}
     records = {split: rows for split, rows in named.items() if rows is not None}
-    with private_session():
+    with _quiet_session():
         from codex_ml.config.paths import check_paths
         from codex_ml.config.validate import validate_train
         from codex_ml.models.source import check_source
@@ -185,7 +186,7 @@ def evaluate(
     CodexError
         Of the kind that fits: configuration, data, model, checkpoint.
     """
-    with private_session():
+    with _quiet_session():
         from codex_ml.config.validate import validate_evaluate
         from codex_ml.recipes.evaluate import EvaluateDependencies
         from codex_ml.recipes.evaluate import evaluate as run_job
@@ -221,7 +222,7 @@ def generate(run: Run | str | Path, prompts: Sequence[str], *, overrides: Overri
     CodexError
         Of the kind that fits: configuration, model, checkpoint, a prompt that is too long.
     """
-    with private_session():
+    with _quiet_session():
         from codex_ml.config.validate import validate_generate
         from codex_ml.recipes.answering import GenerateDependencies, open_answerer
         from codex_ml.recipes.generate import answer_prompt
@@ -232,6 +233,21 @@ def generate(run: Run | str | Path, prompts: Sequence[str], *, overrides: Overri
         dependencies = GenerateDependencies(emit=_emit)
         with open_answerer(config, target, dependencies) as answerer:
             return [answer_prompt(answerer, prompt, lambda _: None, _emit) for prompt in prompts]
+
+
+@contextmanager
+def _quiet_session() -> Iterator[None]:
+    """Apply guard, switches and umask, and hide the progress bars of transformers."""
+    with private_session():
+        from transformers.utils import logging as transformers_logging
+
+        was_enabled = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            if was_enabled:
+                transformers_logging.enable_progress_bar()
 
 
 def _emit(line: str) -> None:

@@ -114,8 +114,8 @@ def test_train_records_in_memory_leave_no_file_and_verify_says_so(memory_run, co
     assert list((memory_run.directory.parent / ".memory-records").iterdir()) == []
     splits = json.loads((memory_run.directory / "provenance.json").read_text("utf-8"))["data"]["splits"]
     assert splits["train"]["source"]["digest"]
-    for command in ("verify", "reproduce"):
-        done = command_line.run("runs", command, str(memory_run.directory), directory=tmp_path)
+    for command, options in (("verify", ()), ("reproduce", ("--into", "again"))):
+        done = command_line.run("runs", command, str(memory_run.directory), *options, directory=tmp_path)
         assert "passed in memory and are not on disk" in done.stdout + done.stderr, done.stdout + done.stderr
 
 

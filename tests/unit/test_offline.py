@@ -185,7 +185,7 @@ def test_private_session_restores_guard_switches_and_umask_after_an_exception() 
     before = {name: os.environ.get(name) for name in (*OFFLINE_SWITCHES, *PRIVACY_SWITCHES)}
     umask = os.umask(0o022)
     try:
-        with pytest.raises(KeyError), private_session(guard):
+        with pytest.raises(KeyError), private_session(guard):  # noqa: PT012 - the state in the block is the subject
             assert guard.active
             assert os.environ["HF_HUB_OFFLINE"] == "1"
             allow_hub()
