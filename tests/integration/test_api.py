@@ -66,7 +66,7 @@ class Recorder:
         self.umask = -1
         self.block = ""
 
-    def before_step(self, step: int) -> None:
+    def before_step(self, step: int) -> None:  # noqa: ARG002 - interface
         """Record umask and guard."""
         self.umask = os.umask(0o077)
         with pytest.raises(NetworkBlockedError) as blocked:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from codex_ml.config.paths import MEMORY_DIRECTORY
 from codex_ml.errors import DataError
 from codex_ml.io.atomic import Storage
-from codex_ml.config.paths import MEMORY_DIRECTORY
 
 Records = Iterable[Mapping[str, Any]]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from codex_ml.config.paths import is_memory_file
 from codex_ml.config.schema.data import DataSection
 from codex_ml.data.manifest import membership_of, without_membership
 from codex_ml.data.sources import SourceRecord, open_sources
@@ -14,7 +15,6 @@ from codex_ml.errors import DataError
 from codex_ml.io.atomic import file_digest
 from codex_ml.io.untrusted import MAX_MEMBERSHIP_BYTES, read_json
 from codex_ml.runs.layout import RunLayout
-from codex_ml.config.paths import is_memory_file
 from codex_ml.runs.verification import Check, compare, compare_trees, mapping
 
 # One line a record: room for some thirty million.
