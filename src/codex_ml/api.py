@@ -242,12 +242,12 @@ def _quiet_session() -> Iterator[None]:
         from transformers.utils import logging as transformers_logging
 
         was_enabled = transformers_logging.is_progress_bar_enabled()
-        transformers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             yield
         finally:
             if was_enabled:
-                transformers_logging.enable_progress_bar()
+                transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _emit(line: str) -> None:
