@@ -23,6 +23,7 @@ BESIDE_THE_PACKAGE = ("tools", "tracking", "scripts", "examples")
 OF_OTHER_THINGS = {
     "tests/unit/test_optional_imports.py": "src/codex_ml",
     "tests/unit/test_error_codes.py": "src/codex_ml",
+    "tests/unit/test_public_api.py": "src/codex_ml",
     "tests/unit/config/test_default_tree.py": "configs",
     "tests/unit/safety/test_default_policy.py": "configs/safety/policies/default.yaml",
 }

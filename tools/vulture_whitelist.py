@@ -78,3 +78,4 @@ _.PERPLEXITY
 _.TOKEN_ACCURACY
 _.constant
 _.cosine
+_.best_checkpoint  # api.py: read by users

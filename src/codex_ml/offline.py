@@ -6,12 +6,13 @@ import ipaddress
 import os
 import socket
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
-from codex_ml.errors import NetworkBlockedError, UserError
+from codex_ml.errors import NetworkBlockedError
 
-# Each switch is read once, at import of its library; the second column of docs/dependencies.md names the library.
+# Most switches are read once, at import of the library; the second column of docs/dependencies.md names the library.
 OFFLINE_SWITCHES: dict[str, str] = {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
@@ -34,7 +35,19 @@ PRIVACY_SWITCHES: dict[str, str] = {
     "TOKENIZERS_PARALLELISM": "false",
     "NO_PROXY": "127.0.0.1,localhost",
 }
-_HUB_LIBRARIES = ("huggingface_hub", "transformers", "datasets", "evaluate", "peft", "mlflow", "wandb")
+PRIVATE_UMASK = 0o077
+# Constants into which libraries copy the environment variable of the same name when they are imported.
+_SWITCH_CONSTANTS: dict[str, tuple[str, ...]] = {
+    "huggingface_hub.constants": (
+        "HF_HUB_OFFLINE",
+        "HF_HUB_DISABLE_TELEMETRY",
+        "HF_HUB_DISABLE_UPDATE_CHECK",
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN",
+        "HF_HUB_DISABLE_XET",
+    ),
+    "datasets.config": ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"),
+}
+_TRUE_TEXTS = frozenset({"1", "ON", "YES", "TRUE"})
 _CONTACT_EVENTS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 # Each of these may ask a name server; getaddrinfo is not the only door.
 _LOOKUP_EVENTS = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"})
@@ -49,24 +62,59 @@ def go_offline(
     environment: MutableMapping[str, str] | None = None,
     loaded_modules: Callable[[], MutableMapping[str, Any]] = lambda: sys.modules,
 ) -> None:
-    """Set every offline and no-telemetry switch before any hub library is imported, overriding what was set.
-
-    Raises
-    ------
-    UserError
-        If a hub library was imported already: it has read its switches and can no longer be trusted.
-    """
+    """Set every offline and no-telemetry switch, also in the hub libraries that are already imported."""
     environment = os.environ if environment is None else environment
-    early = [name for name in _HUB_LIBRARIES if name in loaded_modules()]
-    switched = {**OFFLINE_SWITCHES, **PRIVACY_SWITCHES}
-    if early and any(environment.get(key) != value for key, value in switched.items()):
-        raise UserError(
-            f"{', '.join(early)} was imported before codex-ml could switch it offline",
-            why="these libraries read their offline switches once, when they are imported",
-            fix="import codex_ml.offline and call go_offline() first, or start through the codex-ml command",
-            code="NETWORK_SWITCHES_TOO_LATE",
-        )
-    environment.update(switched)
+    environment.update({**OFFLINE_SWITCHES, **PRIVACY_SWITCHES})
+    for module, name in _loaded_switches(loaded_modules()):
+        setattr(module, name, True)
+
+
+def allow_hub(
+    environment: MutableMapping[str, str] | None = None,
+    loaded_modules: Callable[[], MutableMapping[str, Any]] = lambda: sys.modules,
+) -> None:
+    """Turn the offline switches off (``offline: false``); the no-telemetry switches stay on."""
+    environment = os.environ if environment is None else environment
+    environment.update(dict.fromkeys(OFFLINE_SWITCHES, "0"))
+    for module, name in _loaded_switches(loaded_modules()):
+        if name in OFFLINE_SWITCHES:
+            setattr(module, name, False)
+
+
+@contextmanager
+def private_session(guard: NetworkGuard | None = None) -> Iterator[None]:
+    """Apply the network guard, the switches and umask 077 in a ``with`` block, and restore the previous state.
+
+    All three belong to the process, so other threads are affected while the block runs.
+    """
+    guard = guard or GUARD
+    names = (*OFFLINE_SWITCHES, *PRIVACY_SWITCHES)
+    variables = {name: os.environ.get(name) for name in names}
+    constants = {(module.__name__, name): getattr(module, name) for module, name in _loaded_switches(sys.modules)}
+    was_active = guard.active
+    umask = os.umask(PRIVATE_UMASK)
+    try:
+        go_offline()
+        guard.activate()
+        yield
+    finally:
+        guard.active = was_active
+        os.umask(umask)
+        for variable, value in variables.items():
+            if value is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = value
+        for module, name in _loaded_switches(sys.modules):
+            # A library that was first imported in the block gets the value it would have read outside.
+            is_set = (variables[name] or "").upper() in _TRUE_TEXTS
+            setattr(module, name, constants.get((module.__name__, name), is_set))
+
+
+def _loaded_switches(modules: Mapping[str, Any]) -> list[tuple[Any, str]]:
+    """Return module and name of every switch that a loaded library copied into a constant."""
+    found = ((modules.get(module), name) for module, names in _SWITCH_CONSTANTS.items() for name in names)
+    return [(module, name) for module, name in found if hasattr(module, name)]
 
 
 class NetworkGuard:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from codex_ml.errors import NetworkBlockedError, UserError
-from codex_ml.offline import OFFLINE_SWITCHES, PRIVACY_SWITCHES, NetworkGuard, go_offline, is_local_address
+from codex_ml.errors import NetworkBlockedError
+from codex_ml.offline import (
+    OFFLINE_SWITCHES,
+    PRIVACY_SWITCHES,
+    PRIVATE_UMASK,
+    NetworkGuard,
+    allow_hub,
+    go_offline,
+    is_local_address,
+    private_session,
+)
 
 Hook = Callable[[str, tuple[Any, ...]], None]
 PROVE = """
@@ -153,12 +164,39 @@ def test_go_offline_fresh_process_sets_every_switch_over_what_was_set() -> None:
     assert environment == {**OFFLINE_SWITCHES, **PRIVACY_SWITCHES, "EDITOR": "vi"}
 
 
-def test_go_offline_hub_library_came_first_is_refused_and_named() -> None:
-    """A library that read other switches cannot be switched any more; the environment stays as it was."""
+def test_go_offline_loaded_libraries_get_the_switches() -> None:
+    """A library that was imported first is switched through the constants it copied."""
+    hub = SimpleNamespace(HF_HUB_OFFLINE=False, HF_HUB_DISABLE_TELEMETRY=False)
+    data = SimpleNamespace(HF_HUB_OFFLINE=False, HF_DATASETS_OFFLINE=False)
+    loaded = {"huggingface_hub.constants": hub, "datasets.config": data}
     environment: dict[str, str] = {}
-    with pytest.raises(UserError, match="transformers was imported before"):
-        go_offline(environment, loaded_modules=lambda: {"transformers": None, "json": None})
-    assert environment == {}
+    go_offline(environment, lambda: loaded)
+    assert vars(hub) == {"HF_HUB_OFFLINE": True, "HF_HUB_DISABLE_TELEMETRY": True}
+    assert vars(data) == {"HF_HUB_OFFLINE": True, "HF_DATASETS_OFFLINE": True}
+    allow_hub(environment, lambda: loaded)
+    assert vars(hub) == {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_TELEMETRY": True}
+    assert vars(data) == {"HF_HUB_OFFLINE": False, "HF_DATASETS_OFFLINE": False}
+    assert environment == {**PRIVACY_SWITCHES, **dict.fromkeys(OFFLINE_SWITCHES, "0")}
+
+
+def test_private_session_restores_guard_switches_and_umask_after_an_exception() -> None:
+    """The block has all three; afterwards the previous values are back."""
+    guard = NetworkGuard()
+    before = {name: os.environ.get(name) for name in (*OFFLINE_SWITCHES, *PRIVACY_SWITCHES)}
+    umask = os.umask(0o022)
+    try:
+        with pytest.raises(KeyError), private_session(guard):  # noqa: PT012 - the state in the block is the subject
+            assert guard.active
+            assert os.environ["HF_HUB_OFFLINE"] == "1"
+            allow_hub()
+            current = os.umask(PRIVATE_UMASK)
+            assert current == PRIVATE_UMASK
+            raise KeyError
+        assert not guard.active
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(umask)
+    assert {name: os.environ.get(name) for name in before} == before
 
 
 def test_go_offline_again_after_imports_is_accepted() -> None:

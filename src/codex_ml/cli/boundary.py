@@ -33,10 +33,9 @@ from codex_ml.errors import (
 )
 from codex_ml.io.stopping import STOP, StopRequest
 from codex_ml.io.terminal import drop_output, finish_output, visible, visible_json, write_message, write_result
-from codex_ml.offline import GUARD, go_offline
+from codex_ml.offline import GUARD, PRIVATE_UMASK, go_offline
 
 Arguments = ParamSpec("Arguments")
-_PRIVATE_UMASK = 0o077
 _LESS_FOR_A_MODEL = (
     "lower training.micro_batch_size (and raise training.gradient_accumulation_steps), lower data.max_length_tokens, "
     "or use model.dtype=bfloat16"
@@ -83,7 +82,7 @@ def run_command(body: Callable[[], int], *, has_model: bool = True) -> None:
     typer.Exit
         Always, carrying the exit code.
     """
-    os.umask(_PRIVATE_UMASK)
+    os.umask(PRIVATE_UMASK)
     for name, value in _QUIET_DEFAULTS.items():
         os.environ.setdefault(name, value)
     # What one library deprecates in another is no business of the user of either.
@@ -92,8 +91,6 @@ def run_command(body: Callable[[], int], *, has_model: bool = True) -> None:
     sys.unraisablehook = _pass_over_stop
     handlers_before = _leave_when_asked(_leave_at_once)
     try:
-        # Before any command imports a library that would read its switches; a command whose config says
-        # `offline: false` lifts the guard later, never the switches.
         go_offline()
         GUARD.activate()
         code = body()

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codex_ml.cli.boundary import print_piece, print_results, run_command
-from codex_ml.cli.checkpoint_config import compose_for, output_dir, run_name, warn_of_targets, with_hint
-from codex_ml.cli.network import lift_guard_if_asked
 from codex_ml.cli.options import ConfigDirectory, ConfigName, Overrides
 from codex_ml.errors import ConfigError, UserError
 from codex_ml.io.stopping import STOP
 from codex_ml.io.terminal import write_message
+from codex_ml.recipes.checkpoint_config import compose_for, output_dir, run_name, warn_of_targets, with_hint
+from codex_ml.recipes.network import lift_guard_if_asked
 
 if TYPE_CHECKING:
     from codex_ml.config.schema.root import GenerateConfig

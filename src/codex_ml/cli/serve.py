@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from codex_ml.cli.boundary import run_command
-from codex_ml.cli.checkpoint_config import compose_for, output_dir, run_name, warn_of_targets, with_hint
-from codex_ml.cli.network import lift_guard_if_asked
 from codex_ml.cli.options import ConfigDirectory, ConfigName, Overrides
 from codex_ml.errors import EXIT_DONE, STOP_EXIT_CODES, ConfigError, UserError
 from codex_ml.io.stopping import STOP
+from codex_ml.recipes.checkpoint_config import compose_for, output_dir, run_name, warn_of_targets, with_hint
+from codex_ml.recipes.network import lift_guard_if_asked
 
 _EPILOG = """\
 Examples:\n

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from codex_ml.cli.boundary import print_results, run_command
-from codex_ml.cli.network import lift_guard_if_asked
 from codex_ml.cli.options import ConfigDirectory, ConfigName, DryRun, Overrides
 from codex_ml.cli.path_options import with_path_options
 from codex_ml.io.stopping import STOP
+from codex_ml.recipes.network import lift_guard_if_asked
 
 _EPILOG = """\
 Examples:\n

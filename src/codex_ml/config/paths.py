@@ -18,6 +18,8 @@ from codex_ml.io.untrusted import kind_of
 
 PATH_FIELDS: dict[str, RelativePath] = {field.key: field.path for field in describe_schema() if field.path is not None}
 DEFAULT_RUNS_DIRECTORY = "runs"
+# Below run.output_dir: records that a caller of the Python API passed in memory; the files exist during a call only.
+MEMORY_DIRECTORY = ".memory-records"
 _SHOWN_NEIGHBOURS = 8
 
 
@@ -92,6 +94,11 @@ def check_paths(config: RunConfig, *, with_data: bool = True) -> None:
         raise ConfigError(problems)
 
 
+def is_memory_file(path: Path) -> bool:
+    """Tell whether a data file of a config held records that were passed in memory."""
+    return path.parent.name == MEMORY_DIRECTORY
+
+
 def _data_files(config: RunConfig) -> list[tuple[str, Path | None]]:
     data = config.data
     named = [("path", data.path), ("train", data.train), ("valid", data.valid), ("test", data.test)]
@@ -114,6 +121,13 @@ def _missing(key: str, path: Path | str | None, kind: str, *, directory: bool) -
         found = kind_of(path.stat().st_mode) or "a file"
         return ConfigProblem(
             key, f"{path} is {found}, and a {kind} is needed", f"set {key}=PATH", code="FILE_WRONG_KIND"
+        )
+    if is_memory_file(path):
+        return ConfigProblem(
+            key,
+            "the records were passed in memory and are not on disk",
+            f"pass them again, or set {key}=FILE to a file that holds them",
+            code="DATA_NOT_ON_DISK",
         )
     return ConfigProblem(key, f"there is no {kind} {path}", _what_is_there(key, path), code="FILE_NOT_FOUND")
 

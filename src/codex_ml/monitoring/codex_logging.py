@@ -308,11 +308,8 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
         for number in itertools.count(1):
             line = handle.readline(MAX_LINE_BYTES + 1)
             if len(line) > MAX_LINE_BYTES:
-                raise UserError(
-                    f"{path}:{number}: longer than {MAX_LINE_BYTES} bytes",
-                    why="no line of a run is",
-                    code="FILE_LINE_TOO_LONG",
-                )
+                what = f"{path}:{number}: longer than {MAX_LINE_BYTES} bytes"
+                raise UserError(what, why="no line of a run is", code="FILE_LINE_TOO_LONG")
             if not line.endswith(b"\n"):
                 return
             yield line
@@ -324,9 +321,8 @@ def _decode(line: bytes, path: Path, number: int) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path}:{number}: not a JSON object", why=str(error), code="FILE_NOT_NDJSON") from error
     if not isinstance(record, dict):
-        raise UserError(
-            f"{path}:{number}: not a JSON object", why=f"it is a JSON {type(record).__name__}", code="FILE_NOT_NDJSON"
-        )
+        why = f"it is a JSON {type(record).__name__}"
+        raise UserError(f"{path}:{number}: not a JSON object", why=why, code="FILE_NOT_NDJSON")
     return record
 
 

@@ -221,7 +221,9 @@ def _write(files: AnswerFile, report: dict[str, Any], lines: Iterator[bytes], st
 RESET = "/reset"
 
 
-def answer_prompt(answerer: Answerer, prompt: str, write: Callable[[str], None], emit: Callable[[str], None]) -> None:
+def answer_prompt(
+    answerer: Answerer, prompt: str, write: Callable[[str], None], emit: Callable[[str], None]
+) -> Generation:
     """Answer one prompt.
 
     Parameters
@@ -240,7 +242,7 @@ def answer_prompt(answerer: Answerer, prompt: str, write: Callable[[str], None],
     UserError
         If the prompt cannot be answered.
     """
-    _answer(answerer, prompt, "prompt", write, emit)
+    return _answer(answerer, prompt, "prompt", write, emit)
 
 
 def hold_conversation(

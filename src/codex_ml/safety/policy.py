@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from codex_ml.config.files import YamlBounds, check_yaml, read_bounded_yaml
 from codex_ml.config.paths import packaged_directory
+from codex_ml.config.yaml_bounds import YamlBounds, check_yaml, read_bounded_yaml
 from codex_ml.errors import SafetyError
 from codex_ml.io.atomic import bytes_digest
 from codex_ml.io.untrusted import UntrustedFileError

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, cast
 import yaml
 from pydantic import ValidationError
 
-from codex_ml.config.files import read_bounded_yaml
+from codex_ml.config.yaml_bounds import read_bounded_yaml
 from codex_ml.data.prepare.config import PreparerConfig
 from codex_ml.data.prepare.files import Row, read_source
 from codex_ml.errors import ConfigError, ConfigProblem, UserError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -40,6 +40,8 @@ _LOGGED = (
 )
 # Metrics of float16 runs only.
 _LOGGED_WHERE_THERE = ("loss_scale", "loss_scale_overflows")
+# Takes the number of steps, the logging interval in steps, and the step to start from.
+OpenProgress = Callable[[int, int, int], Hook]
 LogMetrics = Callable[[int, Mapping[str, float], str], None]
 
 
@@ -52,6 +54,8 @@ def training_hooks(
     plan: Plan,
     average: AveragedWeights | None = None,
     stop_requested: Callable[[], str | None] = lambda: None,
+    open_progress: OpenProgress = Progress,
+    callbacks: Sequence[Hook] = (),
 ) -> list[Hook]:
     """Return the hooks of a run in the order in which they are called: what measures comes before what reports.
 
@@ -68,7 +72,8 @@ def training_hooks(
     measure = system_sampler(trainable.base.device.value, session.context.log_missing)
     write = metric_writer(session.context.log_metrics, measure)
     hooks.append(MetricLog(write, settings.logging_steps, plan.total_steps))
-    hooks.append(Progress(plan.total_steps, settings.logging_steps, state.step))
+    hooks.append(open_progress(plan.total_steps, settings.logging_steps, state.step))
+    hooks.extend(callbacks)
     return hooks
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from codex_ml.monitoring.debug_log import LOGGER
 from codex_ml.recipes.inputs import BypassRecorder, bypass_warnings, emit, refuse_unsafe_values, user_name
 from codex_ml.recipes.preparation import Prepared, prepare
 from codex_ml.recipes.train.calibration import Machine, calibrate
-from codex_ml.recipes.train.hooks import training_hooks
+from codex_ml.recipes.train.hooks import OpenProgress, training_hooks
 from codex_ml.recipes.train.plan import (
     MemoryUse,
     build_memory_probe,
@@ -66,6 +66,7 @@ from codex_ml.training.averaging import AveragedWeights, averaging_lines
 from codex_ml.training.checkpoint.load import LoadedState
 from codex_ml.training.checkpoint.save import CheckpointStore, DirectoryStore
 from codex_ml.training.checkpoint.state import TrainerState
+from codex_ml.training.hooks import Hook, Progress
 from codex_ml.training.job import TrainingJob
 from codex_ml.training.loop import TrainerDependencies, run_training
 from codex_ml.training.optimizer import precision_lines
@@ -84,6 +85,8 @@ class TrainDependencies:
     find_nondeterministic_ops: FindRefused = find_nondeterministic_ops
     open_store: Callable[[Path, Storage], CheckpointStore] = DirectoryStore
     machine: Machine = field(default_factory=Machine)
+    open_progress: OpenProgress = Progress
+    callbacks: Sequence[Hook] = ()
 
 
 @dataclass(frozen=True)
@@ -138,9 +141,8 @@ def train(
             dependencies.emit(line)
     require_disk(config, plan, dependencies.storage, resume)
     STOP.check()
-    trainable = check_determinism(
-        config, prepared.dataset.require("train"), trainable, dependencies.find_nondeterministic_ops
-    )
+    records = prepared.dataset.require("train")
+    trainable = check_determinism(config, records, trainable, dependencies.find_nondeterministic_ops)
     for line in trainable.kernels.trial_lines():
         dependencies.emit(line)
     tracker_run_ids = loaded.values.get("tracker_run_ids", {}) if loaded is not None else {}
@@ -165,7 +167,18 @@ def train(
         )
         try:
             job = _job(config, prepared, trainable, session, plan, provenance)
-            hooks = training_hooks(config, prepared, trainable, session, state, plan, job.average, stop)
+            hooks = training_hooks(
+                config,
+                prepared,
+                trainable,
+                session,
+                state,
+                plan,
+                job.average,
+                stop,
+                dependencies.open_progress,
+                dependencies.callbacks,
+            )
             # The lines of a step come after its validation: where that is owed, none of them counts.
             session.context.rewind_to_step(state.step if state.pending_validation_metrics is None else state.step - 1)
             loop_dependencies = TrainerDependencies(
@@ -204,9 +217,8 @@ def plan_only(config: TrainConfig, dependencies: TrainDependencies | None = None
     loaded = _load_state(config, resume, dependencies)
     config, prepared, trainable, plan = _prepare(restore_micro_batch_size(config, loaded), loaded, dependencies)
     require_disk(config, plan, dependencies.storage, resume)
-    plan = calibrate(
-        config, prepared.dataset.require("train"), trainable, plan, prepared.pad_token_id, dependencies.machine
-    )
+    records = prepared.dataset.require("train")
+    plan = calibrate(config, records, trainable, plan, prepared.pad_token_id, dependencies.machine)
     lines = [*_introduction(config, prepared, trainable, plan), *prepared.dataset.account.lines()]
     if resume.message:
         lines.append(f"resume: {resume.message}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from codex_ml.config.paths import is_memory_file
 from codex_ml.config.schema.data import DataSection
 from codex_ml.data.manifest import membership_of, without_membership
 from codex_ml.data.sources import SourceRecord, open_sources
@@ -150,6 +151,9 @@ def _check_file(key: str, path: Path | None, source: Mapping[str, Any]) -> list[
     """Hold one data file against what is recorded of it."""
     if path is None:
         return [Check(key, "differs", note="config.yaml names no file for this split")]
+    if is_memory_file(path) and not path.is_file():
+        why = "the records were passed in memory and are not on disk; name a file that holds them with --data FILE"
+        return [Check(key, "unchecked", note=why)]
     if not path.is_file():
         why = f"there is no file {path}; name where it lies now with --data FILE (train=FILE, files.NAME=FILE …)"
         return [Check(key, "unchecked", note=why)]

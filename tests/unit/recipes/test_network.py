@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from codex_ml.cli.network import lift_guard_if_asked, without_recorded_network
 from codex_ml.config.compose import Composed, compose
 from codex_ml.config.run_file import compose_from_run_file, write_run_config
 from codex_ml.config.validate import validate_generate, validate_train
 from codex_ml.offline import NetworkGuard
+from codex_ml.recipes.network import lift_guard_if_asked, without_recorded_network
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_without_recorded_network_config_of_a_run_does_not_lift_the_guard(foreig
     )
     guard = NetworkGuard()
     guard.active = True
-    lift_guard_if_asked(validate_generate(composed), composed, guard)
+    lift_guard_if_asked(validate_generate(composed), composed, guard, turn_switches_off=lambda: None)
     assert guard.active
     assert capsys.readouterr().err == ""
 
@@ -58,7 +58,7 @@ def test_lift_guard_if_asked_setting_of_the_user_lifts_the_guard_with_a_warning(
     composed = generate_from(foreign_run, *overrides, environment=environment)
     guard = NetworkGuard()
     guard.active = True
-    lift_guard_if_asked(validate_generate(composed), composed, guard)
+    lift_guard_if_asked(validate_generate(composed), composed, guard, turn_switches_off=lambda: None)
     assert not guard.active
     said = capsys.readouterr().err
     assert said == f"warning: offline: false ({origin}): connections to other machines are allowed\n"

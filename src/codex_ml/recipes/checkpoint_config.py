@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codex_ml.cli.network import without_recorded_network
 from codex_ml.errors import ConfigError, ConfigProblem
 from codex_ml.io.terminal import write_message
+from codex_ml.recipes.network import without_recorded_network
 
 if TYPE_CHECKING:
     from codex_ml.config.compose import Command, Composed
@@ -22,7 +22,8 @@ def compose_for(
     references: list[str],
     config_name: str | None,
     config_dir: Path | None,
-    paths: dict[str, Path],
+    paths: Mapping[str, object],
+    emit: Callable[[str], None] = write_message,
 ) -> tuple[Composed, Path | None]:
     """Compose the named config; without a name, that of the run whose checkpoint is meant, if one is.
 
@@ -48,16 +49,16 @@ def compose_for(
         run = run_of_checkpoint(directory)
         if run is not None:
             composed = compose_from_run_file(command, run.config, overrides, extra_values=paths)
-            return without_recorded_network(composed), None
+            return without_recorded_network(composed, emit), None
         moved = moved or directory
     return defaults, moved
 
 
-def warn_of_targets(targets: Iterable[Target]) -> None:
+def warn_of_targets(targets: Iterable[Target], emit: Callable[[str], None] = write_message) -> None:
     """Print the warnings of checkpoints that were resolved, such as a best checkpoint without any validation."""
     for target in targets:
         if target.warning is not None:
-            write_message(f"warning: {target.warning}")
+            emit(f"warning: {target.warning}")
 
 
 def run_name(composed: Composed, config_name: str | None) -> str | None:
