@@ -382,10 +382,9 @@ def _job(
 
 
 def _outcome(prepared: Prepared, session: Session, state: TrainerState, account: dict[str, Any]) -> TrainOutcome:
-    best = ""
+    ended = f"trained {state.step} steps"
     if state.best_step is not None:
-        best = f", best validation loss {state.best_metric:.4f} at step {state.best_step}"
-    ended = f"trained {state.step} steps{best}"
+        ended += f", best validation loss {state.best_metric:.4f} at step {state.best_step}"
     if state.stop_reason is not None:
         ended += f"; stopped early: {state.stop_reason}"
     return TrainOutcome(
