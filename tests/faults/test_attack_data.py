@@ -98,7 +98,7 @@ def test_data_that_is_no_file_is_refused(tmp_path, make):
         (b'{"a": 1e999999}', "too large"),
         (b'{"a": NaN}', "NaN"),
         (b'{"a": -Infinity}', "Infinity"),
-        (b'{"a": 1, "a": 2}', "twice"),
+        (b'{"a": 1, "a": 2}', "duplicate key"),
         (b'{"a": "\\ud800"}', "surrogate"),
         (b'{"a": "\xff"}', "UTF-8"),
         (b'{"a": "\x00"}', "JSON"),
